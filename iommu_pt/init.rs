@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Init and deinit of a table.
+
+use core::ffi::c_int;
+
+use iotable::fmt::{Features, Format, Params};
+use iotable::gather::Gather;
+use iotable::mem::PtMem;
+use iotable::{Config, Error, Level, RawTable};
+use kernel::bindings;
+
+use crate::mem::KernelMem;
+use crate::ops::{self, errno, KernelFormat};
+
+/// What a format derives from its driver's configuration.
+pub(crate) struct Shape {
+    /// Level of the first top table.
+    pub(crate) top_level: Level,
+    /// log2 of the IOVA space.
+    pub(crate) max_vasz_lg2: u8,
+    /// log2 of the OA space.
+    pub(crate) max_oasz_lg2: u8,
+}
+
+/// The `pgsize_bitmap` of a table.
+pub(crate) fn page_sizes<F: Format>(common: &bindings::pt_common) -> u64 {
+    let params = Params {
+        features: Features(common.features),
+        enc_mask: 0,
+    };
+    let top = Level((common.top_of_table & bindings::PT_TOP_LEVEL_MASK as usize) as u8);
+    iotable::page_sizes::<F>(
+        &params,
+        top,
+        u32::from(common.max_vasz_lg2),
+        u32::from(common.max_oasz_lg2),
+    )
+}
+
+/// `pt_iommu_<fmt>_init`. `shape` checks the format's own part of the configuration.
+///
+/// # Safety
+///
+/// `table` is valid for writes of `T`, the table struct of format `F`, which starts with a
+/// `struct pt_iommu`; nobody else uses it. The driver has set the members that it owns.
+pub(crate) unsafe fn init<F: KernelFormat, T>(
+    table: *mut T,
+    cfg: &bindings::pt_iommu_cfg,
+    gfp: bindings::gfp_t,
+    shape: impl FnOnce() -> iotable::Result<Shape>,
+) -> c_int {
+    // SAFETY: by the safety requirement.
+    match unsafe { try_init::<F, T>(table, cfg, gfp, shape) } {
+        Ok(()) => 0,
+        Err(error) => errno(error),
+    }
+}
+
+/// # Safety
+///
+/// As for [`init`].
+unsafe fn try_init<F: KernelFormat, T>(
+    table: *mut T,
+    cfg: &bindings::pt_iommu_cfg,
+    gfp: bindings::gfp_t,
+    shape: impl FnOnce() -> iotable::Result<Shape>,
+) -> iotable::Result {
+    let (va_lg2, oa_lg2) = (cfg.hw_max_vasz_lg2, cfg.hw_max_oasz_lg2);
+    if va_lg2 == 0 || u32::from(va_lg2) > F::MAX_VA_LG2 || oa_lg2 == 0 {
+        return Err(Error::Invalid);
+    }
+    // SAFETY: by the safety requirement.
+    unsafe { zero::<T>(table) };
+    let iommu: *mut bindings::pt_iommu = table.cast();
+    // SAFETY: `table` is this format's struct, and was zeroed: a valid `pt_common`.
+    let common = unsafe { &mut *F::common(iommu) };
+
+    common.features = cfg.features;
+    if cfg!(CONFIG_DEBUG_GENERIC_PT) {
+        // The KUnit suites ask for more than any format has; the C formats then do without.
+        common.features &= F::FEATURES.0;
+    }
+    let shape = shape()?;
+    common.max_vasz_lg2 = shape.max_vasz_lg2;
+    common.max_oasz_lg2 = shape.max_oasz_lg2;
+    common.top_of_table = usize::from(shape.top_level.0);
+    if u32::from(oa_lg2) > F::MAX_OA_LG2 {
+        return Err(Error::Invalid);
+    }
+    check::<F>(common, shape.top_level)?;
+
+    let features = Features(common.features);
+    // SAFETY: zeroed but for what the driver set.
+    let iommu_ref = unsafe { &mut *iommu };
+    if kernel::warn_on!(features.has(Features::DMA_INCOHERENT) && iommu_ref.iommu_device.is_null())
+    {
+        return Err(Error::Invalid);
+    }
+
+    let domain = &mut iommu_ref.domain;
+    domain.type_ = bindings::__IOMMU_DOMAIN_PAGING;
+    domain.pgsize_bitmap = page_sizes::<F>(common) as usize;
+    domain.is_iommupt = true;
+    let geometry = Config {
+        params: Params {
+            features,
+            enc_mask: 0,
+        },
+        max_va_lg2: u32::from(common.max_vasz_lg2),
+        max_oa_lg2: u32::from(common.max_oasz_lg2),
+        pgsize_bitmap: 0,
+    };
+    let (start, last) = geometry.aperture();
+    domain.geometry.aperture_start = start;
+    domain.geometry.aperture_end = last;
+    domain.geometry.force_aperture = true;
+
+    // SAFETY: all that `env` reads is set.
+    let mem = unsafe { ops::env::<F>(iommu, gfp) };
+    let top = mem.alloc(F::ITEMS_LG2 + 3)?;
+    // Address and level in one word, for readers without a lock.
+    common.top_of_table = top.as_ptr() as usize | usize::from(shape.top_level.0);
+
+    // Must be last, see pt_iommu_deinit().
+    iommu_ref.ops = &ops::Ops::<F>::TABLE;
+    Ok(())
+}
+
+/// Whether the table that was asked for is one that the format can be.
+fn check<F: KernelFormat>(common: &mut bindings::pt_common, top: Level) -> iotable::Result {
+    if top > F::MAX_TOP_LEVEL {
+        return Err(Error::Invalid);
+    }
+    if common.max_vasz_lg2 == 64 {
+        common.features |= Features::FULL_VA.0;
+    }
+    let features = Features(common.features);
+    if !F::FEATURES.has(features)
+        || (!cfg!(CONFIG_DEBUG_GENERIC_PT) && !features.has(F::FORCED))
+    {
+        return Err(Error::NotSupported);
+    }
+    // Is the top table large enough?
+    if !features.has(Features::DYNAMIC_TOP)
+        && top != F::MAX_TOP_LEVEL
+        && u32::from(common.max_vasz_lg2) > F::ITEMS_LG2 + top.item_lg2::<F>()
+    {
+        return Err(Error::NotSupported);
+    }
+    common.max_oasz_lg2 = common.max_oasz_lg2.min(F::MAX_OA_LG2 as u8);
+    if features.has(Features::SIGN_EXTEND)
+        && features.0 & (Features::FULL_VA.0 | Features::DYNAMIC_TOP.0) != 0
+    {
+        return Err(Error::Invalid);
+    }
+    Ok(())
+}
+
+/// Zeroes a table struct, all but the domain and what the driver set.
+///
+/// # Safety
+///
+/// As for [`init`].
+unsafe fn zero<T>(table: *mut T) {
+    let domain = core::mem::size_of::<bindings::iommu_domain>();
+    let iommu: *mut bindings::pt_iommu = table.cast();
+    // SAFETY: `T` starts with a `struct pt_iommu`, which starts with the domain; all bit patterns
+    // of zeroes are valid for the rest.
+    unsafe {
+        let (device, driver_ops, nid) =
+            ((*iommu).iommu_device, (*iommu).driver_ops, (*iommu).nid);
+        let rest = table.cast::<u8>().add(domain);
+        rest.write_bytes(0, core::mem::size_of::<T>() - domain);
+        (*iommu).iommu_device = device;
+        (*iommu).driver_ops = driver_ops;
+        (*iommu).nid = nid;
+    }
+}
+
+/// Puts every table on a list that is freed at once.
+struct FreeAll(*mut bindings::iommu_pages_list);
+
+impl Gather<KernelMem> for FreeAll {
+    fn table(&mut self, table: RawTable<KernelMem>, _level: Level) {
+        // SAFETY: the list is initialised; the table is on no list.
+        unsafe { bindings::iommu_pages_list_add(self.0, table.ptr().as_ptr().cast()) };
+    }
+
+    fn leaf(&mut self, _level: Level) {}
+
+    fn range(&mut self, _va: u64, _len: u64) {}
+}
+
+/// `pt_iommu_ops.deinit`.
+///
+/// # Safety
+///
+/// `iommu` is an initialised table of format `F` that neither hardware nor anybody else uses.
+pub(crate) unsafe extern "C" fn deinit<F: KernelFormat>(iommu: *mut bindings::pt_iommu) {
+    // SAFETY: by the safety requirement.
+    let mem = unsafe { ops::env::<F>(iommu, 0) };
+    // SAFETY: as above.
+    let pt = unsafe { ops::view::<F>(iommu, &mem) };
+    let mut list = core::mem::MaybeUninit::<bindings::iommu_pages_list>::uninit();
+    let list = list.as_mut_ptr();
+    // SAFETY: valid for writes, and stays where it is until the end.
+    unsafe { bindings::INIT_LIST_HEAD(&raw mut (*list).pages) };
+    pt.take_down(&mut FreeAll(list));
+    // SAFETY: the list holds all tables of this page table, which nobody uses any more.
+    unsafe {
+        if !mem.flush_dev.is_null() {
+            bindings::iommu_pages_stop_incoherent_list(list, mem.flush_dev);
+        }
+        bindings::iommu_put_pages_list(list);
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Table memory: pages of the IOMMU page allocator.
+
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::ptr::NonNull;
+
+use iotable::mem::{Cell, PtMem};
+use iotable::Error;
+use kernel::bindings;
+use kernel::sync::atomic::{self, ordering};
+
+/// A table item, shared with the IOMMU.
+///
+/// Loads and stores are volatile, which is what `READ_ONCE()` and `WRITE_ONCE()` are: the kernel's
+/// `Atomic` would make each an out-of-line call where helpers are not inlined.
+#[repr(transparent)]
+pub(crate) struct KernelCell(UnsafeCell<u64>);
+
+// SAFETY: one naturally aligned 8-byte volatile access each; `publish` is a compare-exchange with
+// release ordering, and on a uniprocessor kernel, where release is no barrier, dma_wmb() orders it
+// against the device.
+unsafe impl Cell for KernelCell {
+    #[inline(always)]
+    fn read(&self) -> u64 {
+        // SAFETY: valid for reads; other accesses are single copy atomic as well.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    #[inline]
+    fn read_acquire(&self) -> u64 {
+        // SAFETY: as for `read`.
+        unsafe { atomic::atomic_load(self.0.get(), ordering::Acquire) }
+    }
+
+    #[inline(always)]
+    fn init(&self, item: u64) {
+        // SAFETY: valid for writes. Not volatile: nobody else can see it yet.
+        unsafe { self.0.get().write(item) }
+    }
+
+    #[inline(always)]
+    fn set(&self, item: u64) {
+        // SAFETY: valid for writes; other accesses are single copy atomic as well.
+        unsafe { self.0.get().write_volatile(item) }
+    }
+
+    #[inline]
+    fn publish(&self, old: u64, new: u64) -> Result<(), u64> {
+        #[cfg(not(CONFIG_SMP))]
+        kernel::sync::barrier::dma_mb(kernel::sync::barrier::Write);
+        // SAFETY: valid and aligned; other accesses are single copy atomic as well.
+        unsafe { atomic::cmpxchg(self.0.get(), old, new, ordering::Release) }.map(|_| ())
+    }
+}
+
+/// The environment of one call.
+pub(crate) struct KernelMem {
+    /// NUMA node for tables.
+    pub(crate) nid: i32,
+    /// How to allocate.
+    pub(crate) gfp: bindings::gfp_t,
+    /// The device to flush caches for, if the walker is incoherent; else null.
+    pub(crate) flush_dev: *mut bindings::device,
+}
+
+// SAFETY:
+// 1. `iommu_alloc_pages_node_sz()` returns zeroed memory, aligned to its size;
+//    `iommu_pages_start_incoherent()` cleans it.
+// 2. Tables are in the linear map, where virt_to_phys() and phys_to_virt() are inverses.
+// 3. A table goes to the gather's freelist and is freed by the driver after its IOTLB flush; the
+//    caller's range lock keeps it from readers of other ranges, as `pt_iommu_ops` requires.
+// 4. `iommu_pages_flush_incoherent()` is a cache clean with the barriers that DMA needs.
+unsafe impl PtMem for KernelMem {
+    type Cell = KernelCell;
+
+    fn alloc(&self, lg2: u32) -> Result<NonNull<KernelCell>, Error> {
+        // SAFETY: any node id and gfp that the caller of the op may use.
+        let page = unsafe { bindings::iommu_alloc_pages_node_sz(self.nid, self.gfp, 1 << lg2) };
+        let table = NonNull::new(page.cast::<KernelCell>()).ok_or(Error::NoMemory)?;
+        if !self.flush_dev.is_null() {
+            // SAFETY: the page was allocated a moment ago; `flush_dev` is the table's device.
+            let ret = unsafe { bindings::iommu_pages_start_incoherent(page, self.flush_dev) };
+            if ret != 0 {
+                // SAFETY: nobody else knows the page.
+                unsafe { bindings::iommu_free_pages(page) };
+                return Err(Error::Env(ret));
+            }
+        }
+        Ok(table)
+    }
+
+    unsafe fn free(&self, table: NonNull<KernelCell>) {
+        // SAFETY: from `alloc`, and not used again, by the safety requirement.
+        unsafe { bindings::iommu_pages_free_incoherent(table.as_ptr().cast(), self.flush_dev) };
+    }
+
+    #[inline(always)]
+    fn table_oa(table: NonNull<KernelCell>) -> u64 {
+        // SAFETY: tables are in the linear map.
+        unsafe { bindings::virt_to_phys(table.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn table_at(oa: u64) -> NonNull<KernelCell> {
+        // SAFETY: the address of a table, by the safety requirement, so in the linear map.
+        let table: *mut c_void = unsafe { bindings::phys_to_virt(oa) };
+        // SAFETY: the linear map does not contain the null pointer.
+        unsafe { NonNull::new_unchecked(table.cast()) }
+    }
+
+    fn clean(&self, table: NonNull<KernelCell>, start: usize, len: usize) {
+        // SAFETY: `start..start + len` is inside a table that `alloc` made for this device.
+        unsafe {
+            bindings::iommu_pages_flush_incoherent(
+                self.flush_dev,
+                table.as_ptr().cast(),
+                start,
+                len,
+            )
+        };
+    }
+}

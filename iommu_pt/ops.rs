@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The operations of `struct pt_iommu_ops`, generic over the format.
+//!
+//! All are called with the locking that `include/linux/generic_pt/iommu.h` documents: the caller
+//! holds a lock over the range.
+
+use core::ffi::{c_int, c_uint};
+use core::ptr::NonNull;
+
+use iotable::fmt::{Features, Format, Params, Prot};
+use iotable::mem::PtMem;
+use iotable::range::Locked;
+use iotable::{Config, DirtySink, Error, Level, Pt, Table};
+use kernel::bindings;
+use kernel::error::code;
+
+use crate::gather::{self, GatherSpace, KernelGather};
+use crate::mem::{KernelCell, KernelMem};
+
+/// What ties a format to its C structs.
+///
+/// # Safety
+///
+/// `common` returns the `struct pt_common` that lies in the same C object as the given
+/// `struct pt_iommu`, for every table that was initialised for this format.
+pub(crate) unsafe trait KernelFormat: Format {
+    /// Features that the driver has to ask for.
+    const FORCED: Features = Features(0);
+
+    /// The `struct pt_common` of a table of this format.
+    ///
+    /// # Safety
+    ///
+    /// `iommu` is part of this format's table struct.
+    unsafe fn common(iommu: *mut bindings::pt_iommu) -> *mut bindings::pt_common;
+
+    /// Says in the kernel log why a mapping was refused, if the errno alone would puzzle.
+    fn explain_refusal(_prot: Prot, _features: Features) {}
+}
+
+const _: () = {
+    assert!(Prot::READ.0 == bindings::IOMMU_READ);
+    assert!(Prot::WRITE.0 == bindings::IOMMU_WRITE);
+    assert!(Prot::CACHE.0 == bindings::IOMMU_CACHE);
+    assert!(Prot::NOEXEC.0 == bindings::IOMMU_NOEXEC);
+    assert!(Prot::MMIO.0 == bindings::IOMMU_MMIO);
+    assert!(Features::DMA_INCOHERENT.0 == 1 << bindings::pt_features_PT_FEAT_DMA_INCOHERENT);
+    assert!(Features::DETAILED_GATHER.0 == 1 << bindings::pt_features_PT_FEAT_DETAILED_GATHER);
+    assert!(Features::FORMAT_START == bindings::pt_features_PT_FEAT_FMT_START);
+    assert!(core::mem::size_of::<KernelCell>() == 8);
+};
+
+/// The low bits of `top_of_table` hold the level.
+const TOP_LEVEL_MASK: usize = bindings::PT_TOP_LEVEL_MASK as usize;
+
+/// The errno for an error of the page tables.
+#[cold]
+pub(crate) fn errno(error: Error) -> c_int {
+    match error {
+        Error::Invalid => code::EINVAL.to_errno(),
+        Error::Overflow => code::EOVERFLOW.to_errno(),
+        Error::OutOfRange => code::ERANGE.to_errno(),
+        Error::NoPageSize => code::ENXIO.to_errno(),
+        Error::Busy => -(bindings::EADDRINUSE as c_int),
+        Error::NotMapped => code::ENOENT.to_errno(),
+        Error::NotSupported => -(bindings::EOPNOTSUPP as c_int),
+        Error::Raced => code::EAGAIN.to_errno(),
+        Error::NoMemory => code::ENOMEM.to_errno(),
+        Error::Env(errno) => errno,
+    }
+}
+
+#[inline(always)]
+fn errno_of(result: iotable::Result) -> c_int {
+    match result {
+        Ok(()) => 0,
+        Err(error) => errno(error),
+    }
+}
+
+/// The environment of a call that may allocate with `gfp`.
+///
+/// # Safety
+///
+/// `iommu` is an initialised table of format `F`.
+#[inline(always)]
+pub(crate) unsafe fn env<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    gfp: bindings::gfp_t,
+) -> KernelMem {
+    // SAFETY: by the safety requirement.
+    let (iommu, features) = unsafe { (&*iommu, (*F::common(iommu)).features) };
+    let incoherent = F::FEATURES.has(Features::DMA_INCOHERENT)
+        && Features(features).has(Features::DMA_INCOHERENT);
+    KernelMem {
+        nid: iommu.nid,
+        gfp,
+        flush_dev: if incoherent {
+            iommu.iommu_device
+        } else {
+            core::ptr::null_mut()
+        },
+    }
+}
+
+/// The table as `iotable` sees it, for one call.
+///
+/// # Safety
+///
+/// `iommu` is an initialised table of format `F`, and stays one while the value is used.
+#[inline(always)]
+pub(crate) unsafe fn view<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    mem: &KernelMem,
+) -> Pt<'_, F, KernelMem> {
+    // SAFETY: by the safety requirement.
+    let (common, bitmap) = unsafe { (F::common(iommu), (*iommu).domain.pgsize_bitmap) };
+    // SAFETY: as above. The top may change meanwhile (READ_ONCE); pointer and level are one word.
+    let top = unsafe { (&raw const (*common).top_of_table).read_volatile() };
+    // SAFETY: the other fields are constant once initialised.
+    let common = unsafe { &*common };
+    let cfg = Config {
+        params: Params {
+            features: Features(common.features),
+            enc_mask: 0,
+        },
+        max_va_lg2: u32::from(common.max_vasz_lg2),
+        max_oa_lg2: u32::from(common.max_oasz_lg2),
+        pgsize_bitmap: bitmap as u64,
+    };
+    // SAFETY: an initialised table has a top, and no table is at address 0.
+    let items = unsafe { NonNull::new_unchecked((top & !TOP_LEVEL_MASK) as *mut KernelCell) };
+    // SAFETY: the top table of that level, which lives as long as the page table.
+    let top = unsafe { Table::from_raw(items, Level((top & TOP_LEVEL_MASK) as u8)) };
+    Pt::new(mem, cfg, top)
+}
+
+/// The address and the level of the top table, for the hardware.
+///
+/// # Safety
+///
+/// As for [`view`].
+pub(crate) unsafe fn top<F: KernelFormat>(iommu: *mut bindings::pt_iommu) -> (u64, Level) {
+    // SAFETY: by the safety requirement; READ_ONCE as in `view`.
+    let top = unsafe { (&raw const (*F::common(iommu)).top_of_table).read_volatile() };
+    // SAFETY: an initialised table has a top, and no table is at address 0.
+    let items = unsafe { NonNull::new_unchecked((top & !TOP_LEVEL_MASK) as *mut KernelCell) };
+    let oa = KernelMem::table_oa(items);
+    kernel::warn_on!(oa & !F::TOP_OA_MASK != 0);
+    (oa, Level((top & TOP_LEVEL_MASK) as u8))
+}
+
+/// `pt_iommu_ops.map_range`.
+///
+/// # Safety
+///
+/// `iommu` is an initialised table of format `F`, `mapped` is valid, and the caller holds the
+/// write range lock over the range.
+unsafe extern "C" fn map_range<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    iova: bindings::dma_addr_t,
+    paddr: bindings::phys_addr_t,
+    len: bindings::dma_addr_t,
+    prot: c_uint,
+    gfp: bindings::gfp_t,
+    mapped: *mut usize,
+) -> c_int {
+    // SAFETY: by the safety requirement.
+    let mem = unsafe { env::<F>(iommu, gfp) };
+    // SAFETY: as above.
+    let pt = unsafe { view::<F>(iommu, &mem) };
+    let prot = Prot(prot);
+    if kernel::warn_on!(prot.0 & (Prot::READ.0 | Prot::WRITE.0) == 0) {
+        return errno(Error::Invalid);
+    }
+    let attrs = match F::attrs(prot, &pt.config().params) {
+        Ok(attrs) => attrs,
+        Err(error) => {
+            F::explain_refusal(prot, pt.config().params.features);
+            return errno(error);
+        }
+    };
+    // SAFETY: the caller holds the range lock.
+    let range = match unsafe { Locked::new(iova, len) } {
+        Ok(range) => range,
+        Err(error) => return errno(error),
+    };
+    let mut space = GatherSpace::new();
+    let features = pt.config().params.features;
+    // SAFETY: the table is initialised.
+    let mut gather = unsafe { KernelGather::new_owned(iommu, features, &mut space) };
+    let done = pt.map(range, paddr, attrs, &mut gather);
+    // Tables were replaced by large leaves: nothing may walk them any more when we return.
+    gather.sync_own();
+    // SAFETY: valid by the safety requirement.
+    unsafe { *mapped = (*mapped).wrapping_add(done.bytes as usize) };
+    errno_of(done.result)
+}
+
+/// `pt_iommu_ops.unmap_range`.
+///
+/// # Safety
+///
+/// `iommu` is an initialised table of format `F`, `iotlb` is initialised, and the caller holds the
+/// write range lock over the range.
+unsafe extern "C" fn unmap_range<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    iova: bindings::dma_addr_t,
+    len: bindings::dma_addr_t,
+    iotlb: *mut bindings::iommu_iotlb_gather,
+) -> usize {
+    // SAFETY: by the safety requirement. Unmap never allocates.
+    let mem = unsafe { env::<F>(iommu, 0) };
+    // SAFETY: as above.
+    let pt = unsafe { view::<F>(iommu, &mem) };
+    // SAFETY: the caller holds the range lock.
+    let Ok(range) = (unsafe { Locked::new(iova, len) }) else {
+        return 0;
+    };
+    let mut space = GatherSpace::new();
+    let features = pt.config().params.features;
+    // SAFETY: both are initialised.
+    let mut gather = unsafe { KernelGather::new(iommu, features, iotlb, &mut space) };
+    pt.unmap(range, &mut gather) as usize
+}
+
+/// `pt_iommu_ops.split_range`.
+///
+/// # Safety
+///
+/// As for [`unmap_range`].
+unsafe extern "C" fn split_range<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    iova: bindings::dma_addr_t,
+    len: bindings::dma_addr_t,
+    gfp: bindings::gfp_t,
+    iotlb: *mut bindings::iommu_iotlb_gather,
+) -> c_int {
+    // SAFETY: by the safety requirement.
+    let mem = unsafe { env::<F>(iommu, gfp) };
+    // SAFETY: as above.
+    let pt = unsafe { view::<F>(iommu, &mem) };
+    // SAFETY: the caller holds the range lock.
+    let range = match unsafe { Locked::new(iova, len) } {
+        Ok(range) => range,
+        Err(error) => return errno(error),
+    };
+    let flush = match pt.split(range) {
+        Ok(flush) => flush,
+        Err(error) => return errno(error),
+    };
+    for leaf in flush.leaves.into_iter().flatten() {
+        let len = 1u64 << leaf.size_lg2;
+        // SAFETY: `iotlb` is initialised by the safety requirement.
+        unsafe {
+            // The edges may be far apart: two small flushes keep what is cached between them.
+            if bindings::iommu_iotlb_gather_is_disjoint(iotlb, leaf.va as usize, len as usize) {
+                bindings::iommu_iotlb_sync(&raw mut (*iommu).domain, iotlb);
+            }
+            gather::add_range(iotlb, leaf.va, len);
+            (*iotlb).leaf_to_table = true;
+            (*iotlb).__bindgen_anon_1.pt.leaf_levels_bitmap |= 1 << leaf.level.0;
+        }
+    }
+    0
+}
+
+/// `pt_iommu_ops.set_dirty`.
+///
+/// # Safety
+///
+/// `iommu` is an initialised table of format `F`.
+#[cfg(CONFIG_IOMMUFD_TEST)]
+unsafe extern "C" fn set_dirty<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    iova: bindings::dma_addr_t,
+) -> c_int {
+    // SAFETY: by the safety requirement.
+    let mem = unsafe { env::<F>(iommu, 0) };
+    // SAFETY: as above.
+    let pt = unsafe { view::<F>(iommu, &mem) };
+    // SAFETY: as with the C page tables, it is up to the test that calls this not to unmap
+    // meanwhile.
+    let range = unsafe { Locked::new(iova, 1) };
+    errno_of(range.and_then(|range| pt.set_dirty(range)))
+}
+
+/// `pt_iommu_ops.get_info`.
+///
+/// # Safety
+///
+/// `iommu` is an initialised table of format `F`, `info` is valid.
+unsafe extern "C" fn get_info<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    info: *mut bindings::pt_iommu_info,
+) {
+    // SAFETY: by the safety requirement.
+    let common = unsafe { &*F::common(iommu) };
+    // SAFETY: as above.
+    unsafe { (*info).pgsize_bitmap = crate::init::page_sizes::<F>(common) };
+}
+
+/// The ops of a format.
+pub(crate) struct Ops<F>(core::marker::PhantomData<F>);
+
+impl<F: KernelFormat> Ops<F> {
+    pub(crate) const TABLE: bindings::pt_iommu_ops = bindings::pt_iommu_ops {
+        map_range: Some(map_range::<F>),
+        unmap_range: Some(unmap_range::<F>),
+        split_range: Some(split_range::<F>),
+        #[cfg(CONFIG_IOMMUFD_TEST)]
+        set_dirty: if F::DIRTY != 0 {
+            Some(set_dirty::<F>)
+        } else {
+            None
+        },
+        #[cfg(not(CONFIG_IOMMUFD_TEST))]
+        set_dirty: None,
+        get_info: Some(get_info::<F>),
+        deinit: Some(crate::init::deinit::<F>),
+    };
+}
+
+/// `pt_iommu_<fmt>_iova_to_phys`: 0 if there is no translation.
+///
+/// # Safety
+///
+/// `domain` is part of an initialised table of format `F`; the caller holds a range lock that
+/// includes `iova`.
+#[inline(always)]
+pub(crate) unsafe fn iova_to_phys<F: KernelFormat>(
+    domain: *mut bindings::iommu_domain,
+    iova: bindings::dma_addr_t,
+) -> bindings::phys_addr_t {
+    let iommu: *mut bindings::pt_iommu = domain.cast();
+    // SAFETY: by the safety requirement; the domain is the first member of `struct pt_iommu`.
+    let mem = unsafe { env::<F>(iommu, 0) };
+    // SAFETY: as above.
+    let pt = unsafe { view::<F>(iommu, &mem) };
+    // SAFETY: the caller holds the range lock.
+    match unsafe { Locked::new(iova, 1) } {
+        Ok(range) => pt.iova_to_phys(range).unwrap_or(0),
+        Err(_) => 0,
+    }
+}
+
+const _: () = assert!(core::mem::offset_of!(bindings::pt_iommu, domain) == 0);
+
+/// Puts dirty leaves into `struct iommu_dirty_bitmap`.
+struct DirtyBitmap(*mut bindings::iommu_dirty_bitmap);
+
+impl DirtySink for DirtyBitmap {
+    fn dirty(&mut self, va: u64, len: u64, cleared: bool) {
+        // SAFETY: valid for the call that made this value.
+        let (bitmap, iotlb) = unsafe { ((*self.0).bitmap, (*self.0).gather) };
+        if !bitmap.is_null() {
+            // SAFETY: valid, and the caller of the op serialises its use.
+            unsafe { bindings::iova_bitmap_set(bitmap, va as usize, len as usize) };
+        }
+        if cleared {
+            // SAFETY: a caller that lets bits be cleared gives a gather.
+            unsafe { gather::add_range(iotlb, va, len) };
+        }
+    }
+}
+
+/// `pt_iommu_<fmt>_read_and_clear_dirty`.
+///
+/// # Safety
+///
+/// `domain` is part of an initialised table of format `F`, `dirty` is valid, and the caller holds
+/// a read range lock over the range.
+pub(crate) unsafe fn read_and_clear_dirty<F: KernelFormat>(
+    domain: *mut bindings::iommu_domain,
+    iova: usize,
+    size: usize,
+    flags: usize,
+    dirty: *mut bindings::iommu_dirty_bitmap,
+) -> c_int {
+    if !cfg!(CONFIG_IOMMUFD_DRIVER) {
+        return errno(Error::NotSupported);
+    }
+    let iommu: *mut bindings::pt_iommu = domain.cast();
+    // SAFETY: by the safety requirement.
+    let mem = unsafe { env::<F>(iommu, 0) };
+    // SAFETY: as above.
+    let pt = unsafe { view::<F>(iommu, &mem) };
+    // SAFETY: the caller holds the range lock.
+    let range = unsafe { Locked::new(iova as u64, size as u64) };
+    let clear = flags & bindings::IOMMU_DIRTY_NO_CLEAR as usize == 0;
+    errno_of(range.and_then(|range| pt.read_dirty(range, clear, &mut DirtyBitmap(dirty))))
+}
