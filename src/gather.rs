@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What has to be flushed, and freed after the flush.
+
+#![forbid(unsafe_code)]
+
+use crate::mem::PtMem;
+use crate::{Level, RawTable};
+
+/// Collects what an operation took away from the hardware's view.
+///
+/// The environment turns this into `struct iommu_iotlb_gather`. Nothing that is handed over may be
+/// reused before the IOTLB and the walk caches were flushed for the range named afterwards.
+pub trait Gather<M: PtMem> {
+    /// A table that no table item points to any more. It stays intact (walk caches may still lead
+    /// to it) and is freed after the flush. `level` is the level of the item that pointed to it.
+    fn table(&mut self, table: RawTable<M>, level: Level);
+
+    /// A leaf of this level was removed.
+    fn leaf(&mut self, level: Level);
+
+    /// All that was handed over since the last call lies in `len` bytes from `va`. May flush.
+    fn range(&mut self, va: u64, len: u64);
+}

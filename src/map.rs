@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Map a range.
+
+#![forbid(unsafe_code)]
+
+use crate::fmt::{Attrs, Format, Kind};
+use crate::gather::Gather;
+use crate::mem::{Cell, PtMem};
+use crate::range::Locked;
+use crate::size::{self, best_run, Level, Run};
+use crate::table::{Index, Table};
+use crate::{Error, Pt, Result};
+
+/// What [`Pt::map`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// Bytes mapped from the start of the range, also if an error ended the call early. On error
+    /// the caller unmaps these to get back to where it was.
+    pub bytes: u64,
+    /// Whether all of the range is mapped.
+    pub result: Result,
+}
+
+impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
+    /// Translates `range` to the same number of bytes from `oa`, with the largest leaves that
+    /// alignment and `pgsize_bitmap` allow.
+    ///
+    /// Empty tables in the way of a larger leaf are handed to `gather`; if any were, the caller
+    /// flushes and frees them before it returns.
+    ///
+    /// Errors: [`Error::OutOfRange`] (IOVA or OA beyond the table), [`Error::NoPageSize`] (not
+    /// aligned to the smallest page), [`Error::Busy`] (something is mapped already), and those of
+    /// [`PtMem::alloc`].
+    #[inline]
+    pub fn map<G: Gather<M>>(
+        &self,
+        range: Locked,
+        oa: u64,
+        attrs: Attrs,
+        gather: &mut G,
+    ) -> Mapped {
+        let mut bytes = 0;
+        let result = self.check_map(range, oa).and_then(|()| {
+            let mut va = range.va();
+            loop {
+                let oa = oa.wrapping_add(va.wrapping_sub(range.va()));
+                let run = best_run(self.cfg.pgsize_bitmap, va, range.last(), oa)
+                    .ok_or(Error::NoPageSize)?;
+                self.map_run(va, oa, run, attrs, gather, &mut bytes)?;
+                va = va.wrapping_add(run.count << run.size_lg2);
+                if va.wrapping_sub(1) == range.last() {
+                    return Ok(());
+                }
+            }
+        });
+        Mapped { bytes, result }
+    }
+
+    #[inline]
+    fn check_map(&self, range: Locked, oa: u64) -> Result {
+        let oa_last = oa.checked_add(range.last().wrapping_sub(range.va()));
+        match oa_last {
+            Some(last) if last <= size::max_offset(self.cfg.max_oa_lg2) => {}
+            _ => return Err(Error::OutOfRange),
+        }
+        self.check_range(range)
+    }
+
+    /// Installs leaves of one size.
+    #[inline]
+    fn map_run<G: Gather<M>>(
+        &self,
+        mut va: u64,
+        mut oa: u64,
+        run: Run,
+        attrs: Attrs,
+        gather: &mut G,
+        bytes: &mut u64,
+    ) -> Result {
+        let level = Level::of_size::<F>(run.size_lg2);
+        if level > self.top.level() {
+            return Err(Error::OutOfRange);
+        }
+        let mut left = run.count;
+        while left != 0 {
+            let table = self.table_for_map(va, level)?;
+            let group_lg2 = run.size_lg2.wrapping_sub(table.item_lg2());
+            let room = Index::of::<F>(va, level).room::<F>() >> group_lg2;
+            let part = Run {
+                count: left.min(room),
+                ..run
+            };
+            let (done, result) = self.fill(table, va, oa, part, attrs, gather);
+            let done_bytes = done << run.size_lg2;
+            *bytes = bytes.wrapping_add(done_bytes);
+            result?;
+            left = left.wrapping_sub(done);
+            va = va.wrapping_add(done_bytes);
+            oa = oa.wrapping_add(done_bytes);
+        }
+        Ok(())
+    }
+
+    /// The table of `level` that serves `va`, with all tables on the way to it.
+    #[inline]
+    fn table_for_map(&self, va: u64, level: Level) -> Result<Table<'t, F, M>> {
+        let mut table = self.top;
+        while table.level() > level {
+            let item = table.read_at(va);
+            match item.kind() {
+                Kind::Table => {
+                    self.ensure_clean(item);
+                    if let Some(child) = item.child(&self.cfg.params) {
+                        table = child;
+                    }
+                }
+                Kind::Leaf => return Err(Error::Busy),
+                Kind::Empty => {
+                    let new = self.new_table(table.level().below())?;
+                    // A concurrent map of a neighbouring range may have been faster: then its
+                    // table is read in the next turn, and ours is freed.
+                    if let Ok(child) = self.publish(item, new) {
+                        table = child;
+                    }
+                }
+            }
+        }
+        Ok(table)
+    }
+
+    /// Installs leaves that all lie in one table. Returns how many it did.
+    #[inline]
+    fn fill<G: Gather<M>>(
+        &self,
+        table: Table<'t, F, M>,
+        va: u64,
+        mut oa: u64,
+        run: Run,
+        attrs: Attrs,
+        gather: &mut G,
+    ) -> (u64, Result) {
+        let level = table.level();
+        let group_lg2 = run.size_lg2.wrapping_sub(table.item_lg2());
+        let items = size::pow2(group_lg2);
+        let first = Index::of::<F>(va, level);
+        let mut index = first;
+        let mut done = 0;
+        let mut result = Ok(());
+        while done != run.count {
+            if group_lg2 != 0 || F::kind(table.cell(index).read(), level) != Kind::Empty {
+                let at = va.wrapping_add(done << run.size_lg2);
+                result = self.clear_tables(table, at, items, gather);
+                if result.is_err() {
+                    break;
+                }
+            }
+            let item = F::encode_leaf(oa, run.size_lg2, level, attrs);
+            let mut i = 0;
+            while i != items {
+                table.cell(index.plus::<F>(i)).set(item);
+                i = i.wrapping_add(1);
+            }
+            index = index.plus::<F>(items);
+            oa = oa.wrapping_add(size::pow2(run.size_lg2));
+            done = done.wrapping_add(1);
+        }
+        self.clean_items(table, first, done << group_lg2);
+        (done, result)
+    }
+
+    /// Makes `items` items from the one at `va` empty, if nothing is mapped there: tables without a
+    /// leaf are taken out.
+    #[cold]
+    fn clear_tables<G: Gather<M>>(
+        &self,
+        table: Table<'t, F, M>,
+        mut va: u64,
+        items: u64,
+        gather: &mut G,
+    ) -> Result {
+        let mut i = 0;
+        while i != items {
+            let item = table.read_at(va);
+            match item.kind() {
+                Kind::Empty => {}
+                Kind::Leaf => return Err(Error::Busy),
+                Kind::Table => {
+                    if let Some(child) = item.child(&self.cfg.params) {
+                        if self.any_leaf(child) {
+                            return Err(Error::Busy);
+                        }
+                        // Out of the hardware's reach first, then to the gather: it may flush.
+                        item.cell().set(0);
+                        self.clean_items(table, item.index(), 1);
+                        self.gather_tables(child, gather);
+                        gather.table(child.raw(), table.level());
+                        gather.range(va, size::pow2(table.item_lg2()));
+                    }
+                }
+            }
+            va = va.wrapping_add(size::pow2(table.item_lg2()));
+            i = i.wrapping_add(1);
+        }
+        Ok(())
+    }
+
+    fn any_leaf(&self, table: Table<'t, F, M>) -> bool {
+        let mut found = false;
+        table.for_each(|item| {
+            found = found
+                || match item.kind() {
+                    Kind::Empty => false,
+                    Kind::Leaf => true,
+                    Kind::Table => item
+                        .child(&self.cfg.params)
+                        .is_some_and(|child| self.any_leaf(child)),
+                }
+        });
+        found
+    }
+
+    /// Hands all tables below `table` to the gather.
+    pub(crate) fn gather_tables<G: Gather<M>>(&self, table: Table<'t, F, M>, gather: &mut G) {
+        if table.level() == Level::LEAF {
+            return;
+        }
+        table.for_each(|item| {
+            if let Some(child) = item.child(&self.cfg.params) {
+                self.gather_tables(child, gather);
+                gather.table(child.raw(), table.level());
+            }
+        });
+    }
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The environment: what this crate needs from outside.
+
+use crate::Result;
+use core::ptr::NonNull;
+
+/// One 8-byte table item in memory that hardware may read, and set bits in, at any instant.
+///
+/// Methods are named by what they are for, so that each use shows its reason and each environment
+/// (kernel, host threads, loom) can give it the ordering it needs.
+///
+/// # Safety
+///
+/// All methods act on the same 8 naturally aligned bytes, each as one access that cannot tear, and
+/// with no caching by the compiler across calls. Orderings are as given at each method.
+pub unsafe trait Cell {
+    /// The current value. What is read through an address in the value is read after it
+    /// (`READ_ONCE`).
+    fn read(&self) -> u64;
+
+    /// As [`read`](Self::read), and nothing after it moves before it (acquire).
+    fn read_acquire(&self) -> u64;
+
+    /// Writes an item of a table that hardware cannot reach yet. May be combined with its
+    /// neighbours; [`publish`](Self::publish) orders it.
+    fn init(&self, item: u64);
+
+    /// Writes an item that is empty before or after (`WRITE_ONCE`). The range lock makes the caller
+    /// its only software writer; what hardware sets in an item that goes away is of no use.
+    fn set(&self, item: u64);
+
+    /// Replaces `old` by `new` if the item still is `old`, else returns what it is now.
+    ///
+    /// Release: all writes before it, to whatever memory, are visible to the hardware before `new`
+    /// is, on a uniprocessor kernel too.
+    fn publish(&self, old: u64, new: u64) -> core::result::Result<(), u64>;
+}
+
+/// The environment of one call on one table.
+///
+/// # Safety
+///
+/// 1. [`alloc`](Self::alloc) returns memory of `2^lg2` bytes, aligned to its size, zeroed, that
+///    nobody else uses; if the walker is incoherent the zeroes are in memory, not only in a cache.
+/// 2. [`table_at`](Self::table_at) is the inverse of [`table_oa`](Self::table_oa) for every table
+///    that `alloc` returned and that is not freed.
+/// 3. A table given to a [`Gather`](crate::gather::Gather) stays allocated until the flush that
+///    follows, and until no reader under the range lock of another range can hold it.
+/// 4. After [`clean`](Self::clean) returns, the bytes are in memory for a walker that does not
+///    snoop; it also orders them before later writes.
+pub unsafe trait PtMem {
+    /// A table item in this environment. Exactly 8 bytes.
+    type Cell: Cell;
+
+    /// A zeroed table of `2^lg2` bytes.
+    fn alloc(&self, lg2: u32) -> Result<NonNull<Self::Cell>>;
+
+    /// Frees a table.
+    ///
+    /// # Safety
+    ///
+    /// `table` came from `alloc`, hardware cannot reach it and never could, and it is not used
+    /// again.
+    unsafe fn free(&self, table: NonNull<Self::Cell>);
+
+    /// The address by which hardware reaches the table.
+    fn table_oa(table: NonNull<Self::Cell>) -> u64;
+
+    /// The table at this address.
+    ///
+    /// # Safety
+    ///
+    /// `oa` is the [`table_oa`](Self::table_oa) of a table that is not freed.
+    unsafe fn table_at(oa: u64) -> NonNull<Self::Cell>;
+
+    /// Makes `len` bytes from byte `start` of the table visible to an incoherent walker. Only
+    /// called if the table has [`DMA_INCOHERENT`](crate::fmt::Features::DMA_INCOHERENT).
+    fn clean(&self, table: NonNull<Self::Cell>, start: usize, len: usize);
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! IOVA ranges, and the evidence that they are locked.
+
+use crate::{Error, Result};
+
+/// A non-empty range of IOVA, `va..=last`, that the caller holds locked.
+///
+/// # Invariants
+///
+/// 1. `va <= last`.
+/// 2. For as long as the value exists, no other operation on the same table works on an address of
+///    the range: the range lock of `pt_iommu_ops` (exclusive, or shared for operations that only
+///    read). [`iova_to_phys`](crate::Pt::iova_to_phys) and [`split`](crate::Pt::split) may overlap.
+#[derive(Clone, Copy, Debug)]
+pub struct Locked {
+    va: u64,
+    last: u64,
+}
+
+impl Locked {
+    /// Takes the caller's word that `len` bytes from `va` are locked.
+    ///
+    /// Errors: [`Error::Invalid`] if `len` is 0, [`Error::Overflow`] if the end does not fit.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the range lock over the range for as long as the value or a copy of it is
+    /// used, exclusively if it is given to an operation that changes the table.
+    #[inline]
+    pub unsafe fn new(va: u64, len: u64) -> Result<Self> {
+        if len == 0 {
+            return Err(Error::Invalid);
+        }
+        // INVARIANT: 1 by the checked sum, 2 by the safety requirement.
+        match va.checked_add(len.wrapping_sub(1)) {
+            Some(last) => Ok(Locked { va, last }),
+            None => Err(Error::Overflow),
+        }
+    }
+
+    /// First address.
+    #[inline(always)]
+    pub fn va(self) -> u64 {
+        self.va
+    }
+
+    /// Last address, inclusive.
+    #[inline(always)]
+    pub fn last(self) -> u64 {
+        self.last
+    }
+
+    /// Length in bytes; 0 stands for 2^64.
+    #[inline(always)]
+    pub fn len(self) -> u64 {
+        self.last.wrapping_sub(self.va).wrapping_add(1)
+    }
+
+    /// Always false; a range has at least one byte.
+    #[inline(always)]
+    pub fn is_empty(self) -> bool {
+        false
+    }
+}

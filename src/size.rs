@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Sizes, levels and alignment: pure arithmetic.
+//!
+//! Nothing here can panic: shifts and sums wrap, and callers pass values for which they do not.
+
+#![forbid(unsafe_code)]
+
+use crate::fmt::Format;
+
+/// A table level; level 0 holds the smallest leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Level(pub u8);
+
+impl Level {
+    /// The level of the smallest leaves.
+    pub const LEAF: Level = Level(0);
+
+    /// One level nearer to the leaves. Must not be called on level 0.
+    #[inline(always)]
+    pub fn below(self) -> Level {
+        Level(self.0.wrapping_sub(1))
+    }
+
+    /// One level nearer to the root.
+    #[inline(always)]
+    pub fn above(self) -> Level {
+        Level(self.0.wrapping_add(1))
+    }
+
+    /// log2 of the bytes of IOVA that one item of this level covers.
+    #[inline(always)]
+    pub fn item_lg2<F: Format>(self) -> u32 {
+        F::GRANULE_LG2.wrapping_add(F::ITEMS_LG2.wrapping_mul(u32::from(self.0)))
+    }
+
+    /// The level whose items hold leaves of `size_lg2`, contiguous ones included.
+    #[inline(always)]
+    pub fn of_size<F: Format>(size_lg2: u32) -> Level {
+        Level((size_lg2.wrapping_sub(F::GRANULE_LG2) / F::ITEMS_LG2) as u8)
+    }
+}
+
+/// `2^lg2`; 0 when `lg2` is 64 or more.
+#[inline(always)]
+pub(crate) fn pow2(lg2: u32) -> u64 {
+    1u64.checked_shl(lg2).unwrap_or(0)
+}
+
+/// `2^lg2 - 1`, the largest offset in a block of that size.
+#[inline(always)]
+pub(crate) fn max_offset(lg2: u32) -> u64 {
+    pow2(lg2).wrapping_sub(1)
+}
+
+/// The offset of `va` in its block of `2^lg2` bytes.
+#[inline(always)]
+pub(crate) fn offset(va: u64, lg2: u32) -> u64 {
+    va & max_offset(lg2)
+}
+
+/// The first address of the block of `2^lg2` bytes around `va`.
+#[inline(always)]
+pub(crate) fn floor(va: u64, lg2: u32) -> u64 {
+    va & !max_offset(lg2)
+}
+
+/// The last address of the block of `2^lg2` bytes around `va`.
+#[inline(always)]
+pub(crate) fn block_last(va: u64, lg2: u32) -> u64 {
+    va | max_offset(lg2)
+}
+
+/// A run of leaves of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// log2 of the bytes of one leaf.
+    pub size_lg2: u32,
+    /// Number of leaves, at least 1.
+    pub count: u64,
+}
+
+/// The largest leaf that can start at `va` and how many of them may follow each other before a
+/// larger one becomes possible, for a mapping of `va..=last` to `oa`.
+///
+/// `sizes` has bit n set when leaves of `2^n` bytes are allowed. Needs `va < last`. `None` if no
+/// allowed size fits.
+#[inline]
+pub(crate) fn best_run(sizes: u64, va: u64, last: u64, oa: u64) -> Option<Run> {
+    let len = last.wrapping_sub(va).wrapping_add(1);
+    // Limited by the alignment of both addresses and by the length. A length of 2^64 wraps to 0.
+    let len_lg2 = if len == 0 { 63 } else { len.ilog2() };
+    let fit_lg2 = (va | oa | pow2(len_lg2)).trailing_zeros();
+    let fitting = sizes & (pow2(fit_lg2) | max_offset(fit_lg2));
+    let size_lg2 = fitting.checked_ilog2()?;
+
+    let mut room = len;
+    let larger = sizes & !(pow2(size_lg2) | max_offset(size_lg2));
+    if larger != 0 {
+        let next_lg2 = larger.trailing_zeros();
+        if offset(va ^ oa, next_lg2) == 0 {
+            // Stop where a larger leaf could start.
+            let to_next = block_last(va, next_lg2).wrapping_sub(va).wrapping_add(1);
+            if room == 0 || to_next < room {
+                room = to_next;
+            }
+        }
+    }
+    let count = if room == 0 {
+        pow2(64u32.wrapping_sub(size_lg2))
+    } else {
+        room >> size_lg2
+    };
+    Some(Run { size_lg2, count })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const VTD: u64 = (1 << 12) | (1 << 21) | (1 << 30);
+
+    #[test]
+    fn best_run_takes_the_largest_leaf() {
+        let run = best_run(VTD, 0, (2 << 30) - 1, 0).unwrap();
+        assert_eq!((run.size_lg2, run.count), (30, 2));
+        // 14 x 2M up to the next 1G boundary: the case that once broke the C code.
+        let start = 0x3f_e400u64 << 12;
+        let end = 0x4c_0600u64 << 12;
+        let run = best_run(VTD, start, end - 1, start).unwrap();
+        assert_eq!((run.size_lg2, run.count), (21, 14));
+        // Only 4K alignment of the OA.
+        let run = best_run(VTD, 0, (1 << 30) - 1, 0x1000).unwrap();
+        assert_eq!((run.size_lg2, run.count), (12, 1 << 18));
+        assert_eq!(best_run(VTD, 0, 0x7ff, 0), None);
+        assert_eq!(best_run(1 << 12, 0, u64::MAX, 0).unwrap().count, 1 << 52);
+    }
+
+    proptest! {
+        // The definition, written out naively: every leaf is aligned and inside, no allowed size
+        // is larger at its start, and the run ends where one would be or where no further fits.
+        #[test]
+        fn best_run_matches_its_definition(
+            sizes in any::<u64>(), va in 0u64..1 << 40, pages in 1u64..1 << 20, oa in 0u64..1 << 40,
+        ) {
+            let sizes = (sizes & !0xfff & ((1 << 41) - 1)) | (1 << 12);
+            let (va, oa) = (va & !0xfff, oa & !0xfff);
+            let end = va + pages * 4096;
+            let at = |va: u64, oa: u64| {
+                (12..41).rev().find(|&s| {
+                    sizes >> s & 1 == 1 && va % (1 << s) == 0 && oa % (1 << s) == 0
+                        && va + (1 << s) <= end
+                })
+            };
+            let run = best_run(sizes, va, end - 1, oa).unwrap();
+            prop_assert_eq!(Some(run.size_lg2), at(va, oa));
+            let step = 1u64 << run.size_lg2;
+            for i in (0..run.count).step_by((run.count / 8 + 1) as usize) {
+                prop_assert!(va + (i + 1) * step <= end);
+                // Inside the run the size is right unless the tail is too short for a larger one.
+                prop_assert_eq!(Some(run.size_lg2), at(va + i * step, oa + i * step));
+            }
+        }
+    }
+}

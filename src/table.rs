@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Tables, items and subtrees that hardware cannot reach yet.
+//!
+//! The only file of the algorithms that touches memory. Safe code gets at an item only through a
+//! [`Table`], and at a table only through a table item that it read ([`Item::child`]), so an address
+//! is never made up.
+
+use core::fmt;
+use core::marker::PhantomData;
+use core::ptr::NonNull;
+
+use crate::fmt::{Features, Format, Kind, Params};
+use crate::mem::{Cell, PtMem};
+use crate::size::{self, Level};
+use crate::{Pt, Result};
+
+/// A table as the environment sees it: to be freed, or for its address.
+pub struct RawTable<M: PtMem>(NonNull<M::Cell>);
+
+impl<M: PtMem> RawTable<M> {
+    /// The memory of the table.
+    #[inline(always)]
+    pub fn ptr(self) -> NonNull<M::Cell> {
+        self.0
+    }
+}
+
+impl<M: PtMem> Clone for RawTable<M> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M: PtMem> Copy for RawTable<M> {}
+
+/// A table of a known level.
+///
+/// # Invariants
+///
+/// 1. For `'t` the memory holds `2^F::ITEMS_LG2` items and is not freed: it is the top table, or
+///    was read from a table item under the lock of a range that it serves, or is not linked yet.
+/// 2. `level` is the level of its items.
+pub struct Table<'t, F: Format, M: PtMem> {
+    items: NonNull<M::Cell>,
+    level: Level,
+    _life: PhantomData<(&'t M, F)>,
+}
+
+impl<F: Format, M: PtMem> Clone for Table<'_, F, M> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Format, M: PtMem> Copy for Table<'_, F, M> {}
+
+impl<F: Format, M: PtMem> fmt::Debug for Table<'_, F, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Table({:p}, level {})", self.items, self.level.0)
+    }
+}
+
+/// The position of an item in its table.
+///
+/// # Invariants
+///
+/// Less than the number of items of a table of every format that uses the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Index(u16);
+
+impl Index {
+    /// The item that serves `va` in a table of this level.
+    #[inline(always)]
+    pub(crate) fn of<F: Format>(va: u64, level: Level) -> Index {
+        // INVARIANT: masked.
+        Index(((va >> level.item_lg2::<F>()) & size::max_offset(F::ITEMS_LG2)) as u16)
+    }
+
+    /// The number of items from this one to the end of the table.
+    #[inline(always)]
+    pub(crate) fn room<F: Format>(self) -> u64 {
+        size::pow2(F::ITEMS_LG2).wrapping_sub(u64::from(self.0))
+    }
+
+    /// The item `n` places further. Wraps at the end of the table.
+    #[inline(always)]
+    pub(crate) fn plus<F: Format>(self, n: u64) -> Index {
+        // INVARIANT: masked.
+        Index(((u64::from(self.0)).wrapping_add(n) & size::max_offset(F::ITEMS_LG2)) as u16)
+    }
+
+    /// The first item of the naturally aligned group of `2^lg2` items around this one.
+    #[inline(always)]
+    pub(crate) fn group(self, lg2: u32) -> Index {
+        // INVARIANT: not larger than before.
+        Index(size::floor(u64::from(self.0), lg2) as u16)
+    }
+
+    #[inline(always)]
+    fn byte(self) -> usize {
+        (self.0 as usize).wrapping_mul(8)
+    }
+}
+
+impl<'t, F: Format, M: PtMem> Table<'t, F, M> {
+    /// The table at `items`.
+    ///
+    /// # Safety
+    ///
+    /// The invariants of [`Table`] hold: the memory is a table of this level, alive for `'t`.
+    #[inline(always)]
+    pub unsafe fn from_raw(items: NonNull<M::Cell>, level: Level) -> Self {
+        // INVARIANT: by the safety requirement.
+        Table {
+            items,
+            level,
+            _life: PhantomData,
+        }
+    }
+
+    /// The level of the table's items.
+    #[inline(always)]
+    pub fn level(self) -> Level {
+        self.level
+    }
+
+    /// The table for the environment.
+    #[inline(always)]
+    pub(crate) fn raw(self) -> RawTable<M> {
+        RawTable(self.items)
+    }
+
+    /// The cell of an item.
+    #[inline(always)]
+    pub(crate) fn cell(self, index: Index) -> &'t M::Cell {
+        // SAFETY: in bounds by the invariant of `Index` and invariant 1 of `Table`, which also
+        // keeps the memory alive for 't. Cells are only ever accessed through shared references.
+        unsafe { self.items.add(index.0 as usize).as_ref() }
+    }
+
+    /// Reads an item.
+    #[inline(always)]
+    pub(crate) fn read(self, index: Index) -> Item<'t, F, M> {
+        Item {
+            table: self,
+            index,
+            raw: self.cell(index).read(),
+        }
+    }
+
+    /// The item that serves `va`.
+    #[inline(always)]
+    pub(crate) fn read_at(self, va: u64) -> Item<'t, F, M> {
+        self.read(Index::of::<F>(va, self.level))
+    }
+
+    /// Calls `f` with every item, in order.
+    #[inline]
+    pub(crate) fn for_each(self, mut f: impl FnMut(Item<'t, F, M>)) {
+        let mut i = 0;
+        while i != size::pow2(F::ITEMS_LG2) {
+            f(self.read(Index(0).plus::<F>(i)));
+            i = i.wrapping_add(1);
+        }
+    }
+
+    /// log2 of the bytes that one item covers.
+    #[inline(always)]
+    pub(crate) fn item_lg2(self) -> u32 {
+        self.level.item_lg2::<F>()
+    }
+}
+
+/// An item as it was read: a copy, because hardware may change the original at any time.
+pub(crate) struct Item<'t, F: Format, M: PtMem> {
+    table: Table<'t, F, M>,
+    index: Index,
+    raw: u64,
+}
+
+impl<F: Format, M: PtMem> Clone for Item<'_, F, M> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Format, M: PtMem> Copy for Item<'_, F, M> {}
+
+impl<'t, F: Format, M: PtMem> Item<'t, F, M> {
+    #[inline(always)]
+    pub(crate) fn kind(self) -> Kind {
+        F::kind(self.raw, self.table.level)
+    }
+
+    #[inline(always)]
+    pub(crate) fn raw(self) -> u64 {
+        self.raw
+    }
+
+    #[inline(always)]
+    pub(crate) fn table(self) -> Table<'t, F, M> {
+        self.table
+    }
+
+    #[inline(always)]
+    pub(crate) fn index(self) -> Index {
+        self.index
+    }
+
+    #[inline(always)]
+    pub(crate) fn cell(self) -> &'t M::Cell {
+        self.table.cell(self.index)
+    }
+
+    /// The table that a table item points to, else `None`.
+    #[inline(always)]
+    pub(crate) fn child(self, params: &Params) -> Option<Table<'t, F, M>> {
+        if self.kind() != Kind::Table {
+            return None;
+        }
+        // SAFETY: the item was read from a table and is a table item, so it was made by
+        // `Pt::link` from an address of `table_oa`; under the range lock its table is not freed.
+        let items = unsafe { M::table_at(F::table_oa(self.raw, params)) };
+        // SAFETY: a table item of this level points to a table one level below; alive as above.
+        Some(unsafe { Table::from_raw(items, self.table.level.below()) })
+    }
+
+    /// log2 of the number of items of the leaf.
+    #[inline(always)]
+    pub(crate) fn contig_lg2(self, params: &Params) -> u32 {
+        F::contig_lg2(self.raw, self.table.level, params)
+    }
+
+    /// log2 of the bytes of the leaf.
+    #[inline(always)]
+    pub(crate) fn leaf_lg2(self, params: &Params) -> u32 {
+        self.table.item_lg2().wrapping_add(self.contig_lg2(params))
+    }
+
+    /// The OA that the leaf translates `va`, one of its addresses, to.
+    #[inline(always)]
+    pub(crate) fn leaf_oa_at(self, va: u64, params: &Params) -> u64 {
+        F::leaf_oa(self.raw, self.table.level, params) | size::offset(va, self.leaf_lg2(params))
+    }
+}
+
+/// A table, or a subtree, that hardware cannot reach; freed when dropped.
+///
+/// # Invariants
+///
+/// Nothing points to `table` but this value, and all tables below are reached only through it.
+pub(crate) struct Unlinked<'t, F: Format, M: PtMem> {
+    table: Table<'t, F, M>,
+    pt: Pt<'t, F, M>,
+}
+
+impl<'t, F: Format, M: PtMem> Unlinked<'t, F, M> {
+    #[inline(always)]
+    pub(crate) fn table(&self) -> Table<'t, F, M> {
+        self.table
+    }
+}
+
+impl<F: Format, M: PtMem> Drop for Unlinked<'_, F, M> {
+    fn drop(&mut self) {
+        self.pt.free_unlinked(self.table);
+    }
+}
+
+/// Tables that were allocated before anything visible happens, so that nothing can fail after.
+///
+/// # Invariants
+///
+/// 1. `head` is the first of `len` empty tables, each chained to the next through its item 0 (as
+///    an address, 0 at the end) and otherwise zero. They never were reachable for hardware.
+pub(crate) struct Reserve<'t, F: Format, M: PtMem> {
+    head: u64,
+    len: usize,
+    pt: Pt<'t, F, M>,
+}
+
+impl<'t, F: Format, M: PtMem> Reserve<'t, F, M> {
+    /// Allocates `n` tables, or none.
+    pub(crate) fn new(pt: Pt<'t, F, M>, n: usize) -> Result<Self> {
+        let mut reserve = Reserve {
+            head: 0,
+            len: 0,
+            pt,
+        };
+        while reserve.len < n {
+            let table = reserve.pt.alloc_table()?;
+            // SAFETY: 8 * 2^ITEMS_LG2 zeroed bytes; item 0 is in bounds and nobody else's.
+            unsafe { table.as_ref() }.init(reserve.head);
+            // INVARIANT: chained in front.
+            reserve.head = M::table_oa(table);
+            reserve.len = reserve.len.wrapping_add(1);
+        }
+        Ok(reserve)
+    }
+
+    /// Takes a table, zeroed, to be used at `level`; `None` if there are no more.
+    pub(crate) fn take(&mut self, level: Level) -> Option<Unlinked<'t, F, M>> {
+        if self.len == 0 {
+            return None;
+        }
+        // SAFETY: by the invariant, `head` is the address of a table that is not freed.
+        let items = unsafe { M::table_at(self.head) };
+        // SAFETY: as above, and nobody else refers to the table.
+        let cell = unsafe { items.as_ref() };
+        // INVARIANT: unchained from the front, and zero again.
+        self.head = cell.read();
+        self.len = self.len.wrapping_sub(1);
+        cell.init(0);
+        Some(Unlinked {
+            // SAFETY: a whole table of zeroes is a table of any level; it lives until freed.
+            table: unsafe { Table::from_raw(items, level) },
+            pt: self.pt,
+        })
+    }
+}
+
+impl<F: Format, M: PtMem> Drop for Reserve<'_, F, M> {
+    fn drop(&mut self) {
+        while self.take(Level::LEAF).is_some() {}
+    }
+}
+
+impl<F: Format, M: PtMem> Clone for Pt<'_, F, M> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<F: Format, M: PtMem> Copy for Pt<'_, F, M> {}
+
+impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
+    fn alloc_table(&self) -> Result<NonNull<M::Cell>> {
+        self.mem.alloc(F::ITEMS_LG2.wrapping_add(3))
+    }
+
+    /// A zeroed table of `level`.
+    pub(crate) fn new_table(self, level: Level) -> Result<Unlinked<'t, F, M>> {
+        let items = self.alloc_table()?;
+        Ok(Unlinked {
+            // SAFETY: as in `Reserve::take`.
+            table: unsafe { Table::from_raw(items, level) },
+            pt: self,
+        })
+    }
+
+    /// Frees a subtree that never was reachable.
+    fn free_unlinked(&self, table: Table<'t, F, M>) {
+        if table.level > Level::LEAF {
+            table.for_each(|item| {
+                if let Some(child) = item.child(&self.cfg.params) {
+                    self.free_unlinked(child);
+                }
+            });
+        }
+        // SAFETY: never linked, by the invariant of `Unlinked`; not used again: its owner is gone.
+        unsafe { self.mem.free(table.items) };
+    }
+
+    /// The table item for a subtree, to be placed in a table one level above it.
+    #[inline]
+    pub(crate) fn link(&self, child: &Unlinked<'t, F, M>) -> u64 {
+        let level = child.table.level.above();
+        F::encode_table(M::table_oa(child.table.items), level, &self.cfg.params)
+    }
+
+    /// Places a subtree in a table that hardware cannot reach either.
+    pub(crate) fn adopt(&self, parent: Table<'t, F, M>, index: Index, child: Unlinked<'t, F, M>) {
+        parent.cell(index).init(self.link(&child));
+        // It belongs to the parent's owner now.
+        core::mem::forget(child);
+    }
+
+    /// Makes a subtree reachable in place of `old`. If the item is not `old` any more, the
+    /// subtree is given back with what the item is now.
+    pub(crate) fn publish(
+        &self,
+        at: Item<'t, F, M>,
+        child: Unlinked<'t, F, M>,
+    ) -> core::result::Result<Table<'t, F, M>, (Unlinked<'t, F, M>, u64)> {
+        let new = self.link(&child);
+        match at.cell().publish(at.raw, new) {
+            Ok(()) => {
+                let table = child.table;
+                // Hardware may reach it now: from here on it is freed through a gather only.
+                core::mem::forget(child);
+                if self.incoherent() {
+                    self.clean_items(at.table, at.index, 1);
+                    self.set_cleaned(at.cell(), new);
+                }
+                Ok(table)
+            }
+            Err(now) => Err((child, now)),
+        }
+    }
+
+    /// Records that a table item was cleaned to memory, after it was.
+    fn set_cleaned(&self, cell: &M::Cell, mut item: u64) {
+        while let Err(now) = cell.publish(item, item | F::CLEANED) {
+            item = now;
+        }
+    }
+
+    /// Makes sure that a table item, which another thread may have published a moment ago, is
+    /// visible to an incoherent walker.
+    #[inline(always)]
+    pub(crate) fn ensure_clean(&self, at: Item<'t, F, M>) {
+        if self.incoherent() && at.cell().read_acquire() & F::CLEANED == 0 {
+            self.clean_items(at.table, at.index, 1);
+        }
+    }
+
+    /// Makes `n` items from `index` visible to an incoherent walker.
+    #[inline(always)]
+    pub(crate) fn clean_items(&self, table: Table<'t, F, M>, index: Index, n: u64) {
+        if self.incoherent() && n != 0 {
+            let len = (n as usize).wrapping_mul(8);
+            self.mem.clean(table.items, index.byte(), len);
+        }
+    }
+
+    /// Makes a whole subtree visible to an incoherent walker, before it is published.
+    pub(crate) fn clean_subtree(&self, table: Table<'t, F, M>) {
+        if !self.has(Features::DMA_INCOHERENT) {
+            return;
+        }
+        if table.level > Level::LEAF {
+            table.for_each(|item| {
+                if let Some(child) = item.child(&self.cfg.params) {
+                    self.clean_subtree(child);
+                    // Not reachable yet: a plain store will do, the item is cleaned below.
+                    item.cell().init(item.raw | F::CLEANED);
+                }
+            });
+        }
+        self.clean_items(table, Index(0), Index(0).room::<F>());
+    }
+}

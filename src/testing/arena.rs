@@ -1,0 +1,506 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Table memory on the host that keeps accounts.
+//!
+//! A table's hardware address is its address in this process, so a walk goes through real memory.
+//! Every table is counted, freed memory is poisoned, and between any two stores a test can look at
+//! the tables, or play the hardware and set bits ([`watch`]).
+//!
+//! Tables live in a slab that is only returned when the [`Arena`] is dropped. So a wrong pointer in
+//! the code under test ends in a clear panic and not in memory that belongs to somebody else.
+
+use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error, Layout};
+use std::boxed::Box;
+use std::cell::Cell as StdCell;
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::vec::Vec;
+
+use crate::fmt::Format;
+use crate::mem::{Cell, PtMem};
+use crate::range::Locked;
+use crate::{Error, Level, RawTable, Result, Table};
+
+/// What fills a freed table. No format uses this value.
+pub(crate) const POISON: u64 = 0xdead_f4ee_7ab1_e000;
+
+/// Bytes of one place in the slab; smaller tables use a part of it.
+const SLOT: usize = 4096;
+
+/// How an item was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// [`Cell::init`]
+    Init,
+    /// [`Cell::set`]
+    Set,
+    /// [`Cell::publish`], whether it succeeded or not.
+    Publish,
+}
+
+/// A point in an operation at which a test may look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The item at `at` is about to be written.
+    Before(Store),
+    /// The item at `at` was written.
+    After(Store),
+    /// A table at `at` was allocated.
+    Alloc,
+    /// The table at `at`, never reachable, is about to be freed.
+    Free,
+    /// Memory from `at` was cleaned.
+    Cleaned,
+}
+
+/// A [`Step`] and the address it is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// What happens.
+    pub step: Step,
+    /// The address of the item or the table.
+    pub at: u64,
+}
+
+type Hook = NonNull<dyn FnMut(Event)>;
+
+std::thread_local! {
+    static HOOK: StdCell<Option<Hook>> = const { StdCell::new(None) };
+}
+
+/// Calls `hook` at every step that `body` makes in this thread.
+pub fn watch<R>(hook: &mut dyn FnMut(Event), body: impl FnOnce() -> R) -> R {
+    struct Reset(Option<Hook>);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            HOOK.set(self.0);
+        }
+    }
+    // SAFETY: only the lifetime changes; `Reset` takes the pointer away before this function, and
+    // with it the borrow of `hook`, ends.
+    let hook: &'static mut dyn FnMut(Event) = unsafe { core::mem::transmute(hook) };
+    let _reset = Reset(HOOK.replace(Some(NonNull::from(hook))));
+    body()
+}
+
+#[inline]
+fn fire(step: Step, at: u64) {
+    // Taken out while it runs, so that what it does itself is not watched.
+    if let Some(mut hook) = HOOK.take() {
+        // SAFETY: `watch` keeps it borrowed for as long as it is set, and it is not in use: it was
+        // taken out.
+        unsafe { hook.as_mut()(Event { step, at }) };
+        HOOK.set(Some(hook));
+    }
+}
+
+/// A table item in host memory.
+#[derive(Debug)]
+#[repr(transparent)]
+pub struct HostCell(AtomicU64);
+
+impl HostCell {
+    fn at(&self) -> u64 {
+        &raw const self.0 as u64
+    }
+}
+
+fn not_poison(item: u64) -> u64 {
+    assert_ne!(item, POISON, "read of a freed table");
+    item
+}
+
+// SAFETY: an `AtomicU64` is 8 naturally aligned bytes, and each method is one atomic access with at
+// least the ordering that is asked for.
+unsafe impl Cell for HostCell {
+    fn read(&self) -> u64 {
+        // Rust has no dependency ordering, so acquire.
+        not_poison(self.0.load(Ordering::Acquire))
+    }
+
+    fn read_acquire(&self) -> u64 {
+        not_poison(self.0.load(Ordering::Acquire))
+    }
+
+    fn init(&self, item: u64) {
+        fire(Step::Before(Store::Init), self.at());
+        not_poison(self.0.load(Ordering::Relaxed));
+        self.0.store(item, Ordering::Relaxed);
+        fire(Step::After(Store::Init), self.at());
+    }
+
+    fn set(&self, item: u64) {
+        fire(Step::Before(Store::Set), self.at());
+        let old = not_poison(self.0.swap(item, Ordering::Release));
+        assert!(
+            old == 0 || item == 0,
+            "set() of {old:#x} to {item:#x}: hardware may have changed it meanwhile"
+        );
+        fire(Step::After(Store::Set), self.at());
+    }
+
+    fn publish(&self, old: u64, new: u64) -> core::result::Result<(), u64> {
+        fire(Step::Before(Store::Publish), self.at());
+        let result = self
+            .0
+            .compare_exchange(old, new, Ordering::AcqRel, Ordering::Acquire);
+        let result = result.map(|_| ()).map_err(not_poison);
+        fire(Step::After(Store::Publish), self.at());
+        result
+    }
+}
+
+/// Zeroed memory, in pages that the system provides when they are first touched.
+struct Slab {
+    memory: NonNull<u8>,
+    layout: Layout,
+    base: usize,
+}
+
+// SAFETY: it owns its memory, which is only accessed as atomics.
+unsafe impl Send for Slab {}
+// SAFETY: as above.
+unsafe impl Sync for Slab {}
+
+impl Slab {
+    fn new(slots: usize) -> Slab {
+        // Small alignment and one slot more: so the allocator need not touch it to zero it.
+        let layout = Layout::from_size_align((slots + 1) * SLOT, 16).unwrap();
+        // SAFETY: the size is not 0.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(memory) = NonNull::new(memory) else {
+            handle_alloc_error(layout)
+        };
+        let base = memory.as_ptr().align_offset(SLOT);
+        Slab {
+            memory,
+            layout,
+            base,
+        }
+    }
+
+    fn address(&self) -> u64 {
+        self.memory.as_ptr() as u64 + self.base as u64
+    }
+
+    /// The 8 bytes at `offset`, which is inside and a multiple of 8.
+    fn item(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset % 8 == 0 && offset + 8 <= self.layout.size() - SLOT);
+        // SAFETY: inside the allocation (its last slot makes up for `base`), aligned, and accessed
+        // as atomics only.
+        unsafe { &*self.memory.as_ptr().add(self.base + offset).cast() }
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        // SAFETY: from `alloc_zeroed` with this layout.
+        unsafe { dealloc(self.memory.as_ptr(), self.layout) };
+    }
+}
+
+/// Where an incoherent walker reads a byte from: both may happen at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// What the CPU wrote: its cache was written back, or it is coherent.
+    Cpu,
+    /// Only what was cleaned.
+    Memory,
+}
+
+const UNUSED: u8 = 0;
+const FREED: u8 = 0xff;
+
+/// The environment for tests. Panics when dropped if a table leaked or was written to after it was
+/// freed.
+pub struct Arena {
+    cpu: Slab,
+    memory: Slab,
+    /// Per slot: `UNUSED`, `FREED` or the lg2 of the bytes of the table in it.
+    state: Box<[AtomicU8]>,
+    next: AtomicUsize,
+    freed: Mutex<VecDeque<usize>>,
+    locks: Mutex<Vec<(u64, u64)>>,
+    incoherent: bool,
+    in_use: AtomicUsize,
+    allocated: AtomicUsize,
+    fail_in: AtomicI64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Arena {
+    /// Room for `slots` tables. If `incoherent`, a walker sees only what was cleaned.
+    pub fn new(slots: usize, incoherent: bool) -> Arena {
+        Arena {
+            cpu: Slab::new(slots),
+            memory: Slab::new(slots),
+            state: (0..slots).map(|_| AtomicU8::new(UNUSED)).collect(),
+            next: AtomicUsize::new(0),
+            freed: Mutex::default(),
+            locks: Mutex::default(),
+            incoherent,
+            in_use: AtomicUsize::new(0),
+            allocated: AtomicUsize::new(0),
+            fail_in: AtomicI64::new(-1),
+        }
+    }
+
+    /// Whether the walker is incoherent.
+    pub fn incoherent(&self) -> bool {
+        self.incoherent
+    }
+
+    /// The number of tables that are not freed.
+    pub fn in_use(&self) -> usize {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
+    /// The number of tables that were ever allocated.
+    pub fn allocated(&self) -> usize {
+        self.allocated.load(Ordering::Relaxed)
+    }
+
+    /// Lets the `k`-th allocation from now (0: the next) fail; `None`: none.
+    pub fn fail_at(&self, k: Option<usize>) {
+        let k = k.map_or(-1, |k| i64::try_from(k).unwrap());
+        self.fail_in.store(k, Ordering::Relaxed);
+    }
+
+    /// Whether a failure that [`fail_at`](Self::fail_at) asked for did not come yet.
+    pub fn failure_pending(&self) -> bool {
+        self.fail_in.load(Ordering::Relaxed) >= 0
+    }
+
+    fn slot_offset(&self, addr: u64) -> (usize, usize) {
+        let offset = addr.wrapping_sub(self.cpu.address()) as usize;
+        assert!(
+            offset < self.state.len() * SLOT,
+            "{addr:#x} is not in table memory"
+        );
+        (offset / SLOT, offset)
+    }
+
+    /// Small tables do not all start at a 4K boundary, to show who takes that for granted.
+    fn start(slot: usize, lg2: u32) -> usize {
+        slot * SLOT + ((slot << lg2) & (SLOT - 1))
+    }
+
+    /// Panics if the 8 bytes at `addr` are not in a table that is in use; else their offset.
+    fn check(&self, addr: u64) -> usize {
+        let (slot, offset) = self.slot_offset(addr);
+        let lg2 = self.state[slot].load(Ordering::Acquire);
+        assert_ne!(lg2, FREED, "{addr:#x} is in a freed table");
+        assert_ne!(lg2, UNUSED, "{addr:#x} is not in a table");
+        let start = Self::start(slot, lg2.into());
+        assert!(
+            offset >= start && offset + 8 <= start + (1 << lg2),
+            "{addr:#x} is outside of its table"
+        );
+        offset
+    }
+
+    /// The hardware reads an item.
+    pub fn hw_read(&self, addr: u64, view: View) -> u64 {
+        let offset = self.check(addr);
+        let slab = match view {
+            View::Cpu => &self.cpu,
+            View::Memory if self.incoherent => &self.memory,
+            View::Memory => &self.cpu,
+        };
+        not_poison(slab.item(offset).load(Ordering::Acquire))
+    }
+
+    /// The hardware sets bits in an item. Only coherent hardware does that.
+    pub fn hw_set(&self, addr: u64, bits: u64) {
+        assert!(!self.incoherent, "no A/D bits without coherent walks");
+        self.cpu
+            .item(self.check(addr))
+            .fetch_or(bits, Ordering::AcqRel);
+    }
+
+    /// Another CPU writes an item, and did not clean it yet.
+    pub fn hw_publish(&self, addr: u64, item: u64) {
+        let offset = self.check(addr);
+        self.cpu.item(offset).store(item, Ordering::Release);
+    }
+
+    /// Gives an item any value: tests make bits that no operation makes.
+    pub fn poke(&self, addr: u64, item: u64) {
+        let offset = self.check(addr);
+        self.cpu.item(offset).store(item, Ordering::Release);
+        self.memory.item(offset).store(item, Ordering::Release);
+    }
+
+    /// Whether a table that is in use starts at `addr`.
+    pub fn is_table(&self, addr: u64) -> bool {
+        let (slot, offset) = self.slot_offset(addr);
+        let lg2 = self.state[slot].load(Ordering::Acquire);
+        lg2 != UNUSED && lg2 != FREED && offset == Self::start(slot, lg2.into())
+    }
+
+    /// A new, empty top table.
+    pub fn new_top<F: Format>(&self) -> Result<u64> {
+        self.alloc(F::ITEMS_LG2 + 3).map(Self::table_oa)
+    }
+
+    /// The table at `addr`, taken to be of this level.
+    pub fn table<F: Format>(&self, addr: u64, level: Level) -> Table<'_, F, Arena> {
+        assert!(self.is_table(addr), "{addr:#x} is not a table");
+        // SAFETY: a table from `alloc`, and its memory stays until the arena goes, which the
+        // result borrows. Whatever its items are read as, a wrong one ends in a panic above.
+        unsafe { Table::from_raw(Self::table_at(addr), level) }
+    }
+
+    /// Frees a table that went through a gather.
+    pub fn free_gathered(&self, table: RawTable<Arena>) {
+        self.release(Self::table_oa(table.ptr()));
+    }
+
+    fn release(&self, addr: u64) {
+        let (slot, offset) = self.slot_offset(addr);
+        let lg2 = self.state[slot].swap(FREED, Ordering::AcqRel);
+        assert_ne!(lg2, FREED, "table {addr:#x} is freed twice");
+        assert_ne!(lg2, UNUSED, "free of {addr:#x}, which is no table");
+        assert_eq!(offset, Self::start(slot, lg2.into()), "not its start");
+        self.fill(slot, POISON);
+        self.in_use.fetch_sub(1, Ordering::Relaxed);
+        lock(&self.freed).push_back(slot);
+    }
+
+    fn fill(&self, slot: usize, item: u64) {
+        for i in (slot * SLOT..(slot + 1) * SLOT).step_by(8) {
+            self.cpu.item(i).store(item, Ordering::Release);
+            self.memory.item(i).store(item, Ordering::Release);
+        }
+    }
+
+    fn check_poison(&self, slot: usize) {
+        for i in (slot * SLOT..(slot + 1) * SLOT).step_by(8) {
+            let item = self.cpu.item(i).load(Ordering::Acquire);
+            assert_eq!(item, POISON, "a table was written to after it was freed");
+        }
+    }
+
+    /// Locks a range, as the range lock of `pt_iommu_ops`. Panics if part of it is locked already.
+    pub fn lock(&self, va: u64, len: u64) -> Result<RangeLock<'_>> {
+        // SAFETY: the guard that holds the value is what locks the range; tests use the value only
+        // while they have the guard.
+        let range = unsafe { Locked::new(va, len) }?;
+        let mut locks = lock(&self.locks);
+        for &(start, last) in locks.iter() {
+            assert!(last < va || range.last() < start, "the range is locked");
+        }
+        locks.push((va, range.last()));
+        Ok(RangeLock { arena: self, range })
+    }
+}
+
+/// A locked range.
+pub struct RangeLock<'a> {
+    arena: &'a Arena,
+    range: Locked,
+}
+
+impl RangeLock<'_> {
+    /// The range, to be used while the lock is held.
+    pub fn range(&self) -> Locked {
+        self.range
+    }
+
+    /// A part of the range. Panics if it is not one.
+    pub fn part(&self, va: u64, len: u64) -> Locked {
+        assert!(self.range.va() <= va && va + (len - 1) <= self.range.last());
+        // SAFETY: as in `Arena::lock`; a part of what is locked is locked.
+        unsafe { Locked::new(va, len) }.unwrap()
+    }
+}
+
+impl Drop for RangeLock<'_> {
+    fn drop(&mut self) {
+        let own = (self.range.va(), self.range.last());
+        lock(&self.arena.locks).retain(|&other| other != own);
+    }
+}
+
+// SAFETY: 1. A slot is given out once until it is freed, aligned and zeroed in both views. 2. Both
+// are the identity. 3. Memory is returned with the arena only. 4. `clean` copies to the view that
+// an incoherent walker has.
+unsafe impl PtMem for Arena {
+    type Cell = HostCell;
+
+    fn alloc(&self, lg2: u32) -> Result<NonNull<HostCell>> {
+        assert!(lg2 >= 3 && 1 << lg2 <= SLOT);
+        if self.fail_in.load(Ordering::Relaxed) >= 0
+            && self.fail_in.fetch_sub(1, Ordering::Relaxed) == 0
+        {
+            return Err(Error::NoMemory);
+        }
+        let slot = match self.next.fetch_add(1, Ordering::Relaxed) {
+            slot if slot < self.state.len() => slot,
+            _ => {
+                let slot = lock(&self.freed).pop_front();
+                let slot = slot.expect("the arena is too small for this test");
+                self.check_poison(slot);
+                self.fill(slot, 0);
+                slot
+            }
+        };
+        let old = self.state[slot].swap(lg2 as u8, Ordering::AcqRel);
+        assert!(old == UNUSED || old == FREED);
+        self.in_use.fetch_add(1, Ordering::Relaxed);
+        self.allocated.fetch_add(1, Ordering::Relaxed);
+        let addr = self.cpu.address() + Self::start(slot, lg2) as u64;
+        fire(Step::Alloc, addr);
+        // SAFETY: `addr` is in the slab.
+        Ok(unsafe { Self::table_at(addr) })
+    }
+
+    unsafe fn free(&self, table: NonNull<HostCell>) {
+        fire(Step::Free, Self::table_oa(table));
+        self.release(Self::table_oa(table));
+    }
+
+    fn table_oa(table: NonNull<HostCell>) -> u64 {
+        table.as_ptr() as u64
+    }
+
+    unsafe fn table_at(oa: u64) -> NonNull<HostCell> {
+        NonNull::new(oa as *mut HostCell).expect("a table item points to 0")
+    }
+
+    fn clean(&self, table: NonNull<HostCell>, start: usize, len: usize) {
+        assert!(self.incoherent, "clean() of a coherent table");
+        assert!(start % 8 == 0 && len % 8 == 0 && len != 0);
+        let addr = Self::table_oa(table);
+        assert!(
+            self.is_table(addr),
+            "clean() of {addr:#x}, which is no table"
+        );
+        let first = self.check(addr + start as u64);
+        self.check(addr + (start + len - 8) as u64);
+        for offset in (first..first + len).step_by(8) {
+            let item = self.cpu.item(offset).load(Ordering::Acquire);
+            self.memory.item(offset).store(item, Ordering::Release);
+        }
+        fire(Step::Cleaned, addr + start as u64);
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        for (slot, state) in self.state.iter().enumerate() {
+            if state.load(Ordering::Acquire) == FREED {
+                self.check_poison(slot);
+            }
+        }
+        assert_eq!(self.in_use(), 0, "tables leaked");
+    }
+}

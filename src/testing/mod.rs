@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What judges the tables, on the host only.
+//!
+//! - [`arena`]: table memory that counts, poisons, and lets a test look between any two stores.
+//! - [`hw`]: the hardware, written from the specifications. It never calls a
+//!   [`Format`](crate::fmt::Format).
+//! - [`odd`]: a format made to break what is taken for granted elsewhere.
+//! - [`laws`]: the laws of [`crate::fmt`], for any format.
+//! - [`model`]: what must be mapped, as a plain list of leaves.
+//! - [`rig`]: a table with all of these watching every operation on it.
+
+pub mod arena;
+pub mod hw;
+pub mod laws;
+pub mod model;
+pub mod odd;
+pub mod rig;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,556 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A table under watch: every operation is compared with the model, the hardware and the accounts.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use super::arena::{watch, Arena, Event, Step, Store, View};
+use super::hw::{Hardware, Hit, LeafAt, Root, TableAt};
+use super::model::{Grant, Model, Rules};
+use crate::fmt::{Features, Format, Params, Prot};
+use crate::gather::Gather;
+use crate::{page_sizes, Config, DirtySink, Error, Level, Mapped, Pt, RawTable, Result, Table};
+
+/// The choices for a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Features and encryption.
+    pub params: Params,
+    /// Level of the top table.
+    pub top_level: u8,
+    /// Leaf sizes to leave out of what the format offers.
+    pub without: u64,
+    /// Room for this many tables.
+    pub slots: usize,
+}
+
+impl Setup {
+    /// No features, and all sizes.
+    pub fn plain(top_level: u8) -> Setup {
+        Setup {
+            params: Params::default(),
+            top_level,
+            without: 0,
+            slots: 1024,
+        }
+    }
+
+    /// With these features.
+    pub fn with(mut self, features: Features) -> Setup {
+        self.params.features = self.params.features.with(features);
+        self
+    }
+
+    /// Without these leaf sizes.
+    pub fn without(mut self, sizes: u64) -> Setup {
+        self.without = sizes;
+        self
+    }
+}
+
+/// Checks a gather while it happens, and frees tables as early as the contract allows.
+pub struct Log<'a, H: Hardware> {
+    root: Root<'a, H>,
+    places: BTreeMap<u64, TableAt>,
+    pending: Vec<RawTable<Arena>>,
+    seen: Gathered,
+}
+
+/// What an operation reported.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// Levels of which a leaf was removed, bit n for level n.
+    pub levels: u32,
+    /// Ranges to flush, in order, as first and last address.
+    pub ranges: Vec<(u64, u64)>,
+    /// The number of tables that there were at the start.
+    pub tables: usize,
+    /// The number of tables that were freed.
+    pub freed: usize,
+}
+
+impl<'a, H: Hardware> Log<'a, H> {
+    /// For an operation that starts now.
+    pub fn new(root: Root<'a, H>) -> Self {
+        let tables = root.scan(View::Cpu).tables;
+        Log {
+            root,
+            places: tables.into_iter().map(|at| (at.addr, at)).collect(),
+            pending: Vec::new(),
+            seen: Gathered::default(),
+        }
+    }
+
+    /// Panics if something was handed over for which no range was named.
+    pub fn finish(mut self) -> Gathered {
+        assert!(self.pending.is_empty(), "tables without a range to flush");
+        self.seen.tables = self.places.len();
+        self.seen
+    }
+}
+
+impl<H: Hardware> Gather<Arena> for Log<'_, H> {
+    fn table(&mut self, table: RawTable<Arena>, level: Level) {
+        let addr = table.ptr().as_ptr() as u64;
+        let place = self.places[&addr];
+        assert_eq!(place.level + 1, level.0, "level of the gathered table");
+        assert!(
+            !self.root.reachable(&[View::Cpu]).contains(&addr),
+            "gathered while a table item points to it"
+        );
+        self.pending.push(table);
+    }
+
+    fn leaf(&mut self, level: Level) {
+        self.seen.levels |= 1 << level.0;
+    }
+
+    fn range(&mut self, va: u64, len: u64) {
+        let last = va + (len - 1);
+        self.seen.ranges.push((va, last));
+        if self.pending.is_empty() {
+            return;
+        }
+        // It may flush here, and free.
+        let reachable = self.root.reachable(&[View::Cpu, View::Memory]);
+        for table in self.pending.drain(..) {
+            let addr = table.ptr().as_ptr() as u64;
+            let place = self.places[&addr];
+            let mut first = place.va;
+            if self.root.sign && va >> 63 == 1 {
+                first |= !((1 << self.root.va_lg2) - 1);
+            }
+            assert!(
+                va <= first && first + ((1 << place.size_lg2) - 1) <= last,
+                "{va:#x}..={last:#x} does not cover the freed {place:x?}"
+            );
+            assert!(
+                !reachable.contains(&addr),
+                "freed while the hardware reaches it"
+            );
+            self.root.arena.free_gathered(table);
+            self.seen.freed += 1;
+        }
+    }
+}
+
+struct Dirty(Vec<(u64, u64)>, bool);
+
+impl DirtySink for Dirty {
+    fn dirty(&mut self, va: u64, len: u64, cleared: bool) {
+        assert_eq!(cleared, self.1);
+        self.0.push((va, len));
+    }
+}
+
+/// A table, its model and its judges.
+pub struct Rig<H: Hardware> {
+    /// The memory.
+    pub arena: Arena,
+    /// The hardware.
+    pub hw: H,
+    /// The table's configuration.
+    pub cfg: Config,
+    /// What must be mapped.
+    pub model: Model,
+    top: u64,
+}
+
+/// The leaf list without accessed bits: hardware's hints, which nobody reads.
+fn plain(leaves: &[LeafAt]) -> Vec<LeafAt> {
+    let mut leaves = leaves.to_vec();
+    for leaf in &mut leaves {
+        leaf.bits.accessed = false;
+    }
+    leaves
+}
+
+impl<H: Hardware> Rig<H> {
+    /// An empty table.
+    pub fn new(setup: Setup) -> Self {
+        type Fmt<H> = <H as Hardware>::Format;
+        let params = setup.params;
+        let hw = H::new(&params);
+        let top_level = Level(setup.top_level);
+        let va_lg2 = top_level
+            .above()
+            .item_lg2::<Fmt<H>>()
+            .min(Fmt::<H>::MAX_VA_LG2);
+        let oa_lg2 = if params.enc_mask == 0 {
+            Fmt::<H>::MAX_OA_LG2
+        } else {
+            params.enc_mask.trailing_zeros()
+        };
+        let sizes = page_sizes::<Fmt<H>>(&params, top_level, va_lg2, oa_lg2);
+        let possible = hw.page_sizes() & ((1 << (va_lg2 - 1)) - 1);
+        assert_eq!(sizes, possible, "page sizes");
+        let cfg = Config {
+            params,
+            max_va_lg2: va_lg2,
+            max_oa_lg2: oa_lg2,
+            pgsize_bitmap: sizes & !setup.without,
+        };
+        let arena = Arena::new(setup.slots, params.features.has(Features::DMA_INCOHERENT));
+        let top = arena.new_top::<Fmt<H>>().unwrap();
+        let rules = Rules {
+            sizes: cfg.pgsize_bitmap,
+            granule_lg2: H::GRANULE_LG2,
+            items_lg2: H::ITEMS_LG2,
+            top_level: setup.top_level,
+            va_lg2,
+            sign: params.features.has(Features::SIGN_EXTEND),
+            oa_lg2,
+        };
+        Rig {
+            arena,
+            hw,
+            cfg,
+            model: Model::new(rules),
+            top,
+        }
+    }
+
+    /// The table, as the hardware sees it.
+    pub fn root(&self) -> Root<'_, H> {
+        Root {
+            hw: self.hw,
+            arena: &self.arena,
+            top: self.top,
+            level: self.model.rules.top_level,
+            va_lg2: self.model.rules.va_lg2,
+            sign: self.model.rules.sign,
+        }
+    }
+
+    fn top(&self) -> Table<'_, H::Format, Arena> {
+        let level = Level(self.model.rules.top_level);
+        self.arena.table(self.top, level)
+    }
+
+    /// The table, as operations see it.
+    pub fn pt(&self) -> Pt<'_, H::Format, Arena> {
+        Pt::new(&self.arena, self.cfg, self.top())
+    }
+
+    /// The leaves, as the hardware sees them.
+    pub fn leaves(&self) -> Vec<LeafAt> {
+        self.root().scan(View::Cpu).leaves
+    }
+
+    /// The number of tables, the top one included.
+    pub fn tables(&self) -> usize {
+        self.root().scan(View::Cpu).tables.len()
+    }
+
+    /// Panics if the table is not what the model says, in each view of the hardware, or if a table
+    /// that nobody reaches is still allocated.
+    pub fn check(&self) {
+        let want = plain(&self.model.leaves());
+        let scan = self.root().scan(View::Cpu);
+        // By hand: printing thousands of leaves helps nobody.
+        let got = plain(&scan.leaves);
+        if let Some((got, want)) = got.iter().zip(&want).find(|(got, want)| got != want) {
+            panic!("the table has {got:x?}, the model {want:x?}");
+        }
+        assert_eq!(got.len(), want.len(), "number of leaves");
+        if self.arena.incoherent() {
+            // Incoherent hardware has no dirty bits, so nobody cleans those that tests set.
+            let cleaned = |leaves: &[LeafAt]| {
+                let mut leaves = plain(leaves);
+                leaves.iter_mut().for_each(|leaf| leaf.bits.dirty = false);
+                leaves
+            };
+            let memory = self.root().scan(View::Memory);
+            assert!(
+                cleaned(&memory.leaves) == cleaned(&want),
+                "leaves were not cleaned"
+            );
+            assert_eq!(memory.tables, scan.tables, "table items were not cleaned");
+        }
+        assert_eq!(self.arena.in_use(), scan.tables.len(), "tables leaked");
+    }
+
+    /// Maps. `None` if the format refuses such a mapping, as it must.
+    pub fn map(&mut self, va: u64, len: u64, oa: u64, prot: Prot) -> Option<Mapped> {
+        let params = self.cfg.params;
+        let expect = self.hw.expect(prot, &params);
+        let attrs = H::Format::attrs(prot, &params);
+        assert_eq!(attrs.is_ok(), expect.is_some(), "attrs of {prot:?}");
+        let (read, write, rest) = expect?;
+        let grant = Grant { read, write, rest };
+
+        let lock = self.arena.lock(va, len).unwrap();
+        let mut log = Log::new(self.root());
+        let root = self.root();
+        let mut look = |event: Event| marked_after_cleaning(&root, event);
+        let attrs = attrs.ok()?;
+        let mapped = watch(&mut look, || {
+            self.pt().map(lock.range(), oa, attrs, &mut log)
+        });
+        assert_eq!(log.finish().levels, 0, "map removed a leaf");
+        drop(lock);
+        if mapped.result == Err(Error::NoMemory) {
+            if mapped.bytes != 0 {
+                let part = self.model.map(va, mapped.bytes, oa, grant);
+                assert_eq!(part, (mapped.bytes, Ok(())), "bytes of a partial map");
+            }
+        } else {
+            let (bytes, result) = self.model.map(va, len, oa, grant);
+            assert_eq!(mapped, Mapped { bytes, result });
+        }
+        self.check();
+        Some(mapped)
+    }
+
+    /// Maps what can be mapped.
+    pub fn map_ok(&mut self, va: u64, len: u64, oa: u64, prot: Prot) {
+        let mapped = self.map(va, len, oa, prot).expect("a usual mapping");
+        assert_eq!(mapped.result, Ok(()));
+    }
+
+    /// Unmaps; returns the bytes.
+    pub fn unmap(&mut self, va: u64, len: u64) -> u64 {
+        let allocated = self.arena.allocated();
+        let lock = self.arena.lock(va, len).unwrap();
+        let range = lock.range();
+        let mut log = Log::new(self.root());
+        let bytes = self.pt().unmap(range, &mut log);
+        let log = log.finish();
+        drop(lock);
+        let gone = if self.model.rules.in_range(va, range.last()) {
+            self.model.unmap(va, range.last())
+        } else {
+            Vec::new()
+        };
+        let want: u64 = gone.iter().map(|(_, bits)| 1 << bits.size_lg2).sum();
+        assert_eq!(bytes, want, "bytes unmapped");
+        let mut levels = 0;
+        for (_, bits) in &gone {
+            levels |= 1 << self.model.rules.level_of(bits.size_lg2);
+        }
+        assert_eq!(log.levels, levels, "levels of removed leaves");
+        let end = va.wrapping_add(bytes).wrapping_sub(1);
+        if bytes == 0 {
+            assert!(log.ranges.is_empty());
+        } else {
+            // Exactly what changed, without a gap and nothing else.
+            assert_eq!(log.ranges.first().unwrap().0, va);
+            assert_eq!(log.ranges.last().unwrap().1, end);
+            for pair in log.ranges.windows(2) {
+                assert_eq!(pair[0].1 + 1, pair[1].0);
+            }
+        }
+        assert_eq!(self.arena.allocated(), allocated, "unmap allocated");
+        let scan = self.root().scan(View::Cpu);
+        assert_eq!(scan.tables.len() + log.freed, log.tables);
+        if bytes != 0 {
+            // What the caller asked for and got, no table may serve any more.
+            let end = end.min(range.last());
+            for at in &scan.tables {
+                let covered = va <= at.va && at.va + ((1 << at.size_lg2) - 1) <= end;
+                assert!(!covered || at.addr == self.top, "{at:x?} stayed");
+            }
+        }
+        self.check();
+        bytes
+    }
+
+    /// Addresses around the leaves and cuts of a split, each with what it translates to.
+    pub fn probes(&self, va: u64, len: u64) -> Vec<(u64, Option<Hit>)> {
+        let last = va.wrapping_add(len).wrapping_sub(1);
+        let page = self.model.rules.page();
+        let mut at = std::vec![
+            va,
+            va.wrapping_sub(1),
+            last,
+            last.wrapping_add(1),
+            va.wrapping_sub(page),
+            last.wrapping_add(page),
+            va.wrapping_add(len >> 1),
+        ];
+        let mut random = va ^ len.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15;
+        for edge in [va, last] {
+            if let Some((start, bits)) = self.model.find(edge) {
+                let size = 1u64 << bits.size_lg2;
+                let quarter = size >> 2;
+                at.extend([start, start.wrapping_sub(1), start + (size - 1)]);
+                at.extend([
+                    start.wrapping_add(size),
+                    start + (page - 1),
+                    start + (size - page),
+                ]);
+                at.extend([
+                    start + quarter,
+                    start + 2 * quarter - 1,
+                    start + 3 * quarter,
+                ]);
+                for _ in 0..4 {
+                    random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                    at.push(start + (random >> 16) % size);
+                }
+            }
+        }
+        at.sort_unstable();
+        at.dedup();
+        let root = self.root();
+        at.into_iter()
+            .map(|va| (va, root.translate_any(va)))
+            .collect()
+    }
+
+    /// Splits, with a look at the table after each store.
+    pub fn split(&mut self, va: u64, len: u64) -> Result<usize> {
+        let crossed = self.model.crossed(va, len);
+        let probes = self.probes(va, len);
+        let before = self.arena.allocated();
+        let lock = self.arena.lock(va, len).unwrap();
+        let root = self.root();
+        let mut unlinked = 0u32;
+        let mut look = |event: Event| {
+            marked_after_cleaning(&root, event);
+            match event.step {
+                Step::After(Store::Init) => {
+                    // Not each time: the test in `split_race.rs` does.
+                    unlinked += 1;
+                    if unlinked.is_power_of_two() {
+                        still(&root, &probes);
+                    }
+                }
+                Step::Before(Store::Set) => panic!("a plain store to a live item"),
+                Step::After(_) | Step::Cleaned => still(&root, &probes),
+                _ => {}
+            }
+        };
+        let result = watch(&mut look, || self.pt().split(lock.range()));
+        drop(lock);
+        let tables = self.arena.allocated() - before;
+        match (result, crossed) {
+            (Ok(flush), Ok(crossed)) => {
+                assert!(!self.needs_break_before_make(&crossed));
+                let flush: Vec<_> = flush.leaves.into_iter().flatten().collect();
+                assert_eq!(flush.len(), crossed.len(), "leaves to flush");
+                for (leaf, cut) in flush.iter().zip(&crossed) {
+                    assert_eq!((leaf.va, leaf.size_lg2), (cut.va, cut.size_lg2));
+                    assert_eq!(leaf.level.0, self.model.rules.level_of(cut.size_lg2));
+                }
+                let fewest: usize = crossed.iter().map(|cut| cut.tables).sum();
+                assert_eq!(tables, fewest, "tables for {crossed:x?}");
+                self.model.split(va, len);
+                self.check();
+                Ok(tables)
+            }
+            (Err(Error::NoMemory), Ok(_)) => {
+                self.check();
+                Err(Error::NoMemory)
+            }
+            (Err(Error::NotSupported), Ok(crossed)) => {
+                assert!(self.needs_break_before_make(&crossed));
+                assert_eq!(tables, 0);
+                self.check();
+                Err(Error::NotSupported)
+            }
+            (Err(error), Err(want)) => {
+                assert_eq!(error, want);
+                assert_eq!(tables, 0);
+                self.check();
+                Err(error)
+            }
+            (got, want) => panic!("split gave {got:?}, the model {want:x?}"),
+        }
+    }
+
+    fn needs_break_before_make(&self, crossed: &[super::model::Cut]) -> bool {
+        let live = H::Format::LIVE;
+        let rules = &self.model.rules;
+        crossed.iter().any(|cut| {
+            let contig = cut.size_lg2 != rules.item_lg2(rules.level_of(cut.size_lg2));
+            (cut.tables != 0 && !live.leaf_to_table) || (contig && !live.contig_resize)
+        })
+    }
+
+    /// Makes a leaf dirty.
+    pub fn set_dirty(&mut self, va: u64) -> Result {
+        let result = self.pt().set_dirty(self.arena.lock(va, 1)?.range());
+        let known = self.model.set_dirty(va);
+        assert_eq!(result.is_ok(), known, "{result:?}");
+        self.check();
+        result
+    }
+
+    /// Reads, and maybe clears, what is dirty.
+    pub fn read_dirty(&mut self, va: u64, len: u64, clear: bool) {
+        let lock = self.arena.lock(va, len).unwrap();
+        let last = lock.range().last();
+        let mut sink = Dirty(Vec::new(), clear);
+        let result = self.pt().read_dirty(lock.range(), clear, &mut sink);
+        drop(lock);
+        if self.model.rules.in_range(va, last) {
+            assert_eq!(result, Ok(()));
+            assert_eq!(sink.0, self.model.read_dirty(va, last, clear), "dirty");
+        } else {
+            assert_eq!(result, Err(Error::OutOfRange));
+        }
+        self.check();
+    }
+
+    /// Compares one address in all three: operation, hardware, model.
+    pub fn lookup(&self, va: u64) {
+        let lock = self.arena.lock(va, 1).unwrap();
+        let found = self.pt().iova_to_phys(lock.range());
+        let hit = self.root().translate_any(va);
+        assert_eq!(found, hit.map(|hit| hit.oa), "iova_to_phys({va:#x})");
+        let want = self
+            .model
+            .find(va)
+            .map(|(start, bits)| bits.oa + (va - start));
+        assert_eq!(found, want, "{va:#x}");
+    }
+
+    /// Takes the table down; the arena then sees what leaked.
+    pub fn finish(self) {
+        struct All(Vec<RawTable<Arena>>);
+        impl Gather<Arena> for All {
+            fn table(&mut self, table: RawTable<Arena>, _level: Level) {
+                self.0.push(table);
+            }
+            fn leaf(&mut self, _level: Level) {}
+            fn range(&mut self, _va: u64, _len: u64) {}
+        }
+        let mut all = All(Vec::new());
+        self.pt().take_down(&mut all);
+        for table in all.0 {
+            self.arena.free_gathered(table);
+        }
+        assert_eq!(self.arena.in_use(), 0, "tables leaked");
+    }
+}
+
+/// Panics if a table item says that it was cleaned and was not: another CPU would rely on it.
+fn marked_after_cleaning<H: Hardware>(root: &Root<'_, H>, event: Event) {
+    if event.step == Step::After(Store::Publish) && root.arena.incoherent() {
+        let mark = H::Format::CLEANED;
+        let item = root.arena.hw_read(event.at, View::Cpu);
+        let memory = root.arena.hw_read(event.at, View::Memory);
+        assert!(
+            item & mark == 0 || memory & !mark == item & !mark,
+            "{item:#x} is marked as clean, but is {memory:#x} in memory"
+        );
+    }
+}
+
+/// Panics if an address does not translate as it did, whatever was written back by now.
+pub fn still<H: Hardware>(root: &Root<'_, H>, probes: &[(u64, Option<Hit>)]) {
+    for (va, want) in probes {
+        for views in 0..root.mixes() {
+            let got = root.translate_mixed(*va, views);
+            assert_eq!(
+                got.map(|hit| hit.seen()),
+                want.map(|hit| hit.seen()),
+                "{va:#x} was disturbed"
+            );
+        }
+    }
+}

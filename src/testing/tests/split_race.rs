@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Splits under an adversary: hardware that walks, and sets A and D, between any two stores.
+
+use std::vec::Vec;
+
+use crate::fmt::Features;
+use crate::testing::arena::{watch, Event, Step, Store, View};
+use crate::testing::hw::{Entry, Hardware, Hit, OddHw, Vtd};
+use crate::testing::rig::{still, Rig, Setup};
+use crate::testing::tests::{odd, rw, G1, K4, M2};
+
+type Odd = OddHw<true, true>;
+
+/// A hole to be cut.
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    va: u64,
+    len: u64,
+}
+
+/// Splits without the checks of the rig, with `look` called at every step.
+fn split<H: Hardware>(rig: &Rig<H>, hole: Hole, mut look: impl FnMut(usize, Event)) -> usize {
+    let mut step = 0;
+    let mut hook = |event: Event| {
+        look(step, event);
+        step += 1;
+    };
+    let lock = rig.arena.lock(hole.va, hole.len).unwrap();
+    let result = watch(&mut hook, || rig.pt().split(lock.range()));
+    assert!(result.is_ok());
+    step
+}
+
+/// The leaf around `va`, as first address and size.
+fn leaf_around(hit: &Hit, va: u64) -> (u64, u64) {
+    let size = 1 << hit.bits.size_lg2;
+    (va & !(size - 1), size)
+}
+
+// After every single store, each class of address translates as before; memory that is not linked
+// yet is the only one that plain stores go to.
+fn disturbs_nobody<H: Hardware>(rig: &mut Rig<H>, hole: Hole) {
+    let probes = rig.probes(hole.va, hole.len);
+    let views: &[View] = &[View::Cpu, View::Memory];
+    let root = rig.root();
+    let table_mask = !((8u64 << H::ITEMS_LG2) - 1);
+    split(rig, hole, |_, event| match event.step {
+        Step::Before(Store::Init) => {
+            let reachable = root.reachable(views);
+            assert!(
+                !reachable.contains(&(event.at & table_mask)),
+                "a plain store to a live table"
+            );
+        }
+        Step::Before(Store::Set) => panic!("a split publishes"),
+        Step::Free => {
+            assert!(
+                !root.reachable(views).contains(&event.at),
+                "freed while reachable"
+            );
+        }
+        Step::After(_) | Step::Cleaned => still(&root, &probes),
+        _ => {}
+    });
+    rig.model.split(hole.va, hole.len);
+    rig.check();
+}
+
+#[test]
+fn no_address_is_disturbed_after_any_store() {
+    for features in [Features::default(), Features::DMA_INCOHERENT] {
+        for (va, len) in [
+            (G1 + M2, M2),
+            (G1 + 5 * M2 + K4, K4),
+            (G1 + 5 * M2 + K4, 7 * M2),
+            (2 * G1 - K4, 2 * K4),
+            (2 * G1 - M2, M2 + 3 * K4),
+        ] {
+            let mut rig = Rig::<Vtd>::new(Setup::plain(2).with(features));
+            rig.map_ok(G1, 2 * G1, 0, rw());
+            disturbs_nobody(&mut rig, Hole { va, len });
+            rig.finish();
+        }
+        for size_lg2 in [13, 17, 18, 21, 26, 31, 33, 37] {
+            let size = 1u64 << size_lg2;
+            for (from, to) in [
+                (0, 1 << 11),
+                (1 << 11, size / 2),
+                (size / 2, size - (1 << 11)),
+            ] {
+                let base = (size * 2).wrapping_neg();
+                let mut rig = Rig::<Odd>::new(odd().with(features));
+                rig.map_ok(base, size, size, rw());
+                let hole = Hole {
+                    va: base + from,
+                    len: to - from,
+                };
+                disturbs_nobody(&mut rig, hole);
+                rig.finish();
+            }
+        }
+    }
+}
+
+/// What the hardware does at one step.
+#[derive(Clone, Copy, Debug)]
+struct Touch {
+    step: usize,
+    va: u64,
+    write: bool,
+}
+
+/// Splits while hardware does `touches`. Checks that no D is lost, and that none appears on a page
+/// that no touched leaf held.
+fn touched<H: Hardware>(rig: Rig<H>, hole: Hole, touches: &[Touch]) {
+    let root = rig.root();
+    let probes: Vec<_> = touches
+        .iter()
+        .map(|t| (t.va, root.translate(t.va)))
+        .collect();
+    let old: Vec<_> = probes
+        .iter()
+        .map(|(va, hit)| leaf_around(&hit.unwrap(), *va))
+        .collect();
+    let mut hits = Vec::new();
+    split(&rig, hole, |step, event| {
+        for touch in touches.iter().filter(|touch| touch.step == step) {
+            root.access_tables(touch.va);
+            let hit = root.access(touch.va, touch.write).expect("still mapped");
+            hits.push((leaf_around(&hit, touch.va), hit.item, *touch));
+        }
+        if event.step == Step::After(Store::Publish) {
+            still(&root, &probes);
+        }
+    });
+    assert_eq!(hits.len(), touches.len(), "every touch happened");
+    for leaf in rig.leaves() {
+        let (first, size) = (leaf.va, 1u64 << leaf.bits.size_lg2);
+        let inside = |va: u64| va.wrapping_sub(first) < size;
+        let within = |(start, len): (u64, u64)| first.wrapping_sub(start) < len;
+        let writes = || hits.iter().filter(|(.., touch)| touch.write);
+        if writes().any(|(.., touch)| inside(touch.va)) {
+            assert!(leaf.bits.dirty, "D was lost: {leaf:x?} {touches:x?}");
+        }
+        if hits.iter().any(|(.., touch)| inside(touch.va)) {
+            assert!(leaf.bits.accessed, "A was lost: {leaf:x?} {touches:x?}");
+        }
+        if !writes().any(|(.., touch)| old.iter().any(|&o| within(o) && in_leaf(o, touch.va))) {
+            assert!(!leaf.bits.dirty, "D came from nowhere: {leaf:x?}");
+        }
+        // A leaf of one item: all that the hardware may have written through it is dirty, and
+        // nothing more.
+        let items = |size: u64| size >> rig.model.rules.item_lg2(level_of(&rig, size));
+        if old.iter().any(|&o| within(o) && items(o.1) == 1) {
+            let want = writes().any(|&(leaf, ..)| within(leaf));
+            assert_eq!(leaf.bits.dirty, want, "{leaf:x?} {hits:x?}");
+        }
+    }
+    rig.finish();
+}
+
+fn in_leaf((start, len): (u64, u64), va: u64) -> bool {
+    va.wrapping_sub(start) < len
+}
+
+fn level_of<H: Hardware>(rig: &Rig<H>, size: u64) -> u8 {
+    rig.model.rules.level_of(size.trailing_zeros())
+}
+
+/// One touch at every step of the split, read or write, at each of `targets`; then pairs of touches
+/// just before two compare-exchanges.
+fn touched_everywhere<H: Hardware>(make: impl Fn() -> Rig<H>, hole: Hole, targets: &[u64]) {
+    let rig = make();
+    let mut publishes = Vec::new();
+    let steps = split(&rig, hole, |step, event| {
+        if event.step == Step::Before(Store::Publish) {
+            publishes.push(step);
+        }
+    });
+    rig.finish();
+    assert!(!publishes.is_empty());
+    for &va in targets {
+        for step in 0..steps {
+            for write in [false, true] {
+                touched(make(), hole, &[Touch { step, va, write }]);
+            }
+        }
+    }
+    // The first makes the compare-exchange fail; the others come before its retry.
+    let (a, b) = (targets[0], targets[targets.len() - 1]);
+    for &step in &publishes {
+        // Distance from one attempt to the next.
+        let rig = make();
+        let mut next = None;
+        let root = rig.root();
+        split(&rig, hole, |now, event| {
+            if now == step {
+                let _ = root.access(a, false);
+            } else if now > step && event.step == Step::Before(Store::Publish) {
+                next.get_or_insert(now);
+            }
+        });
+        rig.finish();
+        let Some(next) = next else { continue };
+        let touch = |step, va, write| Touch { step, va, write };
+        for (first, second) in [(false, true), (true, false), (true, true)] {
+            touched(
+                make(),
+                hole,
+                &[touch(step, a, first), touch(next, a, second)],
+            );
+            touched(
+                make(),
+                hole,
+                &[touch(step, a, first), touch(next, b, second)],
+            );
+        }
+    }
+}
+
+#[test]
+fn no_dirty_bit_is_lost_at_any_step() {
+    let make = || {
+        let mut rig = Rig::<Vtd>::new(Setup {
+            slots: 16,
+            ..Setup::plain(2)
+        });
+        rig.map_ok(G1, 2 * G1, 0, rw());
+        rig
+    };
+    let hole = |va, len| Hole { va, len };
+    touched_everywhere(make, hole(G1 + M2, M2), &[G1 + M2, 2 * G1 - 1]);
+    touched_everywhere(make, hole(G1 + K4, K4), &[G1 + K4, G1 + 2 * M2]);
+    // Both edges, in leaves of their own.
+    touched_everywhere(make, hole(2 * G1 - M2, 2 * M2), &[G1, 2 * G1]);
+}
+
+#[test]
+fn no_dirty_bit_is_lost_in_contiguous_leaves() {
+    let hole = |va, len| Hole { va, len };
+    let page = 1 << 11;
+    for (size_lg2, va, len, targets) in [
+        (12, 0, page, [0, page]),
+        (14, page, page, [0, 5 * page]),
+        (17, 8 * page, 16 * page, [8 * page, 63 * page]),
+        (20, 1 << 18, 1 << 18, [1 << 18, 1 << 19]),
+        (20, page, page, [page, 1 << 19]),
+        (26, 1 << 25, page, [1 << 25, 0]),
+    ] {
+        let make = || {
+            let mut rig = Rig::<Odd>::new(Setup { slots: 16, ..odd() });
+            rig.map_ok(1 << 37, 1 << size_lg2, 0, rw());
+            rig
+        };
+        let targets = targets.map(|at| (1 << 37) + at);
+        touched_everywhere(make, hole((1 << 37) + va, len), &targets);
+    }
+}
+
+// Before the publishing store, all that it makes reachable is in memory; after the call, so is the
+// item itself.
+#[test]
+fn an_incoherent_walker_finds_a_clean_subtree() {
+    let mut rig = Rig::<Vtd>::new(Setup::plain(3).with(Features::DMA_INCOHERENT));
+    rig.map_ok(G1, 2 * G1, 0, rw());
+    let hole = Hole {
+        va: 2 * G1 - K4,
+        len: 2 * K4,
+    };
+    let hw = rig.hw;
+    let arena = &rig.arena;
+    let items = |table: u64| (0..512u64).map(move |i| table + 8 * i);
+    let mut published = 0;
+    split(&rig, hole, |_, event| {
+        if event.step != Step::After(Store::Publish) {
+            return;
+        }
+        // Level 2 is where 1G leaves were.
+        let item = arena.hw_read(event.at, View::Cpu);
+        let Entry::Table { addr, .. } = hw.decode(item, 2) else {
+            panic!("not a table item: {item:#x}");
+        };
+        published += 1;
+        for at in items(addr) {
+            let item = arena.hw_read(at, View::Memory);
+            assert_eq!(item, arena.hw_read(at, View::Cpu), "not cleaned: {at:#x}");
+            if let Entry::Table { addr, .. } = hw.decode(item, 1) {
+                assert_ne!(item & 1 << 10, 0, "not marked as cleaned");
+                for at in items(addr) {
+                    assert_eq!(
+                        arena.hw_read(at, View::Memory),
+                        arena.hw_read(at, View::Cpu)
+                    );
+                }
+            }
+        }
+    });
+    // Each is published, and marked as clean after.
+    assert_eq!(published, 4);
+    rig.model.split(hole.va, hole.len);
+    rig.check();
+    rig.finish();
+}

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Real threads: neighbouring ranges that share tables, and hardware that walks meanwhile.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::vec::Vec;
+
+use crate::fmt::vtdss::Vtdss;
+use crate::fmt::{Features, Format, Params};
+use crate::gather::Gather;
+use crate::testing::arena::Arena;
+use crate::testing::hw::{Hardware, Root, Vtd};
+use crate::testing::tests::{rw, G1, K4, M2};
+use crate::{page_sizes, Config, Level, Pt, RawTable};
+
+/// Every address goes here, plus this.
+const OA: u64 = 64 * G1;
+/// Pages of each thread: a 2M table is shared by four of them.
+const PAGES: u64 = 128;
+const ROUNDS: u64 = 400;
+
+/// Waits for all walks that began before, then frees.
+struct Flush<'a> {
+    arena: &'a Arena,
+    walks: &'a AtomicU64,
+    walking: &'a AtomicBool,
+    pending: Vec<RawTable<Arena>>,
+}
+
+impl Gather<Arena> for Flush<'_> {
+    fn table(&mut self, table: RawTable<Arena>, _level: Level) {
+        self.pending.push(table);
+    }
+
+    fn leaf(&mut self, _level: Level) {}
+
+    fn range(&mut self, _va: u64, _len: u64) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let now = self.walks.load(Ordering::SeqCst);
+        while self.walking.load(Ordering::SeqCst) && self.walks.load(Ordering::SeqCst) < now + 2 {
+            thread::yield_now();
+        }
+        for table in self.pending.drain(..) {
+            self.arena.free_gathered(table);
+        }
+    }
+}
+
+fn noise(seed: &mut u64) -> u64 {
+    *seed ^= *seed << 13;
+    *seed ^= *seed >> 7;
+    *seed ^= *seed << 17;
+    *seed
+}
+
+/// Maps, splits and unmaps parts of its own range, round and round.
+fn worker(pt: &Pt<'_, Vtdss, Arena>, arena: &Arena, flush: &mut Flush<'_>, base: u64, len: u64) {
+    let attrs = Vtdss::attrs(rw(), &pt.config().params).unwrap();
+    let mut seed = base + 1;
+    let lock = arena.lock(base, len).unwrap();
+    for _ in 0..ROUNDS {
+        let mapped = pt.map(lock.range(), OA + base, attrs, flush);
+        assert_eq!((mapped.bytes, mapped.result), (len, Ok(())));
+        // One cut: both parts go by themselves.
+        let at = (noise(&mut seed) % (len / K4 - 1) + 1) * K4;
+        let part = |va, len| lock.part(va, len);
+        let leaves = pt.split(part(base, at)).unwrap().leaves;
+        assert!(leaves.iter().flatten().all(|leaf| leaf.va >= base));
+        assert_eq!(pt.unmap(part(base, at), flush), at);
+        assert_eq!(pt.iova_to_phys(part(base, 1)), None);
+        assert_eq!(pt.iova_to_phys(part(base + at, 1)), Some(OA + base + at));
+        assert_eq!(pt.unmap(part(base + at, len - at), flush), len - at);
+    }
+}
+
+/// Walks all the time: each address is either not mapped, or goes where it always goes.
+fn walker(root: Root<'_, Vtd>, walks: &AtomicU64, stop: &AtomicBool, always: u64) -> u64 {
+    let mut seed = 99;
+    let mut hits = 0;
+    while !stop.load(Ordering::SeqCst) {
+        walks.fetch_add(1, Ordering::SeqCst);
+        let va = noise(&mut seed) % (8 * M2);
+        if let Some(hit) = root.translate(va) {
+            assert_eq!(hit.oa, OA + va, "{va:#x} goes elsewhere");
+            hits += 1;
+        }
+        let va = always + noise(&mut seed) % K4;
+        assert!(root.translate(va).is_some(), "nobody unmaps {va:#x}");
+    }
+    hits
+}
+
+fn neighbours(features: Features) {
+    let arena = Arena::new(4096, features.has(Features::DMA_INCOHERENT));
+    let params = Params {
+        features,
+        ..Params::default()
+    };
+    let cfg = Config {
+        params,
+        max_va_lg2: 39,
+        max_oa_lg2: 52,
+        pgsize_bitmap: page_sizes::<Vtdss>(&params, Level(2), 39, 52),
+    };
+    let top = arena.new_top::<Vtdss>().unwrap();
+    let pt = || Pt::<Vtdss, _>::new(&arena, cfg, arena.table(top, Level(2)));
+    let walks = AtomicU64::new(0);
+    let (stop, walking) = (AtomicBool::new(false), AtomicBool::new(false));
+    let root = Root {
+        hw: Vtd::new(&params),
+        arena: &arena,
+        top,
+        level: 2,
+        va_lg2: 39,
+        sign: false,
+    };
+    let flush = || Flush {
+        arena: &arena,
+        walks: &walks,
+        walking: &walking,
+        pending: Vec::new(),
+    };
+    // A page in the same 2M as the first workers, that nobody touches.
+    let always = (4 * PAGES - 1) * K4;
+    let lock = arena.lock(always, K4).unwrap();
+    let attrs = Vtdss::attrs(rw(), &params).unwrap();
+    let mapped = pt().map(lock.range(), OA + always, attrs, &mut flush());
+    assert_eq!(mapped.result, Ok(()));
+
+    walking.store(true, Ordering::SeqCst);
+    let hits = thread::scope(|scope| {
+        let hardware = scope.spawn(|| {
+            // Also when it panics: nobody may wait for it then.
+            struct Gone<'a>(&'a AtomicBool);
+            impl Drop for Gone<'_> {
+                fn drop(&mut self) {
+                    self.0.store(false, Ordering::SeqCst);
+                }
+            }
+            let _gone = Gone(&walking);
+            walker(root, &walks, &stop, always)
+        });
+        // Three that share a 4K table with the page above, one with a 4K table of its own, and one
+        // that has 2M leaves and replaces its empty tables by them.
+        let ranges = [
+            (0, PAGES * K4),
+            (PAGES * K4, PAGES * K4),
+            (2 * PAGES * K4, PAGES * K4),
+            (M2, M2),
+            (2 * M2, 6 * M2),
+        ];
+        let workers: Vec<_> = ranges
+            .into_iter()
+            .map(|(base, len)| {
+                let (pt, flush, arena) = (&pt, &flush, &arena);
+                scope.spawn(move || worker(&pt(), arena, &mut flush(), base, len))
+            })
+            .collect();
+        let results: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+        stop.store(true, Ordering::SeqCst);
+        let hits = hardware.join().expect("the walker");
+        for result in results {
+            result.expect("a worker");
+        }
+        hits
+    });
+    assert!(hits > 0, "the walker never saw a mapping");
+    assert_eq!(pt().unmap(lock.range(), &mut flush()), K4);
+    drop(lock);
+    let mut all = flush();
+    pt().take_down(&mut all);
+    all.range(0, 1);
+}
+
+#[test]
+fn neighbours_do_not_disturb_each_other() {
+    neighbours(Features::default());
+}
+
+#[test]
+fn neighbours_on_incoherent_hardware() {
+    neighbours(Features::DMA_INCOHERENT);
+}

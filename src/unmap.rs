@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Unmap a range, and take a whole table down.
+
+#![forbid(unsafe_code)]
+
+use crate::fmt::{Format, Kind};
+use crate::gather::Gather;
+use crate::mem::{Cell, PtMem};
+use crate::range::Locked;
+use crate::size;
+use crate::table::{Index, Table};
+use crate::{Error, Pt, Result};
+
+impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
+    /// Removes the translation of `range`. Never allocates.
+    ///
+    /// Returns the number of bytes from the start of the range that are unmapped now. Less than
+    /// asked if it meets something that is not mapped, or starts inside a leaf; more if the range
+    /// ends inside a leaf, which then goes as a whole ([`split`](Self::split) first to avoid
+    /// that). Tables that the range covers go to `gather` as well.
+    #[inline]
+    pub fn unmap<G: Gather<M>>(&self, range: Locked, gather: &mut G) -> u64 {
+        let mut bytes = 0;
+        if self.check_range(range).is_ok() {
+            // An error says where it ended early, and so does the count.
+            let _ = self.unmap_table(self.top, range.va(), range.last(), gather, &mut bytes);
+        }
+        if bytes != 0 {
+            gather.range(range.va(), bytes);
+        }
+        bytes
+    }
+
+    fn unmap_table<G: Gather<M>>(
+        &self,
+        table: Table<'t, F, M>,
+        mut va: u64,
+        last: u64,
+        gather: &mut G,
+        bytes: &mut u64,
+    ) -> Result {
+        let level = table.level();
+        let item_lg2 = table.item_lg2();
+        let first = Index::of::<F>(va, level);
+        let mut index = first;
+        let mut left = first.room::<F>();
+        // From `first` on, how many items an incoherent walker has to see emptied.
+        let mut emptied = 0u64;
+        let mut result = Ok(());
+        loop {
+            let item = table.read(index);
+            let (items, block_last) = match item.kind() {
+                Kind::Empty => {
+                    result = Err(Error::NotMapped);
+                    break;
+                }
+                Kind::Leaf => {
+                    let contig_lg2 = item.contig_lg2(&self.cfg.params);
+                    let leaf_lg2 = item_lg2.wrapping_add(contig_lg2);
+                    if size::offset(va, leaf_lg2) != 0 {
+                        result = Err(Error::NotMapped);
+                        break;
+                    }
+                    let items = size::pow2(contig_lg2);
+                    let mut i = 0;
+                    while i != items {
+                        table.cell(index.plus::<F>(i)).set(0);
+                        i = i.wrapping_add(1);
+                    }
+                    gather.leaf(level);
+                    *bytes = bytes.wrapping_add(size::pow2(leaf_lg2));
+                    emptied = first.room::<F>().wrapping_sub(left).wrapping_add(items);
+                    (items, size::block_last(va, leaf_lg2))
+                }
+                Kind::Table => {
+                    let block_last = size::block_last(va, item_lg2);
+                    let covered = size::offset(va, item_lg2) == 0 && block_last <= last;
+                    if let Some(child) = item.child(&self.cfg.params) {
+                        let child_last = block_last.min(last);
+                        result = self.unmap_table(child, va, child_last, gather, bytes);
+                        if result.is_err() {
+                            break;
+                        }
+                        if covered {
+                            item.cell().set(0);
+                            gather.table(child.raw(), level);
+                            emptied = first.room::<F>().wrapping_sub(left).wrapping_add(1);
+                        }
+                    }
+                    (1, block_last)
+                }
+            };
+            if block_last >= last || items >= left {
+                break;
+            }
+            index = index.plus::<F>(items);
+            left = left.wrapping_sub(items);
+            va = block_last.wrapping_add(1);
+        }
+        self.clean_items(table, first, emptied);
+        result
+    }
+
+    /// Hands every table to `gather`, the top one included.
+    ///
+    /// The hardware does not use the table any more and nothing is cached: the caller frees what
+    /// was gathered at once.
+    pub fn take_down<G: Gather<M>>(&self, gather: &mut G) {
+        self.gather_tables(self.top, gather);
+        gather.table(self.top.raw(), self.top.level().above());
+    }
+}
