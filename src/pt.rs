@@ -82,7 +82,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
         // All bits above the translated ones are equal: to the sign bit, or 0.
         let prefix =
-            if self.has(Features::SIGN_EXTEND) && range.va() >> lg2.wrapping_sub(1) & 1 == 1 {
+            if self.has(Features::SIGN_EXTEND) && (range.va() >> lg2.wrapping_sub(1)) & 1 == 1 {
                 !size::max_offset(lg2.wrapping_sub(1))
             } else {
                 0

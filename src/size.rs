@@ -149,7 +149,7 @@ mod tests {
             let end = va + pages * 4096;
             let at = |va: u64, oa: u64| {
                 (12..41).rev().find(|&s| {
-                    sizes >> s & 1 == 1 && va % (1 << s) == 0 && oa % (1 << s) == 0
+                    (sizes >> s) & 1 == 1 && va % (1 << s) == 0 && oa % (1 << s) == 0
                         && va + (1 << s) <= end
                 })
             };

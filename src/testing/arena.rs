@@ -201,6 +201,22 @@ impl Drop for Slab {
     }
 }
 
+/// First address of the tables of each arena there is, or 0, and the address behind them.
+static SLABS: [(AtomicU64, AtomicU64); 256] =
+    [const { (AtomicU64::new(0), AtomicU64::new(0)) }; 256];
+
+/// Panics if no arena has a table at `addr`, so that a made up address is not followed.
+fn check_in_slab(addr: u64) {
+    let inside = SLABS.iter().any(|(start, end)| {
+        let start = start.load(Ordering::Acquire);
+        start != 0 && start <= addr && addr < end.load(Ordering::Acquire)
+    });
+    assert!(
+        inside && addr % 8 == 0,
+        "a table item points to {addr:#x}, where no table is"
+    );
+}
+
 /// Where an incoherent walker reads a byte from: both may happen at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
@@ -236,8 +252,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Arena {
     /// Room for `slots` tables. If `incoherent`, a walker sees only what was cleaned.
     pub fn new(slots: usize, incoherent: bool) -> Arena {
+        let cpu = Slab::new(slots);
+        let (start, end) = (cpu.address(), cpu.address() + (slots * SLOT) as u64);
+        let entry = SLABS.iter().find(|entry| {
+            (entry.0)
+                .compare_exchange(0, start, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        });
+        entry
+            .expect("too many arenas at once")
+            .1
+            .store(end, Ordering::Release);
         Arena {
-            cpu: Slab::new(slots),
+            cpu,
             memory: Slab::new(slots),
             state: (0..slots).map(|_| AtomicU8::new(UNUSED)).collect(),
             next: AtomicUsize::new(0),
@@ -470,7 +497,8 @@ unsafe impl PtMem for Arena {
     }
 
     unsafe fn table_at(oa: u64) -> NonNull<HostCell> {
-        NonNull::new(oa as *mut HostCell).expect("a table item points to 0")
+        check_in_slab(oa);
+        NonNull::new(oa as *mut HostCell).expect("checked")
     }
 
     fn clean(&self, table: NonNull<HostCell>, start: usize, len: usize) {
@@ -493,6 +521,14 @@ unsafe impl PtMem for Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
+        let start = self.cpu.address();
+        let entry = SLABS
+            .iter()
+            .find(|entry| entry.0.load(Ordering::Acquire) == start);
+        if let Some((start, end)) = entry {
+            end.store(0, Ordering::Release);
+            start.store(0, Ordering::Release);
+        }
         if std::thread::panicking() {
             return;
         }

@@ -137,8 +137,8 @@ impl Hardware for Vtd {
 
     fn expect(&self, prot: Prot, params: &Params) -> Option<(bool, bool, u64)> {
         let (read, write) = (prot.0 & 1 != 0, prot.0 & 2 != 0);
-        let force_coherence = params.features.0 & 1 << 7 != 0;
-        let force_writeable = params.features.0 & 1 << 8 != 0;
+        let force_coherence = params.features.0 & (1 << 7) != 0;
+        let force_writeable = params.features.0 & (1 << 8) != 0;
         if !write && (!read || force_writeable) {
             return None;
         }
@@ -146,7 +146,7 @@ impl Hardware for Vtd {
     }
 
     fn page_sizes(&self) -> u64 {
-        1 << 12 | 1 << 21 | 1 << 30
+        (1 << 12) | (1 << 21) | (1 << 30)
     }
 }
 
@@ -176,15 +176,15 @@ impl<const T: bool, const R: bool> Hardware for OddHw<T, R> {
             return Entry::Empty;
         }
         let addr = item & 0x000f_ffff_ffff_fc00 & !self.enc_mask;
-        let read = item >> 61 & 1 == 1;
-        let write = item >> 60 & 1 == 0;
-        if item >> 2 & 1 == 1 {
+        let read = (item >> 61) & 1 == 1;
+        let write = (item >> 60) & 1 == 0;
+        if (item >> 2) & 1 == 1 {
             assert_ne!(level, 0, "a table item at level 0");
             assert_eq!(item & 0x1f8, 0, "reserved bits of a table item: {item:#x}");
             assert_eq!(item & self.enc_mask, self.enc_mask, "tables are encrypted");
             return Entry::Table { addr, read, write };
         }
-        let code = (item >> 3 & 7) ^ 5;
+        let code = ((item >> 3) & 7) ^ 5;
         assert_ne!(code, 7, "reserved size");
         assert!(level != 2 || code != 0, "no single leaf at level 2");
         let size_lg2 = 11 + 7 * u32::from(level) + code as u32;
@@ -401,7 +401,7 @@ impl<H: Hardware> Root<'_, H> {
                 self.hw.decode(item, level)
             };
             let mut va = va.wrapping_add(index << item_lg2);
-            if self.sign && va >> (self.va_lg2 - 1) & 1 == 1 {
+            if self.sign && (va >> (self.va_lg2 - 1)) & 1 == 1 {
                 va |= !((1 << self.va_lg2) - 1);
             }
             match read_item(index) {

@@ -19,8 +19,8 @@ pub fn all_prots() -> impl Iterator<Item = Prot> {
 /// A sequence of bits without a pattern.
 fn noise(n: u64) -> u64 {
     let x = (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let x = (x ^ x >> 31).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x ^ x >> 29
+    let x = (x ^ (x >> 31)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x ^ (x >> 29)
 }
 
 /// OAs to try for a leaf of this size: each address bit alone, all of them, and noise.

@@ -65,7 +65,7 @@ impl Rules {
     pub fn best(&self, va: u64, last: u64, oa: u64) -> Option<u32> {
         (0..64)
             .rev()
-            .filter(|&lg2| self.sizes >> lg2 & 1 == 1)
+            .filter(|&lg2| (self.sizes >> lg2) & 1 == 1)
             .find(|&lg2| {
                 let offset = (1u64 << lg2) - 1;
                 va & offset == 0 && oa & offset == 0 && last - va >= offset
@@ -84,7 +84,7 @@ impl Rules {
         let last = va + ((1 << size_lg2) - 1);
         let crossed = cuts.iter().any(|&cut| va < cut && cut <= last);
         let item_lg2 = self.item_lg2(level);
-        let as_leaf = (!crossed && self.sizes >> size_lg2 & 1 == 1).then_some(0);
+        let as_leaf = (!crossed && (self.sizes >> size_lg2) & 1 == 1).then_some(0);
         let other = if size_lg2 > item_lg2 {
             let half = size_lg2 - 1;
             let low = self.fewest(va, half, level, cuts);

@@ -98,7 +98,7 @@ impl<const TO_TABLE: bool, const RESIZE: bool> Format for OddFmt<TO_TABLE, RESIZ
 
     #[inline(always)]
     fn contig_lg2(item: u64, _level: Level, _params: &Params) -> u32 {
-        ((item & SIZE) >> SIZE_SHIFT ^ SIZE_XOR) as u32
+        (((item & SIZE) >> SIZE_SHIFT) ^ SIZE_XOR) as u32
     }
 
     #[inline(always)]
@@ -109,7 +109,7 @@ impl<const TO_TABLE: bool, const RESIZE: bool> Format for OddFmt<TO_TABLE, RESIZ
     #[inline(always)]
     fn encode_leaf(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
         let contig_lg2 = size_lg2.wrapping_sub(level.item_lg2::<Self>());
-        let size = (u64::from(contig_lg2) ^ SIZE_XOR) << SIZE_SHIFT & SIZE;
+        let size = ((u64::from(contig_lg2) ^ SIZE_XOR) << SIZE_SHIFT) & SIZE;
         VALID | size | (oa & OA) | attrs.0
     }
 

@@ -75,12 +75,12 @@ fn vtdss_refuses_what_it_cannot_say() {
 fn page_sizes_of_a_table() {
     let plain = Params::default();
     let sizes = |top, va, oa| page_sizes::<Vtdss>(&plain, Level(top), va, oa);
-    let all = 1 << 12 | 1 << 21 | 1 << 30;
+    let all = (1 << 12) | (1 << 21) | (1 << 30);
     assert_eq!(sizes(2, 39, 52), all);
     assert_eq!(sizes(4, 57, 52), all);
     // Not as large as the IOVA or the OA space.
-    assert_eq!(sizes(2, 31, 52), 1 << 12 | 1 << 21);
-    assert_eq!(sizes(2, 39, 30), 1 << 12 | 1 << 21);
+    assert_eq!(sizes(2, 31, 52), (1 << 12) | (1 << 21));
+    assert_eq!(sizes(2, 39, 30), (1 << 12) | (1 << 21));
     assert_eq!(
         page_sizes::<Odd>(&plain, Level(3), 39, 49),
         ((1 << 38) - (1 << 11)) & !(1 << 25)

@@ -73,7 +73,7 @@ fn odd_hardware_reads_a_table_made_by_hand() {
     for i in 4..8 {
         arena.poke(
             top + 8 * i,
-            1 << 63 | 1 << 61 | 1 << 60 | ENC | 0x6000 | (2 ^ 5) << 3,
+            (1 << 63) | (1 << 61) | (1 << 60) | ENC | 0x6000 | ((2 ^ 5) << 3),
         );
     }
     let root = root(&arena, hw, top, 0, 18);
@@ -153,6 +153,16 @@ fn write_after_free() {
     let cell = table.read_at(G1).cell();
     arena.free_gathered(table.raw());
     cell.publish(POISON, 1).unwrap();
+}
+
+#[test]
+#[should_panic(expected = "where no table is")]
+fn a_table_item_to_nowhere() {
+    let arena = quiet(false);
+    let top = arena.new_top::<Vtdss>().unwrap();
+    arena.poke(top, 0x4000_0003);
+    let item = arena.table::<Vtdss>(top, Level(2)).read_at(0);
+    let _ = item.child(&Params::default());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::fmt::vtdss::Vtdss;
 use crate::fmt::{Features, Prot};
 use crate::testing::hw::{Hardware, OddHw, Vtd};
 use crate::testing::rig::{Rig, Setup};
-use crate::testing::tests::odd;
+use crate::testing::tests::{odd, rw};
 use crate::Error;
 
 /// Leaves that one call may make: more would only take longer.
@@ -41,6 +41,11 @@ enum Op {
         to: u16,
         fail: Option<u8>,
     },
+    /// Empties a block leaf by leaf, so that its tables stay, and maps it as one leaf.
+    Refill {
+        leaf: u16,
+        size: u8,
+    },
     Access {
         leaf: u16,
         at: u16,
@@ -67,6 +72,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             .prop_map(|(leaf, inside, leaves, pages)| Op::Unmap { leaf, inside, leaves, pages }),
         4 => (any::<u16>(), any::<u16>(), any::<u8>(), any::<u16>(), fail())
             .prop_map(|(leaf, from, to_leaf, to, fail)| Op::Split { leaf, from, to_leaf, to, fail }),
+        1 => (any::<u16>(), any::<u8>()).prop_map(|(leaf, size)| Op::Refill { leaf, size }),
         2 => (any::<u16>(), any::<u16>(), any::<bool>())
             .prop_map(|(leaf, at, write)| Op::Access { leaf, at, write }),
         1 => any::<u16>().prop_map(|leaf| Op::SetDirty { leaf }),
@@ -79,7 +85,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 /// The allowed sizes in ascending order.
 fn sizes<H: Hardware>(rig: &Rig<H>) -> Vec<u32> {
     (0..64)
-        .filter(|lg2| rig.cfg.pgsize_bitmap >> lg2 & 1 == 1)
+        .filter(|lg2| (rig.cfg.pgsize_bitmap >> lg2) & 1 == 1)
         .collect()
 }
 
@@ -202,6 +208,31 @@ fn run<H: Hardware>(rig: &mut Rig<H>, op: &Op) {
                 rig.split(va, last - va + 1).expect("a retry");
             }
         }
+        Op::Refill { leaf, size } => {
+            let Some((va, bits)) = rig.model.nth(leaf.into()) else {
+                return;
+            };
+            let larger: Vec<u32> = sizes(rig)
+                .into_iter()
+                .filter(|&lg2| lg2 > bits.size_lg2 && lg2 < bits.size_lg2 + 20)
+                .collect();
+            let Some(&lg2) = larger.get(usize::from(size) % larger.len().max(1)) else {
+                return;
+            };
+            let len = 1u64 << lg2;
+            let block = va & !(len - 1);
+            let inside: Vec<_> = (rig.model.leaves().into_iter())
+                .filter(|leaf| leaf.va.wrapping_sub(block) < len)
+                .collect();
+            if inside.len() < 100 {
+                for leaf in inside {
+                    rig.unmap(leaf.va, 1 << leaf.bits.size_lg2);
+                }
+            }
+            if rig.map(block, len, 0, rw()).unwrap().result.is_ok() {
+                assert_eq!(rig.model.find(va).map(|(start, _)| start), Some(block));
+            }
+        }
         Op::Access { leaf, at, write } => {
             if let Some((start, bits)) = rig.model.nth(leaf.into()) {
                 let va = start + offset(at, 1 << bits.size_lg2, page);
@@ -217,7 +248,7 @@ fn run<H: Hardware>(rig: &mut Rig<H>, op: &Op) {
         }
         Op::SetDirty { leaf } => {
             if let Some((va, bits)) = rig.model.nth(leaf.into()) {
-                rig.set_dirty(va + (1 << bits.size_lg2) - 1).unwrap();
+                rig.set_dirty(va + ((1 << bits.size_lg2) - 1)).unwrap();
             }
         }
         Op::ReadDirty { leaf, pages, clear } => {
@@ -261,6 +292,9 @@ fn vtd_features() -> impl Strategy<Value = Features> {
     ]
 }
 
+/// These stay, or a small hole takes a table for every item.
+const ODD_SIZES: u64 = (1 << 12) | (1 << 17) | (1 << 18) | (1 << 23) | (1 << 24) | (1 << 31);
+
 proptest! {
     #![proptest_config(config())]
 
@@ -293,8 +327,7 @@ proptest! {
         if !encrypted {
             setup.params.enc_mask = 0;
         }
-        // The small ones stay, or a small hole takes a table for every item.
-        setup.without = without & !(1 << 12 | 1 << 17 | 1 << 18 | 1 << 23 | 1 << 24 | 1 << 31);
+        setup.without = without & !ODD_SIZES;
         sequence::<OddHw<true, true>>(setup, &ops);
     }
 

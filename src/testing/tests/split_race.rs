@@ -286,7 +286,7 @@ fn an_incoherent_walker_finds_a_clean_subtree() {
             let item = arena.hw_read(at, View::Memory);
             assert_eq!(item, arena.hw_read(at, View::Cpu), "not cleaned: {at:#x}");
             if let Entry::Table { addr, .. } = hw.decode(item, 1) {
-                assert_ne!(item & 1 << 10, 0, "not marked as cleaned");
+                assert_ne!(item & (1 << 10), 0, "not marked as cleaned");
                 for at in items(addr) {
                     assert_eq!(
                         arena.hw_read(at, View::Memory),

@@ -223,7 +223,8 @@ fn narrow_page_sizes() {
     assert_eq!(rig.split(K4, M2), Err(Error::Invalid));
     assert_eq!(rig.split(M2, M2), Ok(1));
     rig.finish();
-    let mut rig = Rig::<Odd>::new(odd().without(1 << 11 | 1 << 13 | 1 << 18 | 1 << 24 | 1 << 31));
+    let mut rig =
+        Rig::<Odd>::new(odd().without((1 << 11) | (1 << 13) | (1 << 18) | (1 << 24) | (1 << 31)));
     rig.map_ok(0, 1 << 37, 0, rw());
     assert_eq!(rig.split(0, 1 << 11), Err(Error::Invalid));
     rig.split(1 << 12, 1 << 12).unwrap();
