@@ -1,0 +1,474 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The objects of iommufd that a split works on, and the locks that make that safe.
+//!
+//! All unsafe code of the ioctl but the entry itself is here. A [`LockedIopt`] is the evidence that
+//! the locks are held; [`Area`]s and [`Domain`]s can only be had from one and do not outlive it.
+
+use core::{marker::PhantomData, mem, ptr::NonNull};
+use kernel::{
+    bindings, container_of,
+    error::{from_err_ptr, to_result},
+    page::PAGE_SIZE,
+    prelude::*,
+};
+
+use super::split_plan::{Cuts, Extent, Refusal, Slice};
+
+/// A reference to an IOAS, held for the duration of the ioctl.
+///
+/// # Invariants
+///
+/// `ioas` is live, with a reference that this object owns, and `ictx` is the context it belongs to.
+pub(crate) struct Ioas {
+    ictx: NonNull<bindings::iommufd_ctx>,
+    ioas: NonNull<bindings::iommufd_ioas>,
+}
+
+impl Ioas {
+    /// Gets the IOAS with the given ID.
+    ///
+    /// # Safety
+    ///
+    /// `ictx` must be valid for as long as the result exists.
+    pub(crate) unsafe fn get(ictx: NonNull<bindings::iommufd_ctx>, id: u32) -> Result<Self> {
+        // SAFETY: `ictx` is valid by the function's requirement.
+        let obj = from_err_ptr(unsafe {
+            bindings::iommufd_get_object(
+                ictx.as_ptr(),
+                id,
+                bindings::iommufd_object_type_IOMMUFD_OBJ_IOAS,
+            )
+        })?;
+        // SAFETY: An object of type IOMMUFD_OBJ_IOAS is the `obj` member of an `iommufd_ioas`.
+        let ioas = unsafe { container_of!(obj, bindings::iommufd_ioas, obj) };
+
+        // INVARIANT: `iommufd_get_object()` took the reference.
+        Ok(Self {
+            ictx,
+            ioas: NonNull::new(ioas).ok_or(ENOENT)?,
+        })
+    }
+
+    /// Takes the locks under which areas may be cut.
+    pub(crate) fn lock(&self) -> LockedIopt<'_> {
+        // SAFETY: By the type invariant the field is in bounds of a live object.
+        let iopt = unsafe { &raw mut (*self.ioas.as_ptr()).iopt };
+
+        // SAFETY: The semaphores live as long as the IOAS, and this is the documented lock order.
+        unsafe {
+            bindings::down_read(&raw mut (*iopt).domains_rwsem);
+            bindings::down_write(&raw mut (*iopt).iova_rwsem);
+        }
+        // INVARIANT: Both locks have just been taken.
+        LockedIopt {
+            iopt,
+            ioas: PhantomData,
+        }
+    }
+}
+
+impl Drop for Ioas {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant there is a reference to give back.
+        unsafe { bindings::iommufd_split_put_ioas(self.ictx.as_ptr(), self.ioas.as_ptr()) }
+    }
+}
+
+/// The IO page table of an IOAS whose areas may be cut.
+///
+/// # Invariants
+///
+/// As long as the object exists, the current task holds `domains_rwsem` for read and `iova_rwsem`
+/// for write, and `iopt` belongs to a live IOAS.
+pub(crate) struct LockedIopt<'a> {
+    iopt: *mut bindings::io_pagetable,
+    ioas: PhantomData<&'a Ioas>,
+}
+
+impl Drop for LockedIopt<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant both are held.
+        unsafe {
+            bindings::up_write(&raw mut (*self.iopt).iova_rwsem);
+            bindings::up_read(&raw mut (*self.iopt).domains_rwsem);
+        }
+    }
+}
+
+impl LockedIopt<'_> {
+    pub(crate) fn iova_alignment(&self) -> usize {
+        // SAFETY: The field is stable under the locks that the type invariant speaks of.
+        unsafe { (*self.iopt).iova_alignment }
+    }
+
+    /// All leaves are at most a page, and all cuts are aligned to a page.
+    ///
+    /// The option can only be switched off while there is nothing mapped in any domain, so if it
+    /// is off now then it was off when the domains were filled.
+    fn large_pages_disabled(&self) -> bool {
+        // SAFETY: As for `iova_alignment()`.
+        unsafe { (*self.iopt).disable_large_pages != 0 }
+    }
+
+    /// Every domain that holds the areas.
+    pub(crate) fn domains(&self) -> impl Iterator<Item = Domain<'_>> {
+        // SAFETY: As for `iova_alignment()`. Domains are added and removed under the write side of
+        // `domains_rwsem`.
+        let count = unsafe { (*self.iopt).next_domain_id };
+
+        (0..count as usize).filter_map(|index| {
+            // SAFETY: The xarray is initialized and does its own locking.
+            let domain = unsafe { bindings::xa_load(&raw mut (*self.iopt).domains, index) };
+
+            // INVARIANT: Domains stay in the xarray as long as `domains_rwsem` is held.
+            Some(Domain {
+                domain: NonNull::new(domain.cast())?,
+                locked: PhantomData,
+            })
+        })
+    }
+
+    /// The first area that has an IOVA in `range`, in flight or not.
+    fn first_area(&self, range: Extent) -> Option<NonNull<bindings::iopt_area>> {
+        // SAFETY: The type invariant gives exclusive access to the tree.
+        let node = unsafe {
+            bindings::interval_tree_iter_first(
+                &raw mut (*self.iopt).area_itree,
+                range.first,
+                range.last,
+            )
+        };
+
+        area_of(node)
+    }
+
+    /// Finds the areas that hold the first and the last byte of `range`.
+    ///
+    /// Fails if a part of the range is not mapped, or is only about to be. A hole is reported in
+    /// preference to an area in flight, because trying again does not help against it.
+    pub(crate) fn locate(&self, range: Extent) -> Result<(Area<'_>, Area<'_>), Refusal> {
+        let head = self.first_area(range).ok_or(Refusal::NotMapped)?;
+        let mut tail = head;
+        let mut next = range.first;
+        let mut in_flight = false;
+
+        loop {
+            // SAFETY: The area is in the tree, to which the type invariant gives exclusive access.
+            let (node, pages) = unsafe { ((*tail.as_ptr()).node, (*tail.as_ptr()).pages) };
+
+            if node.start > next {
+                return Err(Refusal::NotMapped);
+            }
+            in_flight |= pages.is_null();
+            if node.last >= range.last {
+                break;
+            }
+            // Cannot wrap, `range.last` is larger.
+            next = node.last.wrapping_add(1);
+            // SAFETY: As above.
+            let node = unsafe {
+                bindings::interval_tree_iter_next(
+                    &raw mut (*tail.as_ptr()).node,
+                    range.first,
+                    range.last,
+                )
+            };
+            tail = area_of(node).ok_or(Refusal::NotMapped)?;
+        }
+
+        if in_flight {
+            return Err(Refusal::Busy);
+        }
+        // INVARIANT: Both are in the tree and have pages. Neither can change while `self` exists.
+        let area = |area| Area {
+            area,
+            locked: PhantomData,
+        };
+        Ok((area(head), area(tail)))
+    }
+
+    /// Does `domain` have to split leaves before `area` can be cut?
+    pub(crate) fn must_split(&self, domain: &Domain<'_>, area: Extent, cuts: Cuts) -> bool {
+        if self.large_pages_disabled() {
+            return false;
+        }
+        // Only generic_pt is known to remove any leaf on its own. Other drivers may tie together
+        // what was mapped by one call, as virtio-iommu does, whatever their page sizes are.
+        !domain.is_iommupt() || cuts.leaf_may_cross(area, domain.pgsize_bitmap())
+    }
+
+    /// Gives an area its place in the IO page table.
+    ///
+    /// Both trees must know it: whoever shares the pages finds the PFNs through `domains_itree`, so
+    /// a stale node there would be used after the area is gone.
+    ///
+    /// # Safety
+    ///
+    /// `area` must be complete but for its place, and be in no tree. The mutex of its pages must be
+    /// held.
+    unsafe fn insert(&self, area: *mut bindings::iopt_area, slice: Slice) {
+        // SAFETY: The function's requirement. `area_itree` may be changed by the type invariant,
+        // `domains_itree` because of the mutex. `page_offset` is smaller than a page.
+        unsafe {
+            (*area).node.start = slice.iova.first;
+            (*area).node.last = slice.iova.last;
+            (*area).pages_node.start = slice.first_index;
+            (*area).pages_node.last = slice.last_index;
+            (*area).page_offset = slice.page_offset as u32;
+            bindings::interval_tree_insert(&raw mut (*area).node, &raw mut (*self.iopt).area_itree);
+            // Only an area that has filled a domain is in `domains_itree`.
+            if !(*area).storage_domain.is_null() {
+                bindings::interval_tree_insert(
+                    &raw mut (*area).pages_node,
+                    &raw mut (*(*area).pages).domains_itree,
+                );
+            }
+        }
+    }
+
+    /// Takes an area out of both trees.
+    ///
+    /// # Safety
+    ///
+    /// `area` must be in the trees of this IO page table. The mutex of its pages must be held.
+    unsafe fn remove(&self, area: *mut bindings::iopt_area) {
+        // SAFETY: As for `insert()`.
+        unsafe {
+            bindings::interval_tree_remove(&raw mut (*area).node, &raw mut (*self.iopt).area_itree);
+            if !(*area).storage_domain.is_null() {
+                bindings::interval_tree_remove(
+                    &raw mut (*area).pages_node,
+                    &raw mut (*(*area).pages).domains_itree,
+                );
+            }
+        }
+    }
+}
+
+/// The area of a node of `area_itree`.
+fn area_of(node: *mut bindings::interval_tree_node) -> Option<NonNull<bindings::iopt_area>> {
+    if node.is_null() {
+        return None;
+    }
+    // SAFETY: `area_itree` links the `node` members of areas.
+    NonNull::new(unsafe { container_of!(node, bindings::iopt_area, node) })
+}
+
+/// A domain of a locked IOAS.
+///
+/// # Invariants
+///
+/// `domain` is in `domains` of the IO page table that is locked for `'l`, so it is live.
+pub(crate) struct Domain<'l> {
+    domain: NonNull<bindings::iommu_domain>,
+    locked: PhantomData<&'l LockedIopt<'l>>,
+}
+
+impl Domain<'_> {
+    fn is_iommupt(&self) -> bool {
+        // SAFETY: The domain is live by the type invariant, and the field does not change.
+        unsafe { (*self.domain.as_ptr()).is_iommupt }
+    }
+
+    fn pgsize_bitmap(&self) -> usize {
+        // SAFETY: As for `is_iommupt()`.
+        unsafe { (*self.domain.as_ptr()).pgsize_bitmap }
+    }
+
+    pub(crate) fn can_split(&self) -> bool {
+        // SAFETY: The domain is live by the type invariant.
+        unsafe { bindings::iommu_can_split(self.domain.as_ptr()) }
+    }
+
+    /// Splits the leaves that cross a cut of `area`, and flushes the IOTLB.
+    pub(crate) fn split(&self, area: &Area<'_>, cuts: Cuts) -> Result {
+        let range = cuts.middle(area.extent());
+        let length = range.last.wrapping_sub(range.first).wrapping_add(1);
+
+        // SAFETY: The domain is live. The range, and the leaves that cross its ends, lie in an area
+        // that is not in flight: nobody maps or unmaps there while the locks are held.
+        to_result(unsafe {
+            bindings::iommu_split(
+                self.domain.as_ptr(),
+                range.first,
+                length,
+                bindings::GFP_KERNEL_ACCOUNT,
+            )
+        })
+    }
+}
+
+/// An area of a locked IOAS that is not in flight.
+///
+/// # Invariants
+///
+/// `area` is in `area_itree` of the IO page table that is locked for `'l`, and has pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Area<'l> {
+    area: NonNull<bindings::iopt_area>,
+    locked: PhantomData<&'l LockedIopt<'l>>,
+}
+
+impl Area<'_> {
+    fn get(&self) -> &bindings::iopt_area {
+        // SAFETY: By the type invariant the area is live. Its fields are written under the write
+        // side of `domains_rwsem`, or under `iova_rwsem` which is held for write, and this module
+        // does not keep the reference across its own writes.
+        unsafe { self.area.as_ref() }
+    }
+
+    pub(crate) fn extent(&self) -> Extent {
+        let area = self.get();
+
+        Extent {
+            first: area.node.start,
+            last: area.node.last,
+        }
+    }
+
+    /// Refuses what can never be cut.
+    pub(crate) fn check_kind(&self) -> Result<(), Refusal> {
+        // SAFETY: By the type invariant there are pages, and their type does not change.
+        let kind = unsafe { (*self.get().pages).type_ };
+
+        // The exporter may revoke the mapping at any time, and tracks it per area.
+        if kind == bindings::iopt_address_type_IOPT_ADDRESS_DMABUF {
+            return Err(Refusal::Unsupported);
+        }
+        Ok(())
+    }
+
+    /// Refuses what cannot be cut for now.
+    ///
+    /// An access is recorded in the pages without its area, while the areas count their accesses
+    /// and are asked for the same page indexes again when the access ends. There is no telling
+    /// which part of the area a count belongs to.
+    pub(crate) fn check_users(&self) -> Result<(), Refusal> {
+        let area = self.get();
+
+        if area.prevent_access() || area.num_accesses != 0 || area.num_locks != 0 {
+            return Err(Refusal::Busy);
+        }
+        Ok(())
+    }
+
+    fn slice(&self) -> Slice {
+        let area = self.get();
+
+        Slice {
+            iova: self.extent(),
+            first_index: area.pages_node.start,
+            last_index: area.pages_node.last,
+            page_offset: area.page_offset as usize,
+        }
+    }
+}
+
+/// An area that is in no tree yet.
+struct FreshArea(NonNull<bindings::iopt_area>);
+
+impl FreshArea {
+    fn new() -> Result<Self> {
+        // SAFETY: May be called from a context that can sleep, which an ioctl is.
+        let area = unsafe { bindings::iopt_area_alloc() };
+
+        Ok(Self(NonNull::new(area).ok_or(ENOMEM)?))
+    }
+
+    /// Gives up ownership.
+    fn into_raw(self) -> *mut bindings::iopt_area {
+        let area = self.0.as_ptr();
+
+        mem::forget(self);
+        area
+    }
+}
+
+impl Drop for FreshArea {
+    fn drop(&mut self) {
+        // SAFETY: `iopt_area_alloc()` allocates with kmalloc, and nobody else has the pointer.
+        unsafe { bindings::kfree(self.0.as_ptr().cast()) }
+    }
+}
+
+/// The mutex of the pages of an area, held.
+struct PagesGuard(*mut bindings::iopt_pages);
+
+impl PagesGuard {
+    /// # Safety
+    ///
+    /// `pages` must be live for as long as the result exists.
+    unsafe fn lock(pages: *mut bindings::iopt_pages) -> Self {
+        // SAFETY: By the function's requirement.
+        unsafe { bindings::mutex_lock(&raw mut (*pages).mutex) };
+        Self(pages)
+    }
+}
+
+impl Drop for PagesGuard {
+    fn drop(&mut self) {
+        // SAFETY: `lock()` took the mutex, and the pages are still live.
+        unsafe { bindings::mutex_unlock(&raw mut (*self.0).mutex) }
+    }
+}
+
+/// Everything that is needed to cut an area without failing.
+pub(crate) struct PreparedCut<'l> {
+    area: Area<'l>,
+    kept: Slice,
+    rest: [Option<(Slice, FreshArea)>; 2],
+}
+
+impl<'l> PreparedCut<'l> {
+    /// Allocates the new areas.
+    pub(crate) fn new(area: Area<'l>, cuts: Cuts) -> Result<Self> {
+        let (kept, [first, second]) = area.slice().cut_all(cuts, PAGE_SIZE).ok_or(EINVAL)?;
+        let allocate = |slice: Option<Slice>| -> Result<Option<(Slice, FreshArea)>> {
+            slice
+                .map(|slice| Ok((slice, FreshArea::new()?)))
+                .transpose()
+        };
+
+        Ok(Self {
+            area,
+            kept,
+            rest: [allocate(first)?, allocate(second)?],
+        })
+    }
+
+    /// Cuts the area. No leaf of any domain may cross the cuts any more.
+    ///
+    /// The old area becomes the leftmost part. It keeps its reference to the pages, each new area
+    /// gets one; pins and accounting belong to the pages and do not change. There are no accesses
+    /// to hand on, [`Area::check_users`] has seen to that.
+    pub(crate) fn commit(self, iopt: &LockedIopt<'_>) {
+        let old = self.area.area.as_ptr();
+        // SAFETY: By the invariant of `Area` it is live.
+        let pages = unsafe { (*old).pages };
+        // SAFETY: By the invariant of `Area` there are pages. The area keeps its reference to them
+        // beyond the end of this function.
+        let _guard = unsafe { PagesGuard::lock(pages) };
+
+        // SAFETY: By the invariant of `Area` it is in the trees, and the mutex is held.
+        unsafe { iopt.remove(old) };
+        // SAFETY: `old` is in no tree now, and the mutex is held.
+        unsafe { iopt.insert(old, self.kept) };
+
+        for (slice, fresh) in self.rest.into_iter().flatten() {
+            let new = fresh.into_raw();
+
+            // SAFETY: Nobody else knows `new`. `old` is live, and its reference to the pages keeps
+            // the count above zero. Areas are freed with kfree when they are unmapped.
+            unsafe {
+                bindings::refcount_inc(&raw mut (*pages).kref.refcount);
+                (*new).pages = pages;
+                (*new).iopt = iopt.iopt;
+                (*new).storage_domain = (*old).storage_domain;
+                (*new).iommu_prot = (*old).iommu_prot;
+            }
+            // SAFETY: `new` is in no tree, and the mutex is held.
+            unsafe { iopt.insert(new, slice) };
+        }
+    }
+}

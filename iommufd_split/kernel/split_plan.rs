@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What a split has to do, computed from numbers alone.
+//!
+//! This file holds every decision of `IOMMU_IOAS_SPLIT` that needs no lock and no kernel object:
+//! is the request valid, which areas are cut and where, can a large leaf be in the way, and which
+//! slice of the pinned pages each new area gets. It serves the kernel module and a host crate from
+//! the same source; the tests are in the host crate.
+//!
+//! Words: an *area* is one mapping of an IOAS. A *cut* is the IOVA of the first byte to the right
+//! of an edge. `first` and `last` are inclusive, so that a range may end at the last IOVA of all.
+
+#![forbid(unsafe_code)]
+
+/// Why a split is refused. Nothing has been changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The caller asked wrongly: length 0 or an unaligned edge. `EINVAL`
+    Invalid,
+    /// The range does not fit the IOVA space. `EOVERFLOW`
+    Overflow,
+    /// A part of the range is not mapped. `ENOENT`
+    NotMapped,
+    /// Unknown flags, or a mapping that cannot be cut, now or later. `EOPNOTSUPP`
+    Unsupported,
+    /// Somebody else uses a mapping in a way that forbids the cut for now. `EBUSY`
+    Busy,
+}
+
+/// A non-empty inclusive range of IOVA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First IOVA.
+    pub first: usize,
+    /// Last IOVA, not smaller than `first`.
+    pub last: usize,
+}
+
+impl Extent {
+    /// Does the naturally aligned block of `size` bytes around `iova` lie inside? `size` is a
+    /// power of two.
+    fn holds_block(&self, iova: usize, size: usize) -> bool {
+        let mask = size.wrapping_sub(1);
+
+        (iova & !mask) >= self.first && (iova | mask) <= self.last
+    }
+}
+
+/// The range of a valid request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request(Extent);
+
+impl Request {
+    /// Checks everything that can be checked without looking at the IOAS.
+    ///
+    /// The order is that of the other ioctls: what this kernel does not know comes first, what
+    /// cannot be represented next.
+    pub fn new(flags: u32, reserved: u32, iova: u64, length: u64) -> Result<Self, Refusal> {
+        if flags != 0 || reserved != 0 {
+            return Err(Refusal::Unsupported);
+        }
+
+        let first = usize::try_from(iova).map_err(|_| Refusal::Overflow)?;
+        let length = usize::try_from(length).map_err(|_| Refusal::Overflow)?;
+        let Some(to_last) = length.checked_sub(1) else {
+            return Err(Refusal::Invalid);
+        };
+        let last = first.checked_add(to_last).ok_or(Refusal::Overflow)?;
+
+        Ok(Self(Extent { first, last }))
+    }
+
+    /// The requested range.
+    pub fn extent(&self) -> Extent {
+        self.0
+    }
+
+    /// Checks the edges against the granule of the IOAS.
+    ///
+    /// `iova_alignment` is a power of two. It is 1 as long as neither a domain nor an access has
+    /// asked for more. Areas cut finer than a page would then refuse every later attach, which
+    /// nobody can mean, so the page size takes its place: a domain never needs more than that.
+    pub fn check_alignment(&self, iova_alignment: usize, page_size: usize) -> Result<(), Refusal> {
+        let granule = if iova_alignment == 1 {
+            page_size
+        } else {
+            iova_alignment
+        };
+        let mask = granule.wrapping_sub(1);
+
+        // The edge behind the last IOVA of all is 0, which is aligned.
+        if (self.0.first | self.0.last.wrapping_add(1)) & mask != 0 {
+            return Err(Refusal::Invalid);
+        }
+        Ok(())
+    }
+
+    /// Where the edges of the range cut `area`.
+    pub fn cuts(&self, area: Extent) -> Cuts {
+        let inside = |cut: usize| cut > area.first && cut <= area.last;
+        let left = Some(self.0.first).filter(|cut| inside(*cut));
+        let right = self.0.last.checked_add(1).filter(|cut| inside(*cut));
+
+        Cuts { left, right }
+    }
+}
+
+/// The cuts of one area, in ascending order. Each lies strictly inside the area.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cuts {
+    /// The range starts here.
+    pub left: Option<usize>,
+    /// The range has ended here.
+    pub right: Option<usize>,
+}
+
+impl Cuts {
+    /// The area stays as it is.
+    pub fn is_empty(&self) -> bool {
+        self.left.is_none() && self.right.is_none()
+    }
+
+    /// The cuts from left to right.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        self.left.into_iter().chain(self.right)
+    }
+
+    /// The part of `area` that lies in the requested range: its ends are cuts or ends of the area.
+    pub fn middle(&self, area: Extent) -> Extent {
+        Extent {
+            first: self.left.unwrap_or(area.first),
+            // A cut is above `area.first`, so it is not 0.
+            last: self
+                .right
+                .map_or(area.last, |right| right.saturating_sub(1)),
+        }
+    }
+
+    /// May a leaf of an IOMMU page table reach across one of the cuts?
+    ///
+    /// A leaf of size S is aligned to S in IOVA, and was made by mapping inside the area. So it
+    /// crosses a cut only if the S-aligned block around the cut lies inside the area. Whether the
+    /// physical addresses allowed such a leaf is not known here, hence "may".
+    pub fn leaf_may_cross(&self, area: Extent, pgsize_bitmap: usize) -> bool {
+        let crosses = |size: usize, cut: usize| {
+            cut & size.wrapping_sub(1) != 0 && area.holds_block(cut, size)
+        };
+
+        (0..usize::BITS)
+            .map(|lg2| 1usize << lg2)
+            .filter(|size| pgsize_bitmap & size != 0)
+            .any(|size| self.iter().any(|cut| crosses(size, cut)))
+    }
+}
+
+/// An area as a slice of the pages that back it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slice {
+    /// The IOVA it covers.
+    pub iova: Extent,
+    /// Index of the page that holds the first byte.
+    pub first_index: usize,
+    /// Index of the page that holds the last byte.
+    pub last_index: usize,
+    /// Offset of the first byte in its page.
+    pub page_offset: usize,
+}
+
+impl Slice {
+    /// Cuts in two at `cut`, the first IOVA of the right part.
+    ///
+    /// Every IOVA keeps its byte. If the cut is not at a page boundary of the backing pages, then
+    /// both parts hold the page that is cut. `None` if `cut` is not strictly inside.
+    pub fn cut(self, cut: usize, page_size: usize) -> Option<(Self, Self)> {
+        if cut <= self.iova.first || cut > self.iova.last {
+            return None;
+        }
+
+        // Byte of the cut, counted from the start of the first page.
+        let bytes = cut
+            .checked_sub(self.iova.first)?
+            .checked_add(self.page_offset)?;
+        let last_byte = bytes.checked_sub(1)?;
+
+        let left = Self {
+            iova: Extent {
+                first: self.iova.first,
+                last: cut.checked_sub(1)?,
+            },
+            last_index: self
+                .first_index
+                .checked_add(last_byte.checked_div(page_size)?)?,
+            ..self
+        };
+        let right = Self {
+            iova: Extent {
+                first: cut,
+                last: self.iova.last,
+            },
+            first_index: self
+                .first_index
+                .checked_add(bytes.checked_div(page_size)?)?,
+            last_index: self.last_index,
+            page_offset: bytes.checked_rem(page_size)?,
+        };
+        Some((left, right))
+    }
+
+    /// Cuts in up to three. The first part takes the place of the old area.
+    pub fn cut_all(self, cuts: Cuts, page_size: usize) -> Option<(Self, [Option<Self>; 2])> {
+        match (cuts.left, cuts.right) {
+            (None, None) => Some((self, [None, None])),
+            (Some(one), None) | (None, Some(one)) => {
+                let (kept, right) = self.cut(one, page_size)?;
+
+                Some((kept, [Some(right), None]))
+            }
+            (Some(left), Some(right)) => {
+                let (kept, rest) = self.cut(left, page_size)?;
+                let (middle, tail) = rest.cut(right, page_size)?;
+
+                Some((kept, [Some(middle), Some(tail)]))
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Host build of the part of `IOMMU_IOAS_SPLIT` that is plain arithmetic.
+//!
+//! The kernel compiles the same file as a module of `split.rs`.
+
+#![no_std]
+
+#[path = "../../kernel/split_plan.rs"]
+mod split_plan;
+
+pub use split_plan::{Cuts, Extent, Refusal, Request, Slice};

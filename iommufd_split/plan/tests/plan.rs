@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The plan of a split against models that count bytes one by one.
+//!
+//! The worlds are small enough to try every case: pages of 4 bytes, areas of at most a dozen.
+
+use iommufd_split_plan::{Cuts, Extent, Refusal, Request, Slice};
+
+const PAGE: usize = 4;
+const MAX: u64 = u64::MAX;
+
+fn request(first: usize, last: usize) -> Request {
+    Request::new(0, 0, first as u64, (last - first + 1) as u64).expect("valid")
+}
+
+#[test]
+fn unknown_flags_come_first() {
+    for (flags, reserved) in [(1, 0), (1 << 31, 0), (0, 1), (u32::MAX, u32::MAX)] {
+        for (iova, length) in [(0, 0), (MAX, MAX), (4096, 4096)] {
+            assert_eq!(
+                Request::new(flags, reserved, iova, length),
+                Err(Refusal::Unsupported)
+            );
+        }
+    }
+}
+
+#[test]
+fn bounds_of_the_iova_space() {
+    assert_eq!(Request::new(0, 0, 0, 0), Err(Refusal::Invalid));
+    assert_eq!(Request::new(0, 0, MAX, 0), Err(Refusal::Invalid));
+    assert_eq!(Request::new(0, 0, MAX, 2), Err(Refusal::Overflow));
+    assert_eq!(Request::new(0, 0, 2, MAX), Err(Refusal::Overflow));
+    assert_eq!(Request::new(0, 0, MAX, MAX), Err(Refusal::Overflow));
+    // A range may end with the last IOVA of all, but not contain one IOVA more.
+    let last_page = Request::new(0, 0, MAX - 4095, 4096).expect("fits").extent();
+    assert_eq!(last_page.last, usize::MAX);
+    assert_eq!(Request::new(0, 0, MAX - 4095, 4097), Err(Refusal::Overflow));
+    let one = Request::new(0, 0, 7, 1).expect("fits").extent();
+    assert_eq!((one.first, one.last), (7, 7));
+}
+
+#[test]
+fn alignment_is_that_of_the_ioas_or_a_page() {
+    for (alignment, granule) in [(1, 4096), (2048, 2048), (4096, 4096), (512, 512)] {
+        let ok = |iova, length| {
+            Request::new(0, 0, iova, length)
+                .expect("valid")
+                .check_alignment(alignment, 4096)
+                .is_ok()
+        };
+
+        assert!(ok(granule, granule));
+        assert!(ok(0, granule * 3));
+        assert!(ok(MAX - granule + 1, granule));
+        for off in [1, granule / 2, granule - 1, granule + 1] {
+            assert!(!ok(off, granule));
+            assert!(!ok(granule, off));
+            // The end alone would be aligned.
+            assert!(!ok(off, granule * 2 - off));
+        }
+    }
+}
+
+#[test]
+fn cuts_lie_strictly_inside() {
+    for area_first in 0..6 {
+        for area_last in area_first..9 {
+            let area = Extent {
+                first: area_first,
+                last: area_last,
+            };
+            for first in 0..12 {
+                for last in first..12 {
+                    let cuts = request(first, last).cuts(area);
+                    let inside = |cut: usize| (area_first + 1..=area_last).contains(&cut);
+                    let want: Vec<_> = [first, last + 1]
+                        .into_iter()
+                        .filter(|c| inside(*c))
+                        .collect();
+
+                    assert_eq!(cuts.iter().collect::<Vec<_>>(), want);
+                    assert_eq!(cuts.is_empty(), want.is_empty());
+                    if first <= area_last && last >= area_first {
+                        let middle = cuts.middle(area);
+                        assert_eq!(middle.first, first.max(area_first));
+                        assert_eq!(middle.last, last.min(area_last));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn no_cut_behind_the_last_iova() {
+    let area = Extent {
+        first: usize::MAX - 11,
+        last: usize::MAX,
+    };
+    let cuts = request(usize::MAX - 3, usize::MAX).cuts(area);
+
+    assert_eq!(cuts.left, Some(usize::MAX - 3));
+    assert_eq!(cuts.right, None);
+    assert_eq!(cuts.middle(area).last, usize::MAX);
+}
+
+/// Is there any leaf, of any size, at any place in the area, that holds the bytes on both sides?
+fn model_leaf_crosses(area: Extent, bitmap: usize, cuts: Cuts) -> bool {
+    (0..6).filter(|lg2| bitmap & (1 << lg2) != 0).any(|lg2| {
+        let size = 1 << lg2;
+
+        (0..64).step_by(size).any(|start: usize| {
+            let fits = start >= area.first && start + size - 1 <= area.last;
+
+            fits && cuts.iter().any(|cut| start < cut && cut < start + size)
+        })
+    })
+}
+
+#[test]
+fn leaf_may_cross_finds_every_leaf() {
+    let mut seen = [0; 2];
+
+    for area_first in 0..18 {
+        for area_last in area_first..34 {
+            let area = Extent {
+                first: area_first,
+                last: area_last,
+            };
+            for first in (area_first..=area_last).step_by(2) {
+                for last in (first..=area_last).step_by(3) {
+                    let cuts = request(first, last).cuts(area);
+                    for bitmap in 1..64 {
+                        let may = cuts.leaf_may_cross(area, bitmap);
+
+                        assert_eq!(
+                            may,
+                            model_leaf_crosses(area, bitmap, cuts),
+                            "{area:?} {bitmap:#x} {cuts:?}"
+                        );
+                        seen[usize::from(may)] += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen[0] > 1000 && seen[1] > 1000);
+}
+
+#[test]
+fn leaf_may_cross_at_the_ends_of_the_iova_space() {
+    let all = Extent {
+        first: 0,
+        last: usize::MAX,
+    };
+    let middle = Cuts {
+        left: Some(1 << 40),
+        right: None,
+    };
+
+    assert!(middle.leaf_may_cross(all, 1 << 63));
+    assert!(middle.leaf_may_cross(all, 1 << 41));
+    assert!(!middle.leaf_may_cross(all, 1 << 40));
+    assert!(!middle.leaf_may_cross(all, 0));
+}
+
+/// Which byte of the pages belongs to each IOVA.
+fn bytes(slice: Slice) -> Vec<(usize, usize)> {
+    (slice.iova.first..=slice.iova.last)
+        .map(|iova| {
+            let byte = iova - slice.iova.first + slice.page_offset + slice.first_index * PAGE;
+            (iova, byte)
+        })
+        .collect()
+}
+
+fn check_indexes(slice: Slice) {
+    let all = bytes(slice);
+    let (_, first) = all[0];
+    let (_, last) = all[all.len() - 1];
+
+    assert!(slice.page_offset < PAGE);
+    assert_eq!(slice.first_index, first / PAGE);
+    assert_eq!(slice.last_index, last / PAGE);
+}
+
+#[test]
+fn every_iova_keeps_its_byte() {
+    let mut parts_seen = [0; 4];
+
+    for first_iova in [0, 5, 8] {
+        for length in 1..14 {
+            for first_index in 0..3 {
+                for page_offset in 0..PAGE {
+                    let last_byte = first_index * PAGE + page_offset + length - 1;
+                    let area = Slice {
+                        iova: Extent {
+                            first: first_iova,
+                            last: first_iova + length - 1,
+                        },
+                        first_index,
+                        last_index: last_byte / PAGE,
+                        page_offset,
+                    };
+                    check_indexes(area);
+                    for first in 0..22 {
+                        for last in first..22 {
+                            let cuts = request(first, last).cuts(area.iova);
+                            let (kept, rest) = area.cut_all(cuts, PAGE).expect("inside");
+                            let parts: Vec<_> =
+                                [Some(kept)].into_iter().chain(rest).flatten().collect();
+
+                            // The old area keeps its start.
+                            assert_eq!(kept.iova.first, first_iova);
+                            assert_eq!(parts.len(), cuts.iter().count() + 1);
+                            parts.iter().for_each(|part| check_indexes(*part));
+                            let joined: Vec<_> =
+                                parts.iter().flat_map(|part| bytes(*part)).collect();
+                            assert_eq!(joined, bytes(area));
+                            let starts: Vec<_> =
+                                parts[1..].iter().map(|part| part.iova.first).collect();
+                            assert_eq!(starts, cuts.iter().collect::<Vec<_>>());
+                            parts_seen[parts.len()] += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(parts_seen[1..].iter().all(|seen| *seen > 1000));
+}
+
+#[test]
+fn a_cut_outside_is_refused() {
+    let area = Slice {
+        iova: Extent { first: 8, last: 15 },
+        first_index: 0,
+        last_index: 1,
+        page_offset: 0,
+    };
+
+    for cut in [0, 7, 8, 16, 17, usize::MAX] {
+        assert_eq!(area.cut(cut, PAGE), None);
+    }
+    assert!(area.cut(9, PAGE).is_some());
+    assert!(area.cut(15, PAGE).is_some());
+}

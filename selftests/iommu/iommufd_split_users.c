@@ -1,0 +1,597 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * IOMMU_IOAS_SPLIT next to everything else that uses a mapping: accesses,
+ * hardware queues, copies that share the pages, accounting, dirty tracking, and
+ * domains that differ.
+ */
+#include <sys/capability.h>
+#include <sys/wait.h>
+
+#include "iommufd_split_utils.h"
+
+FIXTURE(iommufd_split_users)
+{
+	int fd;
+	uint32_t ioas_id;
+	uint32_t stdev_id;
+	uint32_t hwpt_id;
+	uint32_t idev_id;
+	bool can_split;
+};
+
+FIXTURE_VARIANT(iommufd_split_users)
+{
+	enum pt_kind pt;
+};
+
+FIXTURE_SETUP(iommufd_split_users)
+{
+	uint32_t caps = 0;
+
+	/* Teardown is run after a skip too */
+	memset(self, 0, sizeof(*self));
+	self->fd = open("/dev/iommu", O_RDWR);
+	ASSERT_NE(-1, self->fd);
+	test_ioctl_ioas_alloc(&self->ioas_id);
+	if (!have_split(self->fd, self->ioas_id))
+		SKIP(return, "IOMMU_IOAS_SPLIT is not supported, enable CONFIG_IOMMUFD_SPLIT");
+
+	self->can_split = true;
+	if (variant->pt == PT_NONE)
+		return;
+	if (variant->pt == PT_SMALL)
+		ASSERT_EQ(0, set_huge_pages(self->fd, self->ioas_id, false));
+	test_cmd_mock_domain(self->ioas_id, &self->stdev_id, &self->hwpt_id,
+			     &self->idev_id);
+	test_cmd_get_hw_capabilities(self->idev_id, caps);
+	if (variant->pt == PT_LARGE)
+		self->can_split = caps & IOMMU_HW_CAP_HITLESS_SPLIT;
+}
+
+FIXTURE_TEARDOWN(iommufd_split_users)
+{
+	teardown_iommufd(self->fd, _metadata);
+}
+
+/* clang-format off */
+FIXTURE_VARIANT_ADD(iommufd_split_users, no_domain) { .pt = PT_NONE };
+FIXTURE_VARIANT_ADD(iommufd_split_users, small) { .pt = PT_SMALL };
+FIXTURE_VARIANT_ADD(iommufd_split_users, large) { .pt = PT_LARGE };
+/* clang-format on */
+
+#define map_buffer() \
+	test_ioctl_ioas_map_fixed(buffer, BUFFER_SIZE, BASE_IOVA)
+
+/* The split succeeds, or is refused for lack of support */
+static void _split_if_possible(struct __test_metadata *_metadata,
+			       struct _test_data_iommufd_split_users *self,
+			       __u64 iova, size_t length)
+{
+	if (!self->can_split) {
+		test_err_ioctl_ioas_split(EOPNOTSUPP, iova, length);
+		return;
+	}
+	test_ioctl_ioas_split(iova, length);
+}
+
+#define split_if_possible(...) \
+	_split_if_possible(_metadata, self, __VA_ARGS__)
+
+/* The split is refused, support comes first */
+#define split_refused(_errno, iova, length) \
+	test_err_ioctl_ioas_split(self->can_split ? _errno : EOPNOTSUPP, iova, \
+				  length)
+
+static int pin_pages(int fd, __u32 access_id, __u64 iova, size_t length,
+		     void *ptr, __u32 *pages_id)
+{
+	struct iommu_test_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_ACCESS_PAGES,
+		.id = access_id,
+		.access_pages = { .iova = iova,
+				  .length = length,
+				  .uptr = (uintptr_t)ptr },
+	};
+	int rc;
+
+	rc = ioctl(fd, _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_PAGES), &cmd);
+	*pages_id = cmd.access_pages.out_access_pages_id;
+	return rc;
+}
+
+/* A pin is counted in an area, and cannot be moved to a part of it */
+TEST_F(iommufd_split_users, access_pinned)
+{
+	uint32_t access_id, pages_id;
+
+	map_buffer();
+	test_cmd_create_access(self->ioas_id, &access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	ASSERT_EQ(0, pin_pages(self->fd, access_id, BASE_IOVA + 4 * PAGE_SIZE,
+			       2 * PAGE_SIZE, buffer + 4 * PAGE_SIZE,
+			       &pages_id));
+
+	/* Through the pin, around it, beside it */
+	split_refused(EBUSY, BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE);
+	split_refused(EBUSY, BASE_IOVA + 4 * PAGE_SIZE, 2 * PAGE_SIZE);
+	split_refused(EBUSY, BASE_IOVA + 8 * PAGE_SIZE, PAGE_SIZE);
+	ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, BASE_IOVA,
+				   BASE_IOVA + 4 * PAGE_SIZE));
+	/* Nothing to do is no conflict */
+	test_ioctl_ioas_split(BASE_IOVA, BUFFER_SIZE);
+
+	test_cmd_destroy_access_pages(access_id, pages_id);
+	split_if_possible(BASE_IOVA + 4 * PAGE_SIZE, 2 * PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
+	test_cmd_destroy_access(access_id);
+}
+
+/* Accesses work across the parts, and are told when a part is unmapped */
+TEST_F(iommufd_split_users, access_after_split)
+{
+	uint32_t access_id, pages_id[2];
+	uint8_t *copy;
+	struct iommu_test_cmd rw = {
+		.size = sizeof(rw),
+		.op = IOMMU_TEST_OP_ACCESS_RW,
+		.access_rw = { .iova = BASE_IOVA + 10,
+			       .length = BUFFER_SIZE - 20 },
+	};
+	size_t i;
+
+	map_buffer();
+	if (!self->can_split)
+		SKIP(return, "needs split");
+	for (i = 0; i != BUFFER_SIZE; i++)
+		((uint8_t *)buffer)[i] = i * 7 + i / PAGE_SIZE;
+	test_ioctl_ioas_split(BASE_IOVA + 4 * PAGE_SIZE, 2 * PAGE_SIZE);
+
+	test_cmd_create_access(self->ioas_id, &access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	copy = malloc(BUFFER_SIZE);
+	ASSERT_NE(NULL, copy);
+	rw.id = access_id;
+	rw.access_rw.uptr = (uintptr_t)copy;
+	ASSERT_EQ(0,
+		  ioctl(self->fd, _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_RW),
+			&rw));
+	ASSERT_EQ(0, memcmp(copy, buffer + 10, BUFFER_SIZE - 20));
+	free(copy);
+
+	/* One pin in two parts, one in the third */
+	ASSERT_EQ(0, pin_pages(self->fd, access_id, BASE_IOVA + 3 * PAGE_SIZE,
+			       2 * PAGE_SIZE, buffer + 3 * PAGE_SIZE,
+			       &pages_id[0]));
+	ASSERT_EQ(0, pin_pages(self->fd, access_id, BASE_IOVA + 8 * PAGE_SIZE,
+			       PAGE_SIZE, buffer + 8 * PAGE_SIZE,
+			       &pages_id[1]));
+	test_err_ioctl_ioas_split(EBUSY, BASE_IOVA, PAGE_SIZE);
+	test_err_ioctl_ioas_split(EBUSY, BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE);
+	test_err_ioctl_ioas_split(EBUSY, BASE_IOVA + 7 * PAGE_SIZE, PAGE_SIZE);
+	test_cmd_destroy_access_pages(access_id, pages_id[0]);
+	test_ioctl_ioas_split(BASE_IOVA, PAGE_SIZE);
+
+	/* The mock lets go of a pin when it is asked to */
+	test_ioctl_ioas_unmap(BASE_IOVA + 6 * PAGE_SIZE,
+			      BUFFER_SIZE - 6 * PAGE_SIZE);
+	test_err_destroy_access_pages(ENOENT, access_id, pages_id[1]);
+	test_ioctl_ioas_unmap(BASE_IOVA, 6 * PAGE_SIZE);
+	test_cmd_destroy_access(access_id);
+}
+
+/* The memory of a hardware queue is locked until the queue is destroyed */
+TEST_F(iommufd_split_users, hw_queue)
+{
+	uint32_t hwpt_id, viommu_id, queue_id;
+
+	if (variant->pt == PT_NONE)
+		SKIP(return, "needs a device");
+	test_cmd_hwpt_alloc(self->idev_id, self->ioas_id,
+			    IOMMU_HWPT_ALLOC_NEST_PARENT, &hwpt_id);
+	test_cmd_viommu_alloc(self->idev_id, hwpt_id,
+			      IOMMU_VIOMMU_TYPE_SELFTEST, NULL, 0, &viommu_id);
+	map_buffer();
+	test_cmd_hw_queue_alloc(viommu_id, IOMMU_HW_QUEUE_TYPE_SELFTEST, 0,
+				BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE,
+				&queue_id);
+
+	split_refused(EBUSY, BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE);
+	split_refused(EBUSY, BASE_IOVA + 8 * PAGE_SIZE, PAGE_SIZE);
+	test_ioctl_ioas_split(BASE_IOVA, BUFFER_SIZE);
+	test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA, BUFFER_SIZE);
+
+	test_ioctl_destroy(queue_id);
+	split_if_possible(BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
+	test_ioctl_destroy(viommu_id);
+	test_ioctl_destroy(hwpt_id);
+}
+
+/*
+ * Two IOAS share the pages. The second has no domain and finds the PFNs through
+ * the areas of the first, so it notices if a part of an area got lost there.
+ */
+TEST_F(iommufd_split_users, copy)
+{
+	uint32_t access_id, pages_id, other_id;
+	struct iommu_ioas_copy copy = {
+		.size = sizeof(copy),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE |
+			 IOMMU_IOAS_MAP_READABLE,
+		.src_ioas_id = self->ioas_id,
+		.dst_iova = BASE_IOVA,
+		.src_iova = BASE_IOVA,
+		.length = BUFFER_SIZE,
+	};
+	unsigned int refs = variant->pt == PT_NONE ? 0 : 1;
+
+	if (!self->can_split)
+		SKIP(return, "needs split");
+	map_buffer();
+	test_ioctl_ioas_alloc(&other_id);
+	copy.dst_ioas_id = other_id;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
+	test_ioctl_ioas_split(BASE_IOVA + 4 * PAGE_SIZE, 2 * PAGE_SIZE);
+	/* The other IOAS is not cut */
+	ASSERT_EQ(0, check_not_cut(self->fd, other_id, BASE_IOVA,
+				   BASE_IOVA + 4 * PAGE_SIZE));
+
+	/* What a domain holds is not pinned a second time */
+	test_cmd_create_access(other_id, &access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	ASSERT_EQ(0, pin_pages(self->fd, access_id, BASE_IOVA, BUFFER_SIZE,
+			       buffer, &pages_id));
+	check_refs(buffer, BUFFER_SIZE, 1);
+
+	/* It stays pinned by the access when the domain lets go of a part */
+	test_ioctl_ioas_unmap(BASE_IOVA + 4 * PAGE_SIZE, 2 * PAGE_SIZE);
+	check_refs(buffer, BUFFER_SIZE, 1);
+	test_cmd_destroy_access_pages(access_id, pages_id);
+	check_refs(buffer, 4 * PAGE_SIZE, refs);
+	check_refs(buffer + 4 * PAGE_SIZE, 2 * PAGE_SIZE, 0);
+	check_refs(buffer + 6 * PAGE_SIZE, BUFFER_SIZE - 6 * PAGE_SIZE, refs);
+
+	/* A part can be copied too, with the offset it has in the pages */
+	test_ioctl_ioas_unmap_id(other_id, BASE_IOVA, BUFFER_SIZE);
+	copy.src_iova = BASE_IOVA + 7 * PAGE_SIZE;
+	copy.length = 2 * PAGE_SIZE;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
+	ASSERT_EQ(0, pin_pages(self->fd, access_id, BASE_IOVA, 2 * PAGE_SIZE,
+			       buffer + 7 * PAGE_SIZE, &pages_id));
+	test_cmd_destroy_access_pages(access_id, pages_id);
+	test_cmd_destroy_access(access_id);
+
+	/* Across the hole there is nothing to copy */
+	copy.src_iova = BASE_IOVA;
+	copy.dst_iova = BASE_IOVA + BUFFER_SIZE;
+	copy.length = BUFFER_SIZE;
+	EXPECT_ERRNO(ENOENT, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
+
+	test_ioctl_ioas_unmap(BASE_IOVA, 4 * PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA + 6 * PAGE_SIZE,
+			      BUFFER_SIZE - 6 * PAGE_SIZE);
+}
+
+static long pinned_kb(pid_t pid)
+{
+	char path[64], line[128];
+	long kb = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	file = fopen(path, "r");
+	if (!file)
+		return -1;
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "VmPin: %ld", &kb) == 1)
+			break;
+	fclose(file);
+	return kb;
+}
+
+/* Pinned memory is only charged to those who do not have it */
+static void drop_cap_ipc_lock(struct __test_metadata *_metadata)
+{
+	cap_value_t cap_list[1] = { CAP_IPC_LOCK };
+	cap_t caps;
+
+	caps = cap_get_proc();
+	ASSERT_NE(NULL, caps);
+	ASSERT_NE(-1,
+		  cap_set_flag(caps, CAP_EFFECTIVE, 1, cap_list, CAP_CLEAR));
+	ASSERT_NE(-1, cap_set_proc(caps));
+	cap_free(caps);
+}
+
+/* The process that is charged for the pages changes, parts or not */
+TEST_F(iommufd_split_users, change_process)
+{
+	struct iommu_ioas_change_process cmd = { .size = sizeof(cmd) };
+	long total = BUFFER_SIZE / 1024;
+	long page = PAGE_SIZE / 1024;
+	pid_t parent = getpid();
+	pid_t child;
+	int status;
+
+	if (variant->pt == PT_NONE || !self->can_split)
+		SKIP(return, "needs a domain and split");
+	drop_cap_ipc_lock(_metadata);
+	test_ioctl_ioas_map_fixed_file(mfd, 0, BUFFER_SIZE, BASE_IOVA);
+	ASSERT_EQ(total, pinned_kb(parent));
+	test_ioctl_ioas_split(BASE_IOVA + 2 * PAGE_SIZE, 3 * PAGE_SIZE);
+	ASSERT_EQ(total, pinned_kb(parent));
+
+	child = fork();
+	ASSERT_NE(-1, child);
+	if (!child) {
+		ASSERT_EQ(0, pinned_kb(getpid()));
+		ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_CHANGE_PROCESS, &cmd));
+		ASSERT_EQ(0, pinned_kb(parent));
+		ASSERT_EQ(total, pinned_kb(getpid()));
+
+		/* Each part gives back its own */
+		test_ioctl_ioas_unmap(BASE_IOVA + 2 * PAGE_SIZE, 3 * PAGE_SIZE);
+		ASSERT_EQ(total - 3 * page, pinned_kb(getpid()));
+		test_ioctl_ioas_unmap(BASE_IOVA, 2 * PAGE_SIZE);
+		ASSERT_EQ(total - 5 * page, pinned_kb(getpid()));
+		test_ioctl_ioas_unmap(BASE_IOVA + 5 * PAGE_SIZE,
+				      BUFFER_SIZE - 5 * PAGE_SIZE);
+		ASSERT_EQ(0, pinned_kb(getpid()));
+		exit(0);
+	}
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	ASSERT_TRUE(WIFEXITED(status));
+	ASSERT_EQ(0, WEXITSTATUS(status));
+}
+
+/* No dirty bit is lost or invented, in whatever part it is */
+TEST_F(iommufd_split_users, dirty_tracking)
+{
+	__u64 set[1] = { 0x8421 }, got[1] = { 0 };
+	uint32_t stdev_id, hwpt_id, idev_id;
+	__u64 count;
+
+	if (variant->pt == PT_NONE)
+		SKIP(return, "needs a device");
+	test_cmd_mock_domain(self->ioas_id, &stdev_id, NULL, &idev_id);
+	test_cmd_hwpt_alloc(idev_id, self->ioas_id,
+			    IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &hwpt_id);
+	test_cmd_mock_domain_replace(stdev_id, hwpt_id);
+	map_buffer();
+	test_cmd_set_dirty_tracking(hwpt_id, true);
+
+	if (variant->pt == PT_SMALL) {
+		test_cmd_mock_domain_set_dirty(self->fd, hwpt_id, BUFFER_SIZE,
+					       BASE_IOVA, PAGE_SIZE, set,
+					       &count);
+		ASSERT_EQ(4, count);
+		test_ioctl_ioas_split(BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE);
+		test_ioctl_ioas_split(BASE_IOVA + 10 * PAGE_SIZE,
+				      3 * PAGE_SIZE);
+	} else {
+		/* Clean leaves have clean parts, which get dirty on their own */
+		split_if_possible(BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE);
+		test_cmd_get_dirty_bitmap(self->fd, hwpt_id, BUFFER_SIZE,
+					  BASE_IOVA, PAGE_SIZE, got, 0);
+		ASSERT_EQ(0, got[0]);
+		set[0] = 1 << 5;
+		test_cmd_mock_domain_set_dirty(self->fd, hwpt_id, PAGE_SIZE,
+					       BASE_IOVA + 5 * PAGE_SIZE,
+					       PAGE_SIZE,
+					       (__u64[]){ 1 }, &count);
+		ASSERT_EQ(1, count);
+		if (!self->can_split)
+			return;
+	}
+	test_cmd_get_dirty_bitmap(self->fd, hwpt_id, BUFFER_SIZE, BASE_IOVA,
+				  PAGE_SIZE, got, 0);
+	ASSERT_EQ(set[0], got[0] & 0xffff);
+	got[0] = 0;
+	test_cmd_get_dirty_bitmap(self->fd, hwpt_id, BUFFER_SIZE, BASE_IOVA,
+				  PAGE_SIZE, got, 0);
+	ASSERT_EQ(0, got[0]);
+}
+
+/* Domains with large pages, in the ways the mock has them */
+FIXTURE(iommufd_split_large)
+{
+	int fd;
+	uint32_t ioas_id;
+	uint32_t hwpt_id;
+	uint32_t idev_id;
+	bool can_split;
+};
+
+FIXTURE_SETUP(iommufd_split_large)
+{
+	uint32_t caps = 0;
+
+	memset(self, 0, sizeof(*self));
+	self->fd = open("/dev/iommu", O_RDWR);
+	ASSERT_NE(-1, self->fd);
+	test_ioctl_ioas_alloc(&self->ioas_id);
+	if (!have_split(self->fd, self->ioas_id))
+		SKIP(return, "IOMMU_IOAS_SPLIT is not supported, enable CONFIG_IOMMUFD_SPLIT");
+	test_cmd_mock_domain(self->ioas_id, NULL, &self->hwpt_id,
+			     &self->idev_id);
+	test_cmd_get_hw_capabilities(self->idev_id, caps);
+	self->can_split = caps & IOMMU_HW_CAP_HITLESS_SPLIT;
+}
+
+FIXTURE_TEARDOWN(iommufd_split_large)
+{
+	teardown_iommufd(self->fd, _metadata);
+}
+
+/* The capability is a promise about the ioctl */
+TEST_F(iommufd_split_large, capability)
+{
+	uint32_t caps = 0;
+
+	test_cmd_get_hw_capabilities(self->idev_id, caps);
+	map_buffer();
+	if (caps & IOMMU_HW_CAP_HITLESS_SPLIT) {
+		test_ioctl_ioas_split(BASE_IOVA + PAGE_SIZE, PAGE_SIZE);
+	} else {
+		test_err_ioctl_ioas_split(EOPNOTSUPP, BASE_IOVA + PAGE_SIZE,
+					  PAGE_SIZE);
+	}
+	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
+}
+
+/*
+ * Every domain counts. The mock's "huge" kind has pages of 4K and 1M, of which
+ * none reaches across an edge inside a mapping of 64K. The default kind may have
+ * such a page. So one domain of the IOAS can always be cut, and the other needs
+ * support, in both orders.
+ */
+TEST_F(iommufd_split_large, domains_differ)
+{
+	unsigned int huge_first;
+
+	for (huge_first = 0; huge_first != 2; huge_first++) {
+		uint32_t ioas_id, other_ioas_id, huge_id, scratch_id;
+		uint32_t default_stdev, default_hwpt = 0;
+		uint32_t huge_stdev, huge_idev;
+		__u64 iova = BASE_IOVA;
+
+		test_ioctl_ioas_alloc(&ioas_id);
+		test_ioctl_ioas_alloc(&other_ioas_id);
+		if (!huge_first)
+			test_cmd_mock_domain(ioas_id, &default_stdev,
+					     &default_hwpt, NULL);
+		test_cmd_mock_domain(other_ioas_id, &huge_stdev, &scratch_id,
+				     &huge_idev);
+		test_cmd_hwpt_alloc_iommupt(huge_idev, ioas_id, 0,
+					    MOCK_IOMMUPT_HUGE, &huge_id);
+		test_cmd_mock_domain_replace(huge_stdev, huge_id);
+		if (huge_first) {
+			test_ioctl_ioas_map_fixed_id(ioas_id, buffer,
+						     BUFFER_SIZE, iova);
+			ASSERT_EQ(0, _test_ioctl_ioas_split(self->fd, ioas_id,
+							    iova + PAGE_SIZE,
+							    PAGE_SIZE));
+			test_ioctl_ioas_unmap_id(ioas_id, iova, BUFFER_SIZE);
+			test_cmd_mock_domain_flags(ioas_id, 0, &default_stdev,
+						   &default_hwpt, NULL);
+			ASSERT_NE(default_hwpt, huge_id);
+		}
+
+		test_ioctl_ioas_map_fixed_id(ioas_id, buffer, BUFFER_SIZE,
+					     iova);
+		if (self->can_split) {
+			ASSERT_EQ(0, _test_ioctl_ioas_split(self->fd, ioas_id,
+							    iova + PAGE_SIZE,
+							    PAGE_SIZE));
+			test_ioctl_ioas_unmap_id(ioas_id, iova + PAGE_SIZE,
+						 PAGE_SIZE);
+		} else {
+			EXPECT_ERRNO(EOPNOTSUPP,
+				     _test_ioctl_ioas_split(self->fd, ioas_id,
+							    iova + PAGE_SIZE,
+							    PAGE_SIZE));
+			ASSERT_EQ(0, check_not_cut(self->fd, ioas_id, iova,
+						   iova + PAGE_SIZE));
+		}
+		ASSERT_EQ(0, check_map(self->fd, default_hwpt, iova, PAGE_SIZE,
+				       buffer));
+		ASSERT_EQ(0, check_map(self->fd, huge_id, iova, PAGE_SIZE,
+				       buffer));
+		ASSERT_EQ(0, _test_ioctl_ioas_unmap(self->fd, ioas_id, 0,
+						    UINT64_MAX, NULL));
+	}
+}
+
+/*
+ * The mock's smallest page is half a page. A cut in the middle of a page leaves
+ * two areas that hold the same page.
+ */
+TEST_F(iommufd_split_large, sub_page)
+{
+	__u64 iova = BASE_IOVA + MOCK_PAGE_SIZE;
+
+	/* The one page around the cut is not inside the mapping */
+	test_ioctl_ioas_map_fixed(buffer, 2 * MOCK_PAGE_SIZE, iova);
+	test_err_ioctl_ioas_split(EINVAL, iova + MOCK_PAGE_SIZE / 2,
+				  MOCK_PAGE_SIZE);
+	test_ioctl_ioas_split(iova + MOCK_PAGE_SIZE, MOCK_PAGE_SIZE);
+	ASSERT_EQ(0, check_map(self->fd, self->hwpt_id, iova,
+			       2 * MOCK_PAGE_SIZE, buffer));
+	check_refs(buffer, PAGE_SIZE, 1);
+
+	/* The page stays pinned for the other half */
+	test_ioctl_ioas_unmap(iova, MOCK_PAGE_SIZE);
+	check_refs(buffer, PAGE_SIZE, 1);
+	ASSERT_EQ(0, check_map(self->fd, self->hwpt_id, iova + MOCK_PAGE_SIZE,
+			       MOCK_PAGE_SIZE, buffer + MOCK_PAGE_SIZE));
+	test_ioctl_ioas_unmap(iova + MOCK_PAGE_SIZE, MOCK_PAGE_SIZE);
+	check_refs(buffer, PAGE_SIZE, 0);
+}
+
+/* No domain ever, so that nothing asks for alignment */
+FIXTURE(iommufd_split_unaligned)
+{
+	int fd;
+	uint32_t ioas_id;
+};
+
+FIXTURE_SETUP(iommufd_split_unaligned)
+{
+	memset(self, 0, sizeof(*self));
+	self->fd = open("/dev/iommu", O_RDWR);
+	ASSERT_NE(-1, self->fd);
+	test_ioctl_ioas_alloc(&self->ioas_id);
+	if (!have_split(self->fd, self->ioas_id))
+		SKIP(return, "IOMMU_IOAS_SPLIT is not supported, enable CONFIG_IOMMUFD_SPLIT");
+}
+
+FIXTURE_TEARDOWN(iommufd_split_unaligned)
+{
+	teardown_iommufd(self->fd, _metadata);
+}
+
+/* Memory that does not begin at a page: each part finds its own bytes */
+TEST_F(iommufd_split_unaligned, page_offset)
+{
+	const size_t offset = 0x123;
+	size_t length = 4 * PAGE_SIZE;
+	uint32_t access_id;
+	uint8_t byte;
+	size_t i;
+
+	for (i = 0; i != BUFFER_SIZE; i++)
+		((uint8_t *)buffer)[i] = i * 13 + i / PAGE_SIZE;
+	test_ioctl_ioas_map_fixed(buffer + offset, length, BASE_IOVA);
+
+	/* Areas finer than a page would keep every domain away later */
+	test_err_ioctl_ioas_split(EINVAL, BASE_IOVA + 1, PAGE_SIZE);
+	test_err_ioctl_ioas_split(EINVAL, BASE_IOVA + PAGE_SIZE / 2,
+				  PAGE_SIZE / 2);
+	test_ioctl_ioas_split(BASE_IOVA + PAGE_SIZE, PAGE_SIZE);
+	test_ioctl_ioas_split(BASE_IOVA + 3 * PAGE_SIZE, PAGE_SIZE);
+
+	test_cmd_create_access(self->ioas_id, &access_id, 0);
+	for (i = 0; i != length; i++) {
+		struct iommu_test_cmd rw = {
+			.size = sizeof(rw),
+			.op = IOMMU_TEST_OP_ACCESS_RW,
+			.id = access_id,
+			.access_rw = { .iova = BASE_IOVA + i,
+				       .length = 1,
+				       .uptr = (uintptr_t)&byte },
+		};
+
+		ASSERT_EQ(0, ioctl(self->fd,
+				   _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_RW),
+				   &rw));
+		ASSERT_EQ(((uint8_t *)buffer)[offset + i], byte);
+	}
+	test_cmd_destroy_access(access_id);
+	for (i = 0; i != length; i += PAGE_SIZE)
+		if (i != 2 * PAGE_SIZE)
+			test_ioctl_ioas_unmap(BASE_IOVA + i, PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE);
+}
+
+TEST_HARNESS_MAIN

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Common parts of the IOMMU_IOAS_SPLIT tests: one block of memory, mapped at
+ * one IOVA, in an IOAS with none, one or two mock domains.
+ */
+#ifndef __SELFTEST_IOMMUFD_SPLIT_UTILS
+#define __SELFTEST_IOMMUFD_SPLIT_UTILS
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "iommufd_utils.h"
+
+enum {
+	/* Pages in the block, unless it is a huge page */
+	NPAGES = 16,
+	HUGE_SIZE = 2 * 1024 * 1024,
+	/* Aligned for the largest page of the block */
+	BASE_IOVA = MOCK_APERTURE_START,
+};
+
+enum pt_kind {
+	/* No domain: areas only */
+	PT_NONE,
+	/* IOMMU_OPTION_HUGE_PAGES is off, no leaf is larger than a page */
+	PT_SMALL,
+	/* The default: leaves as large as alignment allows */
+	PT_LARGE,
+};
+
+/* What the block of memory is made of */
+struct block {
+	uint8_t *ptr;
+	size_t length;
+	/* -1 if it is mapped by address */
+	int file;
+};
+
+static __attribute__((constructor)) void setup_block(void)
+{
+	PAGE_SIZE = sysconf(_SC_PAGE_SIZE);
+	BUFFER_SIZE = NPAGES * PAGE_SIZE;
+
+	/* teardown_iommufd() checks that nothing of this stays pinned */
+	buffer = mmap(NULL, BUFFER_SIZE, PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	assert(buffer != MAP_FAILED);
+	mfd_buffer = memfd_mmap(BUFFER_SIZE, PROT_READ | PROT_WRITE,
+				MAP_SHARED | MAP_POPULATE, &mfd);
+	assert(mfd_buffer != MAP_FAILED);
+}
+
+/* False if the block cannot be had, for lack of huge pages */
+static inline bool block_init(struct block *block, bool file, bool huge)
+{
+	*block = (struct block){ .ptr = buffer,
+				 .length = BUFFER_SIZE,
+				 .file = -1 };
+	if (file) {
+		block->ptr = mfd_buffer;
+		block->file = mfd;
+	}
+	if (huge) {
+		int huge_mfd;
+		void *ptr;
+
+		ptr = memfd_mmap(HUGE_SIZE, PROT_READ | PROT_WRITE,
+				 MAP_SHARED | MAP_HUGETLB | MAP_POPULATE,
+				 &huge_mfd);
+		if (ptr == MAP_FAILED)
+			return false;
+		block->ptr = ptr;
+		block->length = HUGE_SIZE;
+		if (file)
+			block->file = huge_mfd;
+		else
+			close(huge_mfd);
+	}
+	return true;
+}
+
+static inline void block_release(struct block *block)
+{
+	if (!block->ptr || block->length == BUFFER_SIZE)
+		return;
+	munmap(block->ptr, block->length);
+	if (block->file != -1)
+		close(block->file);
+}
+
+/* Map a part of the block at the IOVA that belongs to it */
+static inline int map_block(int fd, __u32 ioas_id, struct block *block,
+			    size_t offset, size_t length, __u64 iova)
+{
+	const unsigned int flags = IOMMU_IOAS_MAP_FIXED_IOVA |
+				   IOMMU_IOAS_MAP_WRITEABLE |
+				   IOMMU_IOAS_MAP_READABLE;
+
+	if (block->file != -1)
+		return _test_ioctl_ioas_map_file(fd, ioas_id, block->file,
+						 offset, length, &iova, flags);
+	return _test_ioctl_ioas_map(fd, ioas_id, block->ptr + offset, length,
+				    &iova, flags);
+}
+
+static inline int set_huge_pages(int fd, __u32 ioas_id, bool on)
+{
+	struct iommu_option cmd = {
+		.size = sizeof(cmd),
+		.option_id = IOMMU_OPTION_HUGE_PAGES,
+		.op = IOMMU_OPTION_OP_SET,
+		.object_id = ioas_id,
+		.val64 = on,
+	};
+
+	return ioctl(fd, IOMMU_OPTION, &cmd);
+}
+
+/* 0 if @hwpt_id maps @iova to the page behind @ptr */
+static inline int check_map(int fd, __u32 hwpt_id, __u64 iova, size_t length,
+			    void *ptr)
+{
+	struct iommu_test_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_MD_CHECK_MAP,
+		.id = hwpt_id,
+		.check_map = { .iova = iova,
+			       .length = length,
+			       .uptr = (uintptr_t)ptr },
+	};
+
+	return ioctl(fd, _IOMMU_TEST_CMD(IOMMU_TEST_OP_MD_CHECK_MAP), &cmd);
+}
+
+/*
+ * 0 if there is no cut at @cut, which lies inside the only area that begins at
+ * @start. The unmap is refused then, so it changes nothing.
+ */
+static inline int check_not_cut(int fd, __u32 ioas_id, __u64 start, __u64 cut)
+{
+	if (_test_ioctl_ioas_unmap(fd, ioas_id, start, cut - start, NULL) !=
+		    -1 ||
+	    errno != ENOENT)
+		return -1;
+	return 0;
+}
+
+/* The kernel may be built without the ioctl */
+static inline bool have_split(int fd, __u32 ioas_id)
+{
+	return _test_ioctl_ioas_split(fd, ioas_id, BASE_IOVA, PAGE_SIZE) ==
+		       -1 &&
+	       errno == ENOENT;
+}
+
+static inline unsigned int next_random(unsigned int *seed)
+{
+	/* The same sequence in every run, so that a failure can be repeated */
+	*seed = *seed * 1103515245 + 12345;
+	return *seed >> 16;
+}
+
+static inline void shuffle(unsigned int *order, unsigned int count,
+			   unsigned int *seed)
+{
+	unsigned int i;
+
+	for (i = 0; i != count; i++)
+		order[i] = i;
+	for (i = count - 1; i; i--) {
+		unsigned int j = next_random(seed) % (i + 1);
+		unsigned int tmp = order[i];
+
+		order[i] = order[j];
+		order[j] = tmp;
+	}
+}
+
+#endif
