@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Memory, a device, and the mappings between them. */
+#include <errno.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <linux/iommufd.h>
+#include <linux/kernel.h>
+#include <linux/memfd.h>
+#include <linux/mman.h>
+#include <linux/sizes.h>
+
+#include "split_dma.h"
+
+int split_dma_map(struct split_dma *d, u32 window, u64 off, u64 len)
+{
+	const u32 flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
+			  IOMMU_IOAS_MAP_WRITEABLE;
+	struct iommu_ioas_map_file file = {
+		.size = sizeof(file),
+		.flags = flags,
+		.ioas_id = d->iommu->ioas_id,
+		.fd = d->memfd,
+		.start = off,
+		.length = len,
+		.iova = d->iova[window] + off,
+	};
+	struct iommu_ioas_map user = {
+		.size = sizeof(user),
+		.flags = flags,
+		.ioas_id = d->iommu->ioas_id,
+		.user_va = (u64)split_dma_vaddr(d, off),
+		.length = len,
+		.iova = d->iova[window] + off,
+	};
+	int ret;
+
+	/* Odd windows are mapped by file, as VMMs do */
+	if (window % 2 && d->memfd >= 0)
+		ret = ioctl(d->iommu->iommufd, IOMMU_IOAS_MAP_FILE, &file);
+	else
+		ret = ioctl(d->iommu->iommufd, IOMMU_IOAS_MAP, &user);
+	return ret ? -errno : 0;
+}
+
+int split_dma_unmap(struct split_dma *d, u32 window, u64 off, u64 len,
+		    u64 *unmapped)
+{
+	struct iommu_ioas_unmap cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = d->iommu->ioas_id,
+		.iova = d->iova[window] + off,
+		.length = len,
+	};
+
+	if (ioctl(d->iommu->iommufd, IOMMU_IOAS_UNMAP, &cmd))
+		return -errno;
+	*unmapped = cmd.length;
+	return 0;
+}
+
+int split_dma_split(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns)
+{
+	struct iommu_ioas_split cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = d->iommu->ioas_id,
+		.iova = d->iova[window] + off,
+		.length = len,
+	};
+	int ret, err;
+	u64 took;
+
+	atomic_fetch_add(&d->splitting, 1);
+	took = now_ns();
+	ret = ioctl(d->iommu->iommufd, IOMMU_IOAS_SPLIT, &cmd);
+	err = errno;
+	took = now_ns() - took;
+	atomic_fetch_add(&d->splitting, 1);
+
+	if (ns)
+		*ns = took;
+	if (ret)
+		return -err;
+	d->splits++;
+	d->split_ns += took;
+	d->split_ns_max = max(d->split_ns_max, took);
+	return 0;
+}
+
+bool split_dma_capable(struct split_dma *d)
+{
+	struct iommu_hw_info info = {
+		.size = sizeof(info),
+		.dev_id = d->device->iommufd_devid,
+	};
+
+	ioctl_assert(d->iommu->iommufd, IOMMU_GET_HW_INFO, &info);
+	return info.out_capabilities & IOMMU_HW_CAP_HITLESS_SPLIT;
+}
+
+static const char *alloc_memory(struct split_dma *d)
+{
+	int flags = MAP_SHARED;
+
+	d->memfd = -1;
+	if (d->backing == SZ_4K) {
+		flags = MAP_PRIVATE | MAP_ANONYMOUS;
+	} else {
+		d->memfd = memfd_create("split_dma", MFD_HUGETLB |
+					(d->backing == SZ_1G ? MFD_HUGE_1GB : MFD_HUGE_2MB));
+		if (d->memfd < 0 || ftruncate(d->memfd, d->size))
+			return "no hugetlb memory of this page size";
+	}
+
+	d->mem = mmap(NULL, d->size, PROT_READ | PROT_WRITE, flags, d->memfd, 0);
+	if (d->mem == MAP_FAILED && d->backing == SZ_1G)
+		return "no free 1G page (boot with hugepagesz=1G hugepages=1)";
+	if (d->mem == MAP_FAILED)
+		return "not enough free 2M pages (vm.nr_hugepages=32)";
+	if (d->backing == SZ_4K)
+		madvise(d->mem, d->size, MADV_NOHUGEPAGE);
+	return NULL;
+}
+
+static void map_ring(struct split_dma *d)
+{
+	struct dma_region *ring = &d->device->driver.region;
+
+	ring->size = SZ_2M;
+	ring->vaddr = mmap(NULL, ring->size, PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	VFIO_ASSERT_NE(ring->vaddr, MAP_FAILED);
+	ring->iova = iova_allocator_alloc(d->iova_allocator, ring->size);
+	iommu_map(d->iommu, ring);
+}
+
+const char *split_dma_init(struct split_dma *d, const char *bdf, u64 backing,
+			   u64 size, u64 seed)
+{
+	const char *err;
+	u32 i;
+
+	memset(d, 0, sizeof(*d));
+	pthread_mutex_init(&d->lock, NULL);
+	d->backing = backing;
+	d->size = size;
+	d->rng = seed;
+
+	err = alloc_memory(d);
+	if (err)
+		return err;
+
+	fault_log_open(&d->faults, bdf);
+	d->iommu = iommu_init(MODE_IOMMUFD);
+	d->device = vfio_pci_device_init(bdf, d->iommu);
+	if (!d->device->driver.ops)
+		return "libvfio has no driver for this device";
+	d->iova_allocator = iova_allocator_init(d->iommu);
+	map_ring(d);
+
+	/* Neighbours, so that one range can reach into both */
+	d->iova[0] = iova_allocator_alloc(d->iova_allocator,
+					  size * SPLIT_DMA_WINDOWS);
+	for (i = 0; i < SPLIT_DMA_WINDOWS; i++) {
+		d->iova[i] = d->iova[0] + i * size;
+		VFIO_ASSERT_EQ(split_dma_map(d, i, 0, size), 0);
+	}
+
+	vfio_pci_driver_init(d->device);
+	return NULL;
+}
+
+void split_dma_cleanup(struct split_dma *d)
+{
+	split_dma_stop(d);
+	iova_allocator_cleanup(d->iova_allocator);
+	vfio_pci_device_cleanup(d->device);
+	iommu_cleanup(d->iommu);
+	fault_log_close(&d->faults);
+	munmap(d->mem, d->size);
+	if (d->memfd >= 0)
+		close(d->memfd);
+}

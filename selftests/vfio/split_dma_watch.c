@@ -1,0 +1,484 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What the kernel says about DMA: fault reports and IOMMU page tables. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/bits.h>
+#include <linux/kernel.h>
+#include <linux/limits.h>
+#include <linux/sizes.h>
+
+#include "split_dma.h"
+
+u64 now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+/*
+ * One entry per IOMMU driver: how a line about a fault is recognised and where
+ * it names device, address and kind of access.
+ */
+struct fault_format {
+	const char *match;
+	const char *addr;	/* text before the address */
+	int base;
+	const char *devid;	/* text before a numeric requester id, else BDF */
+	const char *read;
+	const char *write;
+	const char *limited;	/* function named in "callbacks suppressed" */
+	bool zero_is_unknown;	/* address 0 may mean "not reported" */
+};
+
+static const struct fault_format fault_formats[] = {
+	{
+		/* DMAR: [DMA Read NO_PASID] Request device [0000:00:02.0] fault addr 0x1000 */
+		.match = "DMAR: [DMA ",
+		.addr = "fault addr ",
+		.base = 16,
+		.read = "[DMA Read",
+		.write = "[DMA Write",
+		.limited = "dmar_fault: ",
+	},
+	{
+		/* AMD-Vi: Event logged [IO_PAGE_FAULT domain=0x0001 address=0x1000 flags=0x0020] */
+		.match = "[IO_PAGE_FAULT ",
+		.addr = "address=",
+		.base = 16,
+		.limited = "amd_iommu_report_page_fault: ",
+		.zero_is_unknown = true,
+	},
+	{
+		/* Fault 13 devid: 0x10 iotval: 1000 iotval2: 0 (13 read, 15 write) */
+		.match = "Fault 1",
+		.addr = "iotval: ",
+		.base = 16,
+		.devid = "devid: ",
+		.read = "Fault 13 ",
+		.write = "Fault 15 ",
+		.limited = "riscv_iommu_fault: ",
+	},
+};
+
+void fault_log_close(struct fault_log *log)
+{
+	close(log->fd);
+}
+
+static bool fault_is_ours(const struct fault_format *fmt, const char *text,
+			  const char *bdf)
+{
+	unsigned int seg, bus, dev, fn;
+	const char *p;
+
+	if (!fmt->devid)
+		return strstr(text, bdf);
+
+	p = strstr(text, fmt->devid);
+	if (!p || sscanf(bdf, "%x:%x:%x.%x", &seg, &bus, &dev, &fn) != 4)
+		return false;
+	return strtoul(p + strlen(fmt->devid), NULL, 0) ==
+	       (bus << 8 | dev << 3 | fn);
+}
+
+static bool fault_parse(struct fault_log *log, const char *text,
+			struct fault_report *report)
+{
+	const struct fault_format *fmt;
+	const char *p;
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(fault_formats); i++) {
+		fmt = &fault_formats[i];
+
+		if (!strncmp(text, fmt->limited, strlen(fmt->limited)) &&
+		    strstr(text, "callbacks suppressed")) {
+			u64 nr = strtoull(text + strlen(fmt->limited), NULL, 10);
+
+			/*
+			 * Printed with the next fault that gets through: before
+			 * our first report it is about somebody else's faults.
+			 */
+			if (log->reports)
+				log->suppressed += nr;
+			else
+				log->inherited += nr;
+			return false;
+		}
+
+		p = strstr(text, fmt->addr);
+		if (!strstr(text, fmt->match) || !p)
+			continue;
+
+		if (!fault_is_ours(fmt, text, log->bdf)) {
+			log->foreign++;
+			return false;
+		}
+
+		memset(report, 0, sizeof(*report));
+		snprintf(report->text, sizeof(report->text), "%.*s",
+			 (int)strcspn(text, "\n"), text);
+		report->iova = strtoull(p + strlen(fmt->addr), NULL, fmt->base);
+		report->has_iova = report->iova || !fmt->zero_is_unknown;
+		if (fmt->read && strstr(text, fmt->read))
+			report->access = FAULT_READ;
+		if (fmt->write && strstr(text, fmt->write))
+			report->access = FAULT_WRITE;
+		return true;
+	}
+	return false;
+}
+
+/* Next report, and when it was printed. */
+static bool fault_read(struct fault_log *log, struct fault_report *report, u64 *ns)
+{
+	char record[4096];
+	char *text;
+	ssize_t n;
+
+	for (;;) {
+		n = read(log->fd, record, sizeof(record) - 1);
+		if (n < 0 && errno == EPIPE) {
+			log->lost++;
+			continue;
+		}
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return false;
+		record[n] = 0;
+		/* "prio,seq,usec,flags;text" */
+		text = strchr(record, ';');
+		if (!text || sscanf(record, "%*u,%*u,%lu", ns) != 1)
+			continue;
+		*ns *= 1000;
+		if (!fault_parse(log, text + 1, report))
+			continue;
+
+		log->recent[log->next] = *ns;
+		log->next = (log->next + 1) % FAULT_BURST;
+		return true;
+	}
+}
+
+bool fault_log_next(struct fault_log *log, struct fault_report *report)
+{
+	u64 ns;
+
+	if (!fault_read(log, report, &ns))
+		return false;
+	log->reports++;
+	return true;
+}
+
+void fault_log_open(struct fault_log *log, const char *bdf)
+{
+	struct fault_report report;
+	u64 ns;
+
+	memset(log, 0, sizeof(*log));
+	log->bdf = bdf;
+	log->fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	VFIO_ASSERT_GE(log->fd, 0,
+		       "cannot read fault reports from /dev/kmsg: needs root, CONFIG_PRINTK\n");
+
+	/* Faults of earlier tests still count against the rate limit */
+	while (fault_read(log, &report, &ns))
+		;
+	log->lost = 0;
+	log->foreign = 0;
+	log->inherited = 0;
+}
+
+bool fault_log_ready(struct fault_log *log)
+{
+	u64 oldest = log->recent[log->next];
+
+	return !oldest || now_ns() - oldest > FAULT_INTERVAL_NS;
+}
+
+void fault_log_pace(struct fault_log *log)
+{
+	while (!fault_log_ready(log))
+		usleep(10000);
+}
+
+/* Page tables -------------------------------------------------------------- */
+
+#define PT_OA_MASK GENMASK_ULL(51, 12)
+#define PT_PS BIT_ULL(7)
+/* R W X, memory type, IPAT, SNP, TM; the same bits serve the first stage */
+#define PT_ATTR_MASK (0x87fULL | BIT_ULL(62))
+
+static void ptable_add(struct ptable *pt, const struct leaf *leaf)
+{
+	if (pt->nr == pt->max) {
+		pt->max = pt->max ? pt->max * 2 : 1024;
+		pt->leaf = realloc(pt->leaf, pt->max * sizeof(*pt->leaf));
+		VFIO_ASSERT_NOT_NULL(pt->leaf);
+	}
+	pt->leaf[pt->nr++] = *leaf;
+}
+
+void ptable_free(struct ptable *pt)
+{
+	free(pt->leaf);
+	memset(pt, 0, sizeof(*pt));
+}
+
+/*
+ * Line of Intel's domain_translation_struct: IOVA_PFN | PML5E PML4E PDPE PDE PTE.
+ * There may be 100,000 of them, and an emulated CPU: no scanf.
+ */
+static u32 parse_hex(const char **pos, u64 *value)
+{
+	const char *p = *pos + strspn(*pos, " \t|\n");
+	char *end;
+
+	if (p[0] != '0' || p[1] != 'x')
+		return 0;
+	*value = strtoull(p, &end, 16);
+	*pos = end;
+	return 1;
+}
+
+static bool intel_parse_entries(const char *pos, u64 *entry)
+{
+	int i;
+
+	memset(entry, 0, 5 * sizeof(*entry));
+	for (i = 0; i < 5 && parse_hex(&pos, &entry[i]); i++)
+		;
+	/* Down to the PDPE at least */
+	return i >= 3;
+}
+
+static const char *intel_ptable_read(struct ptable *pt, const char *bdf,
+				     u64 iova, u64 size)
+{
+	static const u64 sizes[] = {
+		(u64)SZ_1G << 18, (u64)SZ_1G << 9, SZ_1G, SZ_2M, SZ_4K
+	};
+	u64 pfn, entry[5], table[5] = { 0 };
+	char path[PATH_MAX];
+	char *line = NULL;
+	size_t len = 0;
+	FILE *file;
+
+	snprintf_assert(path, sizeof(path),
+			"/sys/kernel/debug/iommu/intel/%s/domain_translation_struct",
+			bdf);
+	file = fopen(path, "r");
+	if (!file)
+		return "no domain_translation_struct of the device in debugfs";
+
+	while (getline(&line, &len, file) > 0) {
+		const char *pos = line;
+		struct leaf leaf;
+		int i, level;
+
+		if (!parse_hex(&pos, &pfn) || pfn >= (iova + size) >> 12)
+			continue;
+		if (!intel_parse_entries(pos, entry))
+			continue;
+
+		for (level = 4; level > 0 && !entry[level]; level--)
+			;
+		leaf = (struct leaf) {
+			.iova = pfn << 12,
+			.size = sizes[level],
+			.oa = entry[level] & PT_OA_MASK & ~(sizes[level] - 1),
+			.attr = entry[level] & PT_ATTR_MASK,
+		};
+		if (leaf.iova + leaf.size <= iova)
+			continue;
+		/*
+		 * A large leaf without its PS bit, or an output address that is
+		 * not aligned to the leaf, is a broken entry.
+		 */
+		VFIO_ASSERT_TRUE(level == 4 || entry[level] & PT_PS);
+		VFIO_ASSERT_EQ(leaf.oa, entry[level] & PT_OA_MASK);
+
+		/* Entries above the leaf down from the PDPE point to tables */
+		for (i = 2; i < level; i++) {
+			if (entry[i] != table[i])
+				pt->tables++;
+			table[i] = entry[i];
+		}
+		ptable_add(pt, &leaf);
+	}
+	free(line);
+	fclose(file);
+	return NULL;
+}
+
+const char *ptable_read(struct ptable *pt, const char *bdf, u64 iova, u64 size)
+{
+	memset(pt, 0, sizeof(*pt));
+	if (!access("/sys/kernel/debug/iommu/intel", F_OK))
+		return intel_ptable_read(pt, bdf, iova, size);
+
+	if (access("/sys/kernel/debug/iommu", F_OK))
+		return "no IOMMU page tables in debugfs (mount it; needs CONFIG_IOMMU_DEBUGFS)";
+	return "the debugfs of this IOMMU driver does not show page tables";
+}
+
+u32 ptable_count(const struct ptable *pt, u64 leaf_size)
+{
+	u32 i, nr = 0;
+
+	for (i = 0; i < pt->nr; i++)
+		nr += pt->leaf[i].size == leaf_size;
+	return nr;
+}
+
+static void cut_leaf(struct ptable *out, struct leaf leaf, u64 start, u64 end)
+{
+	u64 last = leaf.iova + leaf.size;
+	struct leaf child = leaf;
+
+	if (!(start > leaf.iova && start < last) &&
+	    !(end > leaf.iova && end < last)) {
+		ptable_add(out, &leaf);
+		return;
+	}
+
+	out->tables++;
+	child.size = leaf.size / 512;
+	for (; child.iova < last; child.iova += child.size, child.oa += child.size)
+		cut_leaf(out, child, start, end);
+}
+
+void ptable_cut(const struct ptable *before, u64 start, u64 end, struct ptable *out)
+{
+	u32 i;
+
+	memset(out, 0, sizeof(*out));
+	out->tables = before->tables;
+	for (i = 0; i < before->nr; i++)
+		cut_leaf(out, before->leaf[i], start, end);
+}
+
+void ptable_punch(const struct ptable *before, u64 start, u64 end, struct ptable *out)
+{
+	u32 i;
+
+	memset(out, 0, sizeof(*out));
+	out->tables = before->tables;
+	for (i = 0; i < before->nr; i++) {
+		if (before->leaf[i].iova < start || before->leaf[i].iova >= end)
+			ptable_add(out, &before->leaf[i]);
+	}
+}
+
+static void leaf_print(const char *what, const struct ptable *pt, u32 i)
+{
+	const struct leaf *leaf = &pt->leaf[i];
+
+	if (i >= pt->nr)
+		printf("# %s: leaf %u does not exist\n", what, i);
+	else
+		printf("# %s: leaf %u: iova 0x%lx size %s oa 0x%lx attr 0x%lx\n",
+		       what, i, leaf->iova, leaf_size_name(leaf->size), leaf->oa,
+		       leaf->attr);
+}
+
+bool ptable_equal(const struct ptable *want, const struct ptable *have)
+{
+	u32 i;
+
+	for (i = 0; i < want->nr || i < have->nr; i++) {
+		if (i < want->nr && i < have->nr &&
+		    !memcmp(&want->leaf[i], &have->leaf[i], sizeof(struct leaf)))
+			continue;
+		leaf_print("page table, expected", want, i);
+		leaf_print("page table, observed", have, i);
+		return false;
+	}
+	return true;
+}
+
+/* First leaf from @from on that ends behind @iova. */
+static u32 ptable_seek(const struct ptable *pt, u32 from, u64 iova)
+{
+	while (from < pt->nr && pt->leaf[from].iova + pt->leaf[from].size <= iova)
+		from++;
+	return from;
+}
+
+bool ptable_same_translation(const struct ptable *base, const struct ptable *pt,
+			     u64 iova, u64 size, u64 start, u64 end)
+{
+	const struct leaf *was, *is;
+	u64 addr = iova, next;
+	u32 i = 0, j = 0;
+
+	while (addr < iova + size) {
+		i = ptable_seek(base, i, addr);
+		j = ptable_seek(pt, j, addr);
+		if (i == base->nr)
+			break;
+		was = &base->leaf[i];
+		is = &pt->leaf[j];
+
+		if (addr >= start && addr < end) {
+			if (j < pt->nr && is->iova < end)
+				break;
+			addr = end;
+			continue;
+		}
+
+		if (j == pt->nr || is->iova > addr || was->iova > addr ||
+		    is->attr != was->attr ||
+		    is->oa + (addr - is->iova) != was->oa + (addr - was->iova))
+			break;
+		next = min(is->iova + is->size, was->iova + was->size);
+		addr = addr < start ? min(next, start) : next;
+	}
+	if (addr >= iova + size)
+		return true;
+
+	printf("# page table: wrong at iova 0x%lx, %s the hole\n", addr,
+	       addr >= start && addr < end ? "in" : "outside");
+	leaf_print("page table, expected", base, i);
+	leaf_print("page table, observed", pt, j);
+	return false;
+}
+
+const char *leaf_size_name(u64 size)
+{
+	switch (size) {
+	case SZ_4K:
+		return "4K";
+	case SZ_2M:
+		return "2M";
+	case SZ_1G:
+		return "1G";
+	default:
+		return "?";
+	}
+}
+
+const char *ptable_summary(const struct ptable *pt, char *buf, size_t len)
+{
+	static const u64 sizes[] = { SZ_1G, SZ_2M, SZ_4K };
+	size_t used = 0;
+	u32 i, nr;
+
+	snprintf(buf, len, "nothing mapped");
+	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
+		nr = ptable_count(pt, sizes[i]);
+		if (nr && used < len)
+			used += snprintf(buf + used, len - used, "%s%u x %s",
+					 used ? " + " : "", nr,
+					 leaf_size_name(sizes[i]));
+	}
+	return buf;
+}

@@ -1,0 +1,584 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * IOMMU_IOAS_SPLIT under live DMA: a device copies without pause while holes
+ * are cut into the large mappings that it copies through. It must not notice.
+ *
+ * What is believed is only what can be seen: every copied byte, the kernel's
+ * fault reports, the page tables in debugfs. control_remap shows that this
+ * sees a disruption when there is one.
+ *
+ * The device must be alone: a network card copies by sending frames to itself,
+ * and a frame from outside would be taken for a copy. Give an emulated one a
+ * hub without other ports (QEMU: -netdev hubport,id=n0,hubid=0).
+ *
+ *   VFIO_SELFTESTS_SPLITS  splits of random_holes, for each kind of memory
+ *   VFIO_SELFTESTS_SEED    repeat a run
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include <linux/kernel.h>
+#include <linux/sizes.h>
+
+#include <libvfio.h>
+
+#include "kselftest_harness.h"
+#include "split_dma.h"
+
+#define DEFAULT_SPLITS 1000
+#define MAX_CUTS 24		/* before a window is mapped anew */
+#define PROBE_SIZE 512
+#define LONG_TIMEOUT 7200
+
+static const char *device_bdf;
+static u64 seed;
+static u64 nr_splits = DEFAULT_SPLITS;
+
+enum cut_flags {
+	CUT_PROBE_WRITE = 1 << 0,	/* stray DMA into the hole */
+	CUT_PROBE_READ = 1 << 1,	/* stray DMA out of the hole */
+	CUT_CHECK_TABLES = 1 << 2,	/* where debugfs shows them */
+};
+
+FIXTURE(vfio_split_dma_test) {
+	struct split_dma d;
+	u64 rng;
+	const char *no_tables;
+	struct ptable base[SPLIT_DMA_WINDOWS];
+};
+
+FIXTURE_VARIANT(vfio_split_dma_test) {
+	u64 backing;
+	u64 size;
+};
+
+FIXTURE_VARIANT_ADD(vfio_split_dma_test, memory_4k) {
+	.backing = SZ_4K,
+	.size = SZ_16M,
+};
+
+FIXTURE_VARIANT_ADD(vfio_split_dma_test, hugetlb_2m) {
+	.backing = SZ_2M,
+	.size = SZ_64M,
+};
+
+FIXTURE_VARIANT_ADD(vfio_split_dma_test, hugetlb_1g) {
+	.backing = SZ_1G,
+	.size = SZ_1G,
+};
+
+FIXTURE_SETUP(vfio_split_dma_test)
+{
+	struct split_dma *d = &self->d;
+	const char *err;
+	u32 i;
+
+	self->rng = seed;
+	err = split_dma_init(d, device_bdf, variant->backing, variant->size,
+			     split_dma_random(&self->rng));
+	if (err)
+		SKIP(return, "%s", err);
+
+	for (i = 0; i < SPLIT_DMA_WINDOWS; i++) {
+		self->no_tables = ptable_read(&self->base[i], device_bdf,
+					      d->iova[i], d->size);
+		if (!self->no_tables)
+			ASSERT_TRUE(ptable_same_translation(&self->base[i],
+							    &self->base[i],
+							    d->iova[i], d->size,
+							    0, 0));
+	}
+	if (self->no_tables)
+		TH_LOG("page tables are not checked: %s", self->no_tables);
+}
+
+FIXTURE_TEARDOWN(vfio_split_dma_test)
+{
+	u32 i;
+
+	for (i = 0; i < SPLIT_DMA_WINDOWS; i++)
+		ptable_free(&self->base[i]);
+	split_dma_cleanup(&self->d);
+}
+
+#define self_data FIXTURE_DATA(vfio_split_dma_test)
+
+/* Why this machine cannot run a test that splits, or NULL. */
+static const char *cannot_split(self_data *self)
+{
+	if (!split_dma_capable(&self->d))
+		return "kernel or IOMMU cannot split live (no IOMMU_HW_CAP_HITLESS_SPLIT)";
+	return NULL;
+}
+
+static void print_numbers(struct split_dma *d, const char *what)
+{
+	printf("# %s: splits=%lu copies=%lu copies_during_splits=%lu bytes_checked=%lu",
+	       what, d->splits, d->copies, d->overlapped, d->bytes);
+	printf(" failed=%lu mismatches=%lu fault_reports=%lu faults_suppressed=%lu",
+	       d->failed, d->mismatched, d->faults.reports, d->faults.suppressed);
+	if (d->splits)
+		printf(" split_us_avg=%lu split_us_max=%lu",
+		       d->split_ns / d->splits / 1000, d->split_ns_max / 1000);
+	printf("\n");
+}
+
+#define ASSERT_BLOCKED(_err) do {					\
+	const char *__err = (_err);					\
+									\
+	ASSERT_EQ(NULL, __err) {					\
+		TH_LOG("stray DMA: %s", __err);				\
+	}								\
+} while (0)
+
+/* Nothing was noticed so far: no fault but those made on purpose, no wrong byte. */
+#define ASSERT_UNDISTURBED(_d) do {					\
+	struct split_dma *__d = (_d);					\
+									\
+	ASSERT_EQ(0, split_dma_unexpected_faults(__d));			\
+	ASSERT_EQ(0, __d->failed);					\
+	ASSERT_EQ(0, __d->mismatched);					\
+	ASSERT_EQ(0, __d->faults.suppressed);				\
+	ASSERT_EQ(0, __d->faults.lost);					\
+} while (0)
+
+static void read_tables(struct __test_metadata *_metadata, self_data *self,
+			u32 window, struct ptable *pt)
+{
+	ASSERT_EQ(NULL, ptable_read(pt, device_bdf, self->d.iova[window],
+				    self->d.size));
+}
+
+static void check_table(struct __test_metadata *_metadata, self_data *self,
+			u32 window, const struct ptable *want, u64 hole_start,
+			u64 hole_end)
+{
+	struct ptable have;
+
+	read_tables(_metadata, self, window, &have);
+	if (want)
+		ASSERT_TRUE(ptable_equal(want, &have));
+	ASSERT_TRUE(ptable_same_translation(&self->base[window], &have,
+					    self->d.iova[window], self->d.size,
+					    hole_start, hole_end));
+	ptable_free(&have);
+}
+
+/* Make and check the hole [off, off + len) under DMA, and close it again. */
+static void cut_hole(struct __test_metadata *_metadata, self_data *self,
+		     u32 window, u64 off, u64 len, unsigned int flags)
+{
+	struct split_dma *d = &self->d;
+	u64 start = d->iova[window] + off, end = start + len, unmapped = 0;
+	struct ptable before, want, punched;
+
+	if (self->no_tables)
+		flags &= ~CUT_CHECK_TABLES;
+
+	/* All of it is mapped and busy: both edges, inside and across */
+	split_dma_aim(d, window, AIM_EDGES, off, len);
+	split_dma_lap(d);
+	if (flags & CUT_CHECK_TABLES)
+		read_tables(_metadata, self, window, &before);
+
+	ASSERT_EQ(0, split_dma_split(d, window, off, len, NULL)) {
+		TH_LOG("split of iova 0x%lx length 0x%lx", start, len);
+	}
+
+	if (flags & CUT_CHECK_TABLES) {
+		ptable_cut(&before, start, end, &want);
+		ptable_punch(&want, start, end, &punched);
+		check_table(_metadata, self, window, &want, 0, 0);
+	}
+	split_dma_lap(d);
+	ASSERT_UNDISTURBED(d);
+
+	/* Up to the edges from outside while the hole opens */
+	split_dma_aim(d, window, AIM_OUTSIDE, off, len);
+	ASSERT_EQ(0, split_dma_unmap(d, window, off, len, &unmapped)) {
+		TH_LOG("unmap of iova 0x%lx length 0x%lx", start, len);
+	}
+	ASSERT_EQ(len, unmapped);
+	if (flags & CUT_CHECK_TABLES)
+		check_table(_metadata, self, window, &punched, start, end);
+	split_dma_lap(d);
+	ASSERT_UNDISTURBED(d);
+
+	/* First bytes of the hole for writes, last bytes for reads */
+	if (flags & CUT_PROBE_WRITE)
+		ASSERT_BLOCKED(split_dma_stray(d, window, off, PROBE_SIZE, true));
+	if (flags & CUT_PROBE_READ)
+		ASSERT_BLOCKED(split_dma_stray(d, window, off + len - PROBE_SIZE,
+					       PROBE_SIZE, false));
+
+	ASSERT_EQ(0, split_dma_map(d, window, off, len));
+	if (flags & CUT_CHECK_TABLES) {
+		check_table(_metadata, self, window, NULL, 0, 0);
+		ptable_free(&before);
+		ptable_free(&want);
+		ptable_free(&punched);
+	}
+	split_dma_aim(d, window, AIM_EDGES, off, len);
+	split_dma_lap(d);
+	ASSERT_UNDISTURBED(d);
+}
+
+/* Map a window anew, as large as it goes, while the device works in another. */
+static void renew(struct __test_metadata *_metadata, self_data *self, u32 window,
+		  bool check)
+{
+	struct split_dma *d = &self->d;
+	u64 unmapped = 0;
+
+	split_dma_aim(d, (window + 1) % SPLIT_DMA_WINDOWS, AIM_ANYWHERE, 0, 0);
+	ASSERT_EQ(0, split_dma_unmap(d, window, 0, d->size, &unmapped));
+	ASSERT_EQ(d->size, unmapped);
+	ASSERT_EQ(0, split_dma_map(d, window, 0, d->size));
+	if (check && !self->no_tables)
+		check_table(_metadata, self, window, &self->base[window], 0, 0);
+}
+
+/* The machine can see what the other tests rely on: needs no split. */
+TEST_F(vfio_split_dma_test, fault_reports)
+{
+	struct split_dma *d = &self->d;
+	u64 unmapped;
+
+	split_dma_start(d);
+	split_dma_lap(d);
+	ASSERT_UNDISTURBED(d);
+
+	/* Mapped memory does not fault */
+	ASSERT_STREQ("the kernel reported no fault",
+		     split_dma_stray(d, 1, d->size / 2, PROBE_SIZE, true));
+
+	ASSERT_EQ(0, split_dma_unmap(d, 1, 0, d->size, &unmapped));
+	ASSERT_EQ(0, split_dma_map(d, 1, 0, SZ_64K));
+	ASSERT_EQ(0, split_dma_map(d, 1, d->size - SZ_64K, SZ_64K));
+	ASSERT_BLOCKED(split_dma_stray(d, 1, SZ_64K, PROBE_SIZE, true));
+	TH_LOG("%s", d->last_fault.text);
+	ASSERT_BLOCKED(split_dma_stray(d, 1, d->size - SZ_64K - PROBE_SIZE,
+				       PROBE_SIZE, false));
+	TH_LOG("%s", d->last_fault.text);
+
+	/* The device works again after both */
+	split_dma_lap(d);
+	ASSERT_UNDISTURBED(d);
+	split_dma_stop(d);
+	print_numbers(d, "fault_reports");
+}
+
+/* The fewest leaves and tables: "511 x 2M + 512 x 4K". */
+TEST_F(vfio_split_dma_test, page_table_levels)
+{
+	static const u64 holes[] = { SZ_2M, SZ_4K };
+	struct split_dma *d = &self->d;
+	const char *reason;
+	struct ptable pt;
+	char was[64], is[64], left[64];
+	u64 off, len, nr, unmapped;
+	u32 i;
+
+	if (self->no_tables)
+		SKIP(return, "%s", self->no_tables);
+	if (ptable_count(&self->base[0], variant->backing) !=
+	    d->size / variant->backing)
+		SKIP(return, "this IOMMU does not map %s pages as %s leaves",
+		     leaf_size_name(variant->backing),
+		     leaf_size_name(variant->backing));
+	reason = cannot_split(self);
+	if (reason)
+		SKIP(return, "%s", reason);
+
+	split_dma_start(d);
+	for (i = 0; i < ARRAY_SIZE(holes); i++) {
+		bool cut_1g = variant->backing == SZ_1G;
+		bool cut_2m = holes[i] == SZ_4K && variant->backing >= SZ_2M;
+
+		len = holes[i];
+		off = d->size / 2 + (cut_2m ? SZ_64K : 0);
+		nr = d->size / SZ_2M;
+
+		split_dma_aim(d, 0, AIM_EDGES, off, len);
+		ASSERT_EQ(0, split_dma_split(d, 0, off, len, NULL));
+		read_tables(_metadata, self, 0, &pt);
+		ptable_summary(&self->base[0], was, sizeof(was));
+		ptable_summary(&pt, is, sizeof(is));
+		EXPECT_EQ(0, ptable_count(&pt, SZ_1G));
+		if (variant->backing >= SZ_2M) {
+			EXPECT_EQ(nr - cut_2m, ptable_count(&pt, SZ_2M));
+			EXPECT_EQ(cut_2m * 512, ptable_count(&pt, SZ_4K));
+		} else {
+			EXPECT_EQ(d->size / SZ_4K, ptable_count(&pt, SZ_4K));
+		}
+		/* One table for each level that was cut */
+		EXPECT_EQ(self->base[0].tables + cut_1g + cut_2m, pt.tables);
+		nr = pt.nr;
+		ptable_free(&pt);
+
+		split_dma_aim(d, 0, AIM_OUTSIDE, off, len);
+		ASSERT_EQ(0, split_dma_unmap(d, 0, off, len, &unmapped));
+		ASSERT_EQ(len, unmapped);
+		read_tables(_metadata, self, 0, &pt);
+		ptable_summary(&pt, left, sizeof(left));
+		EXPECT_EQ(nr - (variant->backing == SZ_4K ? len / SZ_4K : 1), pt.nr);
+		ptable_free(&pt);
+		ASSERT_EQ(0, split_dma_map(d, 0, off, len));
+		TH_LOG("%s hole: %s -> split %s -> unmap %s",
+		       leaf_size_name(len), was, is, left);
+
+		renew(_metadata, self, 0, true);
+	}
+	ASSERT_UNDISTURBED(d);
+	split_dma_stop(d);
+}
+
+/* Every size at both ends, in the middle and where it is aligned to nothing. */
+TEST_F_TIMEOUT(vfio_split_dma_test, hole_shapes, 600)
+{
+	static const u64 lens[] = {
+		SZ_4K, SZ_64K, SZ_2M, 3 * SZ_4K, SZ_2M + SZ_4K, SZ_1M - SZ_4K,
+	};
+	struct split_dma *d = &self->d;
+	const char *reason;
+	u64 len, probes = 0, cuts = 0;
+	u32 i, j;
+
+	reason = cannot_split(self);
+	if (reason)
+		SKIP(return, "%s", reason);
+	split_dma_start(d);
+	for (i = 0; i < ARRAY_SIZE(lens); i++) {
+		len = lens[i];
+		const u64 offs[] = {
+			0, d->size - len, d->size / 2, d->size / 4 - len,
+			SZ_2M - SZ_4K, SZ_4M + 5 * SZ_4K,
+		};
+
+		for (j = 0; j < ARRAY_SIZE(offs); j++) {
+			unsigned int flags = CUT_CHECK_TABLES;
+
+			/* Faults are paced, so not each time */
+			if (j == i && (i % 3 == 1 || variant->backing == SZ_1G))
+				flags |= CUT_PROBE_WRITE;
+			if (j == i && i % 3 == 2)
+				flags |= CUT_PROBE_READ;
+			probes += !!(flags & (CUT_PROBE_WRITE | CUT_PROBE_READ));
+			cut_hole(_metadata, self, 0, offs[j], len, flags);
+			cuts++;
+		}
+		renew(_metadata, self, 0, true);
+	}
+	ASSERT_LT(0, probes);
+	split_dma_stop(d);
+	ASSERT_UNDISTURBED(d);
+	ASSERT_EQ(cuts, d->splits);
+	print_numbers(d, "hole_shapes");
+}
+
+/* One call over several leaves, several areas, and again over the same. */
+TEST_F_TIMEOUT(vfio_split_dma_test, several_leaves, 300)
+{
+	struct split_dma *d = &self->d;
+	const char *reason;
+	u64 off, len, i, unmapped;
+	struct ptable before, after;
+
+	reason = cannot_split(self);
+	if (reason)
+		SKIP(return, "%s", reason);
+	split_dma_start(d);
+
+	/* Both edges in leaves of their own, whole ones between */
+	cut_hole(_metadata, self, 0, SZ_2M - SZ_8K, 3 * SZ_2M + SZ_16K,
+		 CUT_CHECK_TABLES);
+	renew(_metadata, self, 0, true);
+
+	/* From one area into the next: only the outer edges are cut */
+	off = d->size - SZ_2M - SZ_4K;
+	len = 2 * SZ_2M;
+	split_dma_aim(d, 0, AIM_EDGES, off, d->size - off);
+	ASSERT_EQ(0, split_dma_split(d, 0, off, len, NULL));
+	split_dma_lap(d);
+	split_dma_aim(d, 1, AIM_EDGES, 0, off + len - d->size);
+	split_dma_lap(d);
+	split_dma_aim(d, 1, AIM_OUTSIDE, 0, off + len - d->size);
+	ASSERT_EQ(0, split_dma_unmap(d, 0, off, len, &unmapped));
+	ASSERT_EQ(len, unmapped);
+	split_dma_lap(d);
+	split_dma_aim(d, 0, AIM_OUTSIDE, off, d->size - off);
+	split_dma_lap(d);
+	ASSERT_EQ(0, split_dma_map(d, 0, off, d->size - off));
+	ASSERT_EQ(0, split_dma_map(d, 1, 0, off + len - d->size));
+	renew(_metadata, self, 0, true);
+	renew(_metadata, self, 1, true);
+
+	/* Nested: each range lies inside the one before */
+	split_dma_aim(d, 0, AIM_EDGES, d->size / 2, SZ_64K);
+	for (off = d->size / 4, len = d->size / 2; len >= SZ_4K; len /= 4) {
+		ASSERT_EQ(0, split_dma_split(d, 0, off, len, NULL));
+		off += len / 4;
+		split_dma_lap(d);
+	}
+
+	/* Again: nothing is left to cut, nothing changes */
+	if (!self->no_tables)
+		read_tables(_metadata, self, 0, &before);
+	for (i = 0; i < 100; i++)
+		ASSERT_EQ(0, split_dma_split(d, 0, d->size / 4, d->size / 2, NULL));
+	if (!self->no_tables) {
+		read_tables(_metadata, self, 0, &after);
+		EXPECT_TRUE(ptable_equal(&before, &after));
+		EXPECT_EQ(before.tables, after.tables);
+		ptable_free(&before);
+		ptable_free(&after);
+	}
+	split_dma_lap(d);
+
+	/* The same 4K page as a hole, over and over */
+	for (i = 0; i < 50; i++)
+		cut_hole(_metadata, self, 0, d->size / 2 + SZ_4K, SZ_4K, 0);
+
+	split_dma_stop(d);
+	ASSERT_UNDISTURBED(d);
+	print_numbers(d, "several_leaves");
+}
+
+static void random_hole(self_data *self, u64 *off, u64 *len)
+{
+	static const u64 lens[] = { SZ_4K, SZ_64K, SZ_2M, 3 * SZ_4K, SZ_2M + SZ_4K };
+	u64 size = self->d.size, pick = split_dma_random(&self->rng);
+
+	if (pick % 8 < ARRAY_SIZE(lens))
+		*len = lens[pick % 8];
+	else
+		*len = (1 + (pick >> 8) % 1024) * SZ_4K;
+
+	pick = split_dma_random(&self->rng);
+	*off = (pick >> 8) % ((size - *len) / SZ_4K + 1) * SZ_4K;
+	switch (pick % 8) {
+	case 0:
+		*off = 0;
+		break;
+	case 1:
+		*off = size - *len;
+		break;
+	case 2:		/* start at a 2M boundary, or end at one */
+		*off = *off / SZ_2M * SZ_2M;
+		break;
+	case 3:
+		*off = (*off + *len) / SZ_2M * SZ_2M;
+		*off = *off >= *len ? *off - *len : 0;
+		break;
+	}
+}
+
+TEST_F_TIMEOUT(vfio_split_dma_test, random_holes, LONG_TIMEOUT)
+{
+	struct split_dma *d = &self->d;
+	const char *reason;
+	u64 i, off, len, probes = 0;
+	u32 window = 0, cuts = 0;
+
+	reason = cannot_split(self);
+	if (reason)
+		SKIP(return, "%s", reason);
+	TH_LOG("VFIO_SELFTESTS_SEED=%lu VFIO_SELFTESTS_SPLITS=%lu", seed, nr_splits);
+	split_dma_start(d);
+	for (i = 0; i < nr_splits; i++) {
+		unsigned int flags = 0;
+
+		if (!cuts) {
+			renew(_metadata, self, window, i % 4 == 0);
+			window = (window + 1) % SPLIT_DMA_WINDOWS;
+			cuts = 1 + split_dma_random(&self->rng) % MAX_CUTS;
+		}
+		cuts--;
+
+		/* As often as the kernel reports them; most are writes */
+		if (fault_log_ready(&d->faults)) {
+			flags |= i % 4 ? CUT_PROBE_WRITE : CUT_PROBE_READ;
+			probes++;
+		}
+		/* Slow: debugfs formats the whole table for each of them */
+		if (i % 64 == 0)
+			flags |= CUT_CHECK_TABLES;
+		random_hole(self, &off, &len);
+		cut_hole(_metadata, self, window, off, len, flags);
+	}
+	split_dma_stop(d);
+	ASSERT_UNDISTURBED(d);
+
+	print_numbers(d, "random_holes");
+	ASSERT_EQ(nr_splits, d->splits);
+	ASSERT_LE(probes, d->faults.reports);
+	/* The device was really busy while the ioctl ran */
+	ASSERT_LT(nr_splits / 2, d->overlapped);
+}
+
+/*
+ * Negative control: the same holes by unmapping all and mapping the rest again,
+ * which is all that there was before. If that goes unnoticed, so would a split
+ * that disturbs DMA, and the other tests prove nothing.
+ */
+TEST_F_TIMEOUT(vfio_split_dma_test, control_remap, 300)
+{
+	struct split_dma *d = &self->d;
+	u64 off, len, i, unmapped, faults = 0;
+	struct fault_report report;
+
+	TH_LOG("VFIO_SELFTESTS_SEED=%lu; wrong copies are wanted here", seed);
+	fault_log_pace(&d->faults);
+	split_dma_start(d);
+	for (i = 0; i < 100 && d->failed + d->mismatched < 3; i++) {
+		random_hole(self, &off, &len);
+		split_dma_aim(d, 0, AIM_OUTSIDE, off, len);
+		split_dma_lap(d);
+		ASSERT_EQ(0, split_dma_unmap(d, 0, 0, d->size, &unmapped));
+		if (off)
+			ASSERT_EQ(0, split_dma_map(d, 0, 0, off));
+		if (off + len < d->size)
+			ASSERT_EQ(0, split_dma_map(d, 0, off + len,
+						   d->size - off - len));
+		split_dma_lap(d);
+		ASSERT_EQ(0, split_dma_map(d, 0, off, len));
+	}
+	split_dma_stop(d);
+
+	/* Reports may be suppressed here, wrong copies cannot */
+	usleep(100000);
+	while (fault_log_next(&d->faults, &report))
+		faults++;
+	print_numbers(d, "control_remap");
+	TH_LOG("control: %lu remaps disrupted %lu copies, %lu faults reported",
+	       i, d->failed + d->mismatched, faults);
+	ASSERT_LT(0, d->failed + d->mismatched);
+	ASSERT_LT(0, faults);
+}
+
+static u64 env_number(const char *name, u64 value)
+{
+	const char *text = getenv(name);
+	char *end;
+
+	if (!text)
+		return value;
+	value = strtoull(text, &end, 0);
+	if (!*text || *end) {
+		fprintf(stderr, "%s=%s is not a number\n", name, text);
+		exit(KSFT_FAIL);
+	}
+	return value;
+}
+
+int main(int argc, char *argv[])
+{
+	device_bdf = vfio_selftests_get_bdf(&argc, argv);
+	seed = env_number("VFIO_SELFTESTS_SEED", time(NULL));
+	nr_splits = env_number("VFIO_SELFTESTS_SPLITS", DEFAULT_SPLITS);
+
+	/* The lines of the copying thread must not be lost or torn */
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	return test_harness_run(argc, argv);
+}
