@@ -12,8 +12,7 @@
 #ifdef CONFIG_IOMMU_PT_RUST_VTDSS
 void pt_iommu_vtdss_read_only_refused(void)
 {
-	pr_err_ratelimited(
-		"Read-only mapping is disallowed on the domain which serves as the parent in a nested configuration, due to HW errata (ERRATA_772415_SPR17)\n");
+	pr_err_ratelimited("Read-only mapping is disallowed on the domain which serves as the parent in a nested configuration, due to HW errata (ERRATA_772415_SPR17)\n");
 }
 
 EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_init, "GENERIC_PT_IOMMU");

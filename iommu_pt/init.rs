@@ -136,9 +136,7 @@ fn check<F: KernelFormat>(common: &mut bindings::pt_common, top: Level) -> iotab
         common.features |= Features::FULL_VA.0;
     }
     let features = Features(common.features);
-    if !F::FEATURES.has(features)
-        || (!cfg!(CONFIG_DEBUG_GENERIC_PT) && !features.has(F::FORCED))
-    {
+    if !F::FEATURES.has(features) || (!cfg!(CONFIG_DEBUG_GENERIC_PT) && !features.has(F::FORCED)) {
         return Err(Error::NotSupported);
     }
     // Is the top table large enough?
@@ -168,8 +166,7 @@ unsafe fn zero<T>(table: *mut T) {
     // SAFETY: `T` starts with a `struct pt_iommu`, which starts with the domain; all bit patterns
     // of zeroes are valid for the rest.
     unsafe {
-        let (device, driver_ops, nid) =
-            ((*iommu).iommu_device, (*iommu).driver_ops, (*iommu).nid);
+        let (device, driver_ops, nid) = ((*iommu).iommu_device, (*iommu).driver_ops, (*iommu).nid);
         let rest = table.cast::<u8>().add(domain);
         rest.write_bytes(0, core::mem::size_of::<T>() - domain);
         (*iommu).iommu_device = device;

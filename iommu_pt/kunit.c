@@ -43,6 +43,7 @@ struct rust_pt {
 	unsigned int num_syncs;
 	unsigned long base_pages;
 };
+
 PT_IOMMU_CHECK_DOMAIN(struct rust_pt, pt.iommu, domain);
 
 static unsigned long table_pages(void)
@@ -326,6 +327,13 @@ static void test_split_errors(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, t->num_syncs, 0);
 }
 
+static int read_dirty(struct rust_pt *t, unsigned long iova, size_t size,
+		      unsigned long flags, struct iommu_dirty_bitmap *dirty)
+{
+	return pt_iommu_vtdss_read_and_clear_dirty(&t->domain, iova, size,
+						   flags, dirty);
+}
+
 static void test_dirty(struct kunit *test)
 {
 	struct iommu_iotlb_gather gather;
@@ -345,14 +353,10 @@ static void test_dirty(struct kunit *test)
 				     (at < SZ_1G ? SS_D : 0));
 
 	iommu_dirty_bitmap_init(&dirty, NULL, &gather);
-	KUNIT_ASSERT_EQ(test, 0,
-			pt_iommu_vtdss_read_and_clear_dirty(
-				&t->domain, 0, SZ_2G, IOMMU_DIRTY_NO_CLEAR,
-				&dirty));
+	KUNIT_ASSERT_EQ(test, 0, read_dirty(t, 0, SZ_2G, IOMMU_DIRTY_NO_CLEAR,
+					    &dirty));
 	expect_entry(test, 0, 1, TEST_OA | SS_R | SS_W | SS_PS | SS_D);
-	KUNIT_ASSERT_EQ(test, 0,
-			pt_iommu_vtdss_read_and_clear_dirty(
-				&t->domain, SZ_4M, SZ_4M, 0, &dirty));
+	KUNIT_ASSERT_EQ(test, 0, read_dirty(t, SZ_4M, SZ_4M, 0, &dirty));
 	KUNIT_EXPECT_EQ(test, gather.start, SZ_4M);
 	KUNIT_EXPECT_EQ(test, gather.end, SZ_8M - 1);
 	for (at = 0; at != SZ_1G; at += SZ_2M)
@@ -434,6 +438,7 @@ static struct kunit_suite rust_pt_suite = {
 	.exit = rust_pt_exit,
 	.test_cases = rust_pt_cases,
 };
+
 kunit_test_suite(rust_pt_suite);
 
 MODULE_LICENSE("GPL");
