@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The front door. Everything is built and run in a toolchain root that the first target makes; see `make help`.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build vm shell clean distclean
+
+help: ## this list
+	@echo 'Hitless IOPTE splitting for Linux, in Rust.'
+	@echo
+	@sed -n 's/^\([a-z]*\): ## \(.*\)/  make \1 \2/p' Makefile | awk '{ printf "  %s %-10s ", $$1, $$2; $$1 = $$2 = ""; print substr($$0, 3) }'
+	@echo
+	@echo 'Settings, as in make test KVM=1:'
+	@echo '  KERNEL=/path/to/linux  use this tree (any 7.3.x; it is copied, never changed) instead of Debian'"'"'s'
+	@echo '  KVM=1                  let QEMU use /dev/kvm; otherwise it emulates'
+	@echo '  ONLY=REGEX             make test: only the checks whose names match, as in ONLY=kunit'
+	@echo '  BED=NAME CMD=COMMAND   make vm: the machine (a file of tools/beds) and what to run in it'
+	@echo '  JOBS=N                 parallel build jobs (default: one per processor)'
+	@echo '  IOPTE_CACHE=DIR        where the toolchain and the builds are kept (default: ~/.cache/iopte-split)'
+	@echo '  IOPTE_MIRROR=URL       Debian mirror for the toolchain'
+	@echo
+	@echo 'Needs: x86_64, root or unprivileged user namespaces, 14 GB of disk, 8 GB of memory, the network on the first run.'
+
+demo: ## split a live 1G mapping under DMA and show it: the main job
+	@tools/run demo
+
+test: ## every test; the last line is the result
+	@tools/run test
+
+build: ## kernels, selftests and initramfs only
+	@tools/run build
+
+vm: ## run CMD in a guest on BED
+	@tools/run vm '$(subst ','\'',$(or $(CMD),uname -a))'
+
+shell: ## a shell in the toolchain root
+	@tools/run shell
+
+clean: ## remove the builds from the cache, keep the toolchain
+	@tools/run clean
+
+distclean: ## remove everything from the cache
+	@tools/run distclean

@@ -1,0 +1,23 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# tools/bootstrap.sh SUITE DIRECTORY PACKAGES BACKPORTS [MIRROR]: makes the toolchain root; runs as (namespace) root.
+# A change of this file makes a new root.
+set -eu
+suite=$1 dir=$2 packages=$3 backports=$4 mirror=${5-}
+
+# The backports line is made of the line that mmdebstrap wrote, so both use the same mirror. The packages from there are
+# installed by apt inside the new root: the outer one cannot be told -t for some packages only.
+# shellcheck disable=SC2016 # $1 is for the hook
+setup='set -e
+	sed -n "s/^\(deb \(\[[^]]*\] \)\?[^ ]*\) '$suite' main.*/\1 '$suite'-backports main/p" "$1/etc/apt/sources.list" >"$1/etc/apt/sources.list.d/backports.list"
+	test -s "$1/etc/apt/sources.list.d/backports.list"'
+# shellcheck disable=SC2016
+customize='set -e
+	chroot "$1" env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -t '$suite'-backports install '$backports'
+	chroot "$1" apt-get clean
+	chroot "$1" dpkg-query -W >"$1/etc/toolchain-versions"
+	mkdir -p "$1/src" "$1/build" "$1/cache" "$1/out" "$1/kernel"'
+
+exec mmdebstrap --mode=root --format=directory --variant=minbase --skip=check/empty --aptopt='Acquire::Retries "3"' \
+	--dpkgopt=force-unsafe-io \
+	--include="$packages" --setup-hook="$setup" --customize-hook="$customize" "$suite" "$dir" ${mirror:+"$mirror"}

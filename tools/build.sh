@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash disable=SC2154 # kernel_hash, kconfig_hash, tests_hash come from prepare_tree
+# Kernels, selftests and initramfs; sourced by tools/goal.sh. Each output lies in $BUILD/out/NAME-KEY, where KEY is the
+# hash of all that it is made of; it gets that name only when it is complete. $CURRENT/NAME points to the one in use.
+
+# have_output NAME KEY: sets $output; true if it is there already.
+have_output() {
+	output=$BUILD/out/$1-$2
+	[ -e "$output" ] && publish "$1"
+}
+
+# publish NAME [TMP]: TMP, complete, becomes the output; all but the five used last go.
+publish() {
+	[ -z "${2-}" ] || mv "$2" "$output"
+	ln -sfn "$output" "$CURRENT/$1"
+	touch -c "$output"
+	find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$1-*" -printf '%T@ %p\n' | sort -rn | tail -n +6 | cut -d' ' -f2- | xargs -rd '\n' rm -rf
+}
+
+key_of() { sha256sum | cut -c1-16; }
+
+jobs_() { echo "${JOBS:-$(nproc)}"; }
+
+check_null() { [ -c /dev/null ] || die "/dev/null in the toolchain root is no longer a device: run the same command again."; }
+
+# flavour FLAVOUR: sets what differs between the kernels.
+flavour() {
+	case $1 in
+	x86) arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1900 minutes=10 label='x86_64 kernel' ;;
+	uml) arch=um target=linux image=linux objects=1110 minutes=5 label='User-Mode Linux kernel' ;;
+	esac
+	kmake=(make -C "$LINUX" "ARCH=$arch" LLVM=1 "O=$BUILD/$1" KBUILD_BUILD_USER=iopte KBUILD_BUILD_HOST=build)
+}
+
+kernel_progress() { awk -v n="$objects" '/^  [A-Z]/ { c++ } END { printf "%d of about %d build steps", c, n }' "$1"; }
+
+prepare_kernel() {
+	local f=$1 config=$TOP/tools/configs/$1.config wanted
+	flavour "$f"
+	if have_output "$f" "$(cat "$BUILD/pristine.id" "$config" "$TOP/tools/build.sh" /etc/toolchain-versions - <<<"$kernel_hash" | key_of)"; then
+		note "$label: up to date"
+		return 0
+	fi
+	step "$label: building with $(jobs_) jobs (about $minutes minutes from nothing on two cores)"
+	check_null
+	need_gb 3 "$BUILD" "Building a kernel"
+	mkdir -p "$BUILD/$f"
+	configure "$f" "$config"
+	quiet -p kernel_progress "$label" "${kmake[@]}" "-j$(jobs_)" "$target" || die "the $label does not build: see the log above."
+	check_null
+	wanted=$output.tmp
+	rm -rf "$wanted"
+	mkdir "$wanted"
+	cp "$BUILD/$f/$image" "$BUILD/$f/.config" "$wanted/"
+	publish "$f" "$wanted"
+}
+
+# Configuring probes the compiler for a quarter of a minute, so it is done when something that it reads has changed.
+configure() {
+	local f=$1 config=$2 key
+	key=$(cat "$BUILD/pristine.id" "$config" /etc/toolchain-versions - <<<"$kconfig_hash" | key_of)
+	[ "$(cat "$BUILD/$f/.configured" 2>/dev/null)" != "$key" ] || return 0
+	rm -f "$BUILD/$f/.configured"
+	quiet "$label, configuration" "${kmake[@]}" KCONFIG_ALLCONFIG="$config" allnoconfig ||
+		die "the kernel cannot be configured: see the log above."
+	check_config "$config" "$BUILD/$f/.config"
+	quiet "$label, Rust toolchain" "${kmake[@]}" rustavailable ||
+		die "this kernel tree does not accept the toolchain's Rust: see the log above; use a tree of Linux $supported."
+	echo "$key" >"$BUILD/$f/.configured"
+}
+
+# Every line of the fragment must have taken effect: Kconfig drops what it cannot have without a word.
+check_config() {
+	local lost
+	lost=$(sed -nE 's/^(CONFIG_[A-Z0-9_]+)=n$/# \1 is not set/p; /^CONFIG_/{/=n$/!p}' "$1" | while IFS= read -r line; do
+		case $line in
+		'# '*) ! grep -q "^$(cut -d' ' -f2 <<<"$line")=" "$2" || cut -d' ' -f2 <<<"$line" ;;
+		*) grep -qxF "$line" "$2" || echo "${line%%=*}" ;;
+		esac
+	done | xargs)
+	[ -z "$lost" ] || die "the kernel's configuration does not accept $lost: check what these depend on in this tree, or mend ${1#/src/}."
+}
+
+prepare_selftests() {
+	local tmp
+	if have_output selftests "$(cat "$BUILD/pristine.id" "$TOP/tools/build.sh" /etc/toolchain-versions - <<<"$tests_hash" | key_of)"; then
+		note "selftests: up to date"
+		return 0
+	fi
+	step "Selftests: building iommu and vfio"
+	check_null
+	tmp=$output.tmp
+	rm -rf "$tmp"
+	mkdir "$tmp"
+	flavour x86
+	quiet "kernel headers" make -C "$LINUX" ARCH=x86_64 O="$BUILD/headers" headers_install INSTALL_HDR_PATH="$tmp/usr" ||
+		die "the kernel's headers cannot be installed: see the log above."
+	quiet "selftests" make -C "$LINUX/tools/testing/selftests" -j"$(jobs_)" O="$tmp" TARGETS="iommu vfio" CC=gcc FORCE_TARGETS=1 \
+		KHDR_INCLUDES="-isystem $tmp/usr/include" LDFLAGS=-static || die "the selftests do not build: see the log above."
+	mv "$tmp/kselftest"/* "$tmp"
+	publish selftests "$tmp"
+}
+
+prepare_initramfs() {
+	local root=/tmp/initramfs tests
+	tests=$(readlink -e "$KSELFTEST")
+	if have_output initramfs.cpio.gz "$( (echo "$tests" && cat "$TOP"/tools/guest/* "$TOP/tools/build.sh" /bin/busybox) | key_of)"; then
+		return 0
+	fi
+	step "Initramfs: busybox and the selftests"
+	rm -rf $root
+	mkdir -p $root/bin $root/sbin $root/proc $root/sys $root/dev $root/tests $root/guest
+	cp /bin/busybox $root/bin/
+	cp "$TOP/tools/guest/init" $root/init
+	find "$TOP/tools/guest" -type f ! -name init -exec cp {} $root/guest/ \;
+	find "$tests/iommu" "$tests/vfio" -maxdepth 1 -type f -executable -printf '%P\0' >/tmp/programs
+	[ -s /tmp/programs ] || die "no selftest was built: see $LOGS_SHOWN/selftests.log."
+	(cd "$tests" && find iommu vfio -maxdepth 1 -type f -executable -exec cp --parents {} $root/tests/ \;)
+	(cd $root && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 --reproducible | gzip -1n) >"$output.tmp"
+	publish initramfs.cpio.gz "$output.tmp"
+}

@@ -1,0 +1,56 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# tools/goal.sh GOAL: the inner half of every make target; tools/run starts it in the toolchain root.
+set -euo pipefail
+trap 'say "interrupted: the same command goes on from here" >&2; exit 130' INT TERM
+. /src/tools/lib.sh
+. /src/tools/source.sh
+. /src/tools/build.sh
+
+# One run at a time changes the trees; the outputs that it leaves are never changed, so tests and guests need no lock.
+prepare() {
+	exec 9>"$CACHE/lock"
+	flock -n 9 || {
+		note "another run builds in this cache; waiting for it"
+		flock 9
+	}
+	local what
+	prepare_source
+	prepare_tree
+	for what; do
+		case $what in
+		tree) ;;
+		x86 | uml) prepare_kernel "$what" ;;
+		guest)
+			prepare_selftests
+			prepare_initramfs
+			;;
+		esac
+	done
+	exec 9>&-
+}
+
+# A function, so that editing this file does not disturb a run.
+main() {
+	local goal=$1
+	shift
+	case $goal in
+	build)
+		[ $# -gt 0 ] || set -- x86 uml guest
+		prepare "$@"
+		;;
+	demo)
+		prepare x86 guest
+		exec bash "$TOP/tools/demo/run" "$@"
+		;;
+	test) . "$TOP/tools/test.sh" ;;
+	vm)
+		prepare x86 guest
+		exec "$TOP/tools/vm" "$@"
+		;;
+	shell) exec bash "$@" ;;
+	*) die "there is no goal '$goal': see make help." ;;
+	esac
+}
+
+main "$@"; exit

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash disable=SC2154 # variables of tools/lib.sh
+# make test, sourced by tools/goal.sh. Every case of every check becomes a line "STATUS<tab>CHECK: CASE<tab>DETAIL" in
+# $results; the last line printed is their sum. /tmp is this run's own.
+
+shots=$OUT/test
+results=/tmp/results
+mkdir -p "$shots"
+: >$results
+t_start=$SECONDS
+
+wanted() { [[ -z ${ONLY-} || $1 =~ $ONLY ]]; }
+
+# record CHECK <cases: lines from the stdin, as tap.awk prints them. Known failures are told apart here.
+record() {
+	awk -F'\t' -v OFS='\t' -v check="$1" -v known="$TOP/tools/known-failures" '
+		BEGIN {
+			while ((getline line <known) > 0)
+				if (line !~ /^#/ && split(line, f, / *\| */) >= 3 && f[1] == check) reason[f[2]] = f[3]
+		}
+		$2 in reason && $1 == "fail" { $1 = "known"; $3 = reason[$2] }
+		$2 in reason && $1 == "pass" { $1 = "fail"; $3 = "passes, but tools/known-failures lists it: drop it there" }
+		{ print $1, check ": " $2, $3 }' >/tmp/last
+	cat /tmp/last >>$results
+	awk -F'\t' -v t="$((SECONDS - t_check))" '
+		{ c[$1]++ }
+		$1 == "fail" || $1 == "known" { print "    " ($1 == "fail" ? "FAILED " : "known failure ") $2 ($3 != "" ? " (" $3 ")" : "") }
+		END { printf "    %d passed, %d failed, %d skipped in %d s\n", c["pass"], c["fail"], c["skip"] + c["known"], t }' /tmp/last
+}
+
+# check NAME: starts one; false if ONLY leaves it out.
+check() {
+	wanted "$1" || return 1
+	step "Test: $1"
+	t_check=$SECONDS
+}
+
+# verdict CASE COMMAND...: one case, its output shown if it fails.
+verdict() {
+	local name=$1 log=/tmp/verdict.log
+	shift
+	if "$@" >$log 2>&1 </dev/null; then
+		printf 'pass\t%s\t\n' "$name"
+	else
+		head -n 60 $log | sed 's/^/    | /' >&2
+		printf 'fail\t%s\t%s\n' "$name" "$(grep -m1 . $log | tr '\t' ' ')"
+	fi
+}
+
+# Scripts that a person edits: all that say they are shell.
+shell_scripts() { (cd "$TOP" && grep -lrE '^#!.*(sh|busybox)|^# shellcheck shell' --exclude-dir=.git --exclude-dir=out --exclude-dir=target .) | sort; }
+
+our_files() { awk '{ print $1 }' /tmp/overlay.list | grep -E "$1" || true; }
+
+rust_files() { (cd "$TOP" && find . \( -name .git -o -name out -o -name target \) -prune -o -name '*.rs' -print) | sort; }
+
+test_sources() {
+	local f
+	if check shellcheck; then
+		for f in $(shell_scripts); do (cd "$TOP" && verdict "$f" shellcheck -x -P . "$f"); done | record shellcheck
+	fi
+	if check rustfmt; then
+		for f in $(rust_files); do
+			verdict "$f" rustfmt --check --color never --edition 2021 --config-path "$BUILD/pristine/.rustfmt.toml" --config skip_children=true "$TOP/$f"
+		done | record rustfmt
+	fi
+	if check patches; then
+		while IFS= read -r f; do verdict "$f" patch_applies "$f"; done < <(series) | record patches
+	fi
+	if check checkpatch; then
+		{
+			while IFS= read -r f; do verdict "$f" checkpatch "patches/$f"; done < <(series)
+			for f in $(our_files '\.[ch]$'); do verdict "$f" checkpatch "$f" -f; done
+		} | record checkpatch
+	fi
+}
+
+checkpatch() {
+	local file=$1 ignore
+	shift
+	ignore=$(awk -F' *[|] *' -v f="$file" '!/^#/ && NF >= 3 && f ~ $1 { printf "%s%s", s, $2; s = "," }' "$TOP/tools/checkpatch.ignore")
+	"$LINUX/scripts/checkpatch.pl" --root="$LINUX" --strict --no-summary --color=never ${ignore:+--ignore "$ignore"} "$@" "$TOP/$file"
+}
+
+# In order, on the pristine tree, without fuzz. $BUILD/series.tmp holds what the patches before this one made.
+patch_applies() {
+	local stage=/tmp/series-check f
+	[ "$1" != "$(head -n 1 /tmp/series)" ] || rm -rf $stage
+	mkdir -p $stage
+	touched "$1" | while IFS= read -r f; do
+		[ -e "$stage/$f" ] || [ ! -e "$BUILD/pristine/$f" ] || (cd "$BUILD/pristine" && cp --parents "$f" $stage)
+	done
+	patch -d $stage -p1 -F0 -N --batch --no-backup-if-mismatch -r - <"$TOP/patches/$1"
+}
+
+# With the root's rustc, which is the oldest that the kernel accepts.
+test_cargo() {
+	local args=(--manifest-path "$TOP/Cargo.toml" --workspace --locked)
+	if check clippy; then
+		verdict 'cargo clippy' cargo clippy "${args[@]}" --all-targets --quiet -- -D warnings | record clippy
+	fi
+	if check cargo; then
+		mkdir -p "$shots/cargo"
+		{
+			quiet "cargo test" cargo test "${args[@]}" --no-fail-fast >&2 || true
+			cp "$LOGS/cargo-test.log" "$shots/cargo/log"
+			cargo_cases "$shots/cargo/log"
+		} | record cargo
+	fi
+}
+
+# The kernel's crates, with the flags of the x86_64 build as kbuild left them; the kernel's lints become errors.
+test_kernel_clippy() {
+	local from to o=$BUILD/x86 cmd
+	check 'clippy in the kernel' || return 0
+	while read -r from to; do
+		cmd=$o/${to%/*}/.$(basename "$to" .rs).o.cmd
+		[ ! -f "$cmd" ] || verdict "$from" kernel_clippy "$o" "$cmd"
+	done < <(grep '\.rs$' /tmp/overlay.list) | record 'clippy in the kernel'
+}
+
+kernel_clippy() {
+	local cmd
+	cmd=$(sed -n '1s/^savedcmd_[^=]*:= //p' "$2" | sed -E 's/ rustc / clippy-driver /; s/ --emit=[^ ]*//g; s/ --out-dir [^ ]*//; s/ ; .*//')
+	(cd "$1" && RUSTC_BOOTSTRAP=1 CLIPPY_CONF_DIR=$LINUX bash -c "$cmd -Dwarnings --emit=metadata=/tmp/clippy.rmeta")
+}
+
+cargo_cases() {
+	awk '
+		/^ +Running |^ +Doc-tests / { sub(/^ +(Running )?/, ""); sub(/ \(.*/, ""); unit = $0; units++ }
+		/^test .* \.\.\. (ok|FAILED|ignored)/ {
+			name = $0; sub(/^test /, "", name); status = name
+			sub(/ \.\.\. .*/, "", name); sub(/ - should panic$/, "", name); sub(/.* \.\.\. /, "", status)
+			printf "%s\t%s\t\n", status ~ /^ok/ ? "pass" : status ~ /^FAILED/ ? "fail" : "skip", unit " " name; n++
+		}
+		/^test result: / { results++ }
+		END {
+			if (!n) print "fail\tcargo test\tno test ran: see out/test/cargo/log"
+			else if (results != units) printf "fail\tcargo test\t%d test programs started, %d finished\n", units, results
+		}' "$1"
+}
+
+# Cases of one run in $1/stdout, with the checks that go beyond single cases: enough of them, and a status that fits.
+guest_cases() {
+	local dir=$1 status=$2 least=$3 why=$4
+	awk -f "$TOP/tools/tap.awk" "$dir/stdout" >"$dir/cases"
+	cat "$dir/cases"
+	local n
+	n=$(grep -c '^pass' "$dir/cases" || true)
+	[ "$n" -ge "$least" ] || printf 'fail\tnumber of cases\t%d passed, at least %d must\n' "$n" "$least"
+	[ "$status" = 0 ] || { grep -q ^fail "$dir/cases" && [ "$status" -lt 124 ]; } ||
+		printf 'fail\texit status %d\t%s\n' "$status" "$why"
+}
+
+run_uml() {
+	local dir=$1 timeout=$2 suites=$3 rc=0 suite
+	TMPDIR=/tmp timeout -k 5 "$timeout" "$(kernel_image uml)" mem=2G kunit.enable=1 kunit.autorun=1 console=tty kunit_shutdown=halt \
+		</dev/null >"$dir/console.log" 2>&1 || rc=$?
+	tr -d '\r' <"$dir/console.log" | sed 's/^\[ *[0-9]*\.[0-9]*\] //' >"$dir/stdout"
+	for suite in $suites; do
+		grep -q "^ok [0-9]* $suite" "$dir/stdout" || grep -q "^not ok [0-9]* $suite" "$dir/stdout" || {
+			echo "suite $suite did not report"
+			rc=125
+		}
+	done
+	! grep -m1 -E "$kernel_complaints" "$dir/stdout" || rc=125
+	return $rc
+}
+
+test_guests() {
+	local name bed timeout least command dir rc
+	while IFS='|' read -r name bed timeout least command; do
+		name=$(xargs <<<"$name") bed=$(xargs <<<"$bed") timeout=$(xargs <<<"$timeout") least=$(xargs <<<"$least")
+		check "$name" || continue
+		dir=$shots/$name
+		rm -rf "$dir"
+		mkdir -p "$dir"
+		rc=0
+		if [ "$bed" = uml ]; then
+			quiet "$name" run_uml "$dir" "$timeout" "$command" || rc=$?
+		else
+			quiet "$name" "$TOP/tools/vm" -q -b "$bed" -t "$timeout" -o "$dir" "$command" || rc=$?
+		fi
+		guest_cases "$dir" $rc "$least" "$(tail -n 1 "$LOGS/$name.log")" | record "$name"
+	done < <(sed 's/#.*//; /^[[:space:]]*$/d' "$TOP/tools/tests.list")
+}
+
+# What the guests and checks that ONLY leaves need to be built.
+needed() {
+	local name bed rest
+	while IFS='|' read -r name bed rest; do
+		! wanted "$(xargs <<<"$name")" || case $bed in *uml*) echo uml ;; *) printf 'x86\nguest\n' ;; esac
+	done < <(sed 's/#.*//; /^[[:space:]]*$/d' "$TOP/tools/tests.list")
+	! wanted 'clippy in the kernel' || echo x86
+}
+
+# prepared WHAT...: in a process of its own, because what stops a build must not stop the count.
+prepared() {
+	t_check=$SECONDS
+	bash "$TOP/tools/goal.sh" build "$@" || {
+		printf 'fail\t%s\tsee the error above\n' "$*" | record build
+		return 1
+	}
+}
+
+if prepared tree; then
+	test_sources
+	test_cargo
+	mapfile -t what < <(needed | sort -u)
+	if [ "${#what[@]}" = 0 ] || prepared "${what[@]}"; then
+		test_kernel_clippy
+		test_guests
+	fi
+fi
+
+cp $results "$shots/results"
+step "Result: $((SECONDS - t_start)) s; logs in out/test"
+awk -F'\t' '$1 == "known" { print "    known failure: " $2 " (" $3 ")" } $1 == "fail" { print "    FAILED " $2 ($3 != "" ? " (" $3 ")" : "") }' $results
+[ -z "${ONLY-}" ] || note "only checks that match '$ONLY' were run"
+awk -F'\t' '{ c[$1]++ }
+	END { printf "%d passed, %d failed, %d skipped\n", c["pass"], c["fail"], c["skip"] + c["known"]; exit c["fail"] > 0 || !c["pass"] }' $results
