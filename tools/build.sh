@@ -43,7 +43,7 @@ prepare_kernel() {
 	fi
 	step "$label: building with $(jobs_) jobs (about $minutes minutes from nothing on two cores)"
 	check_null
-	need_gb 3 "$BUILD" "Building a kernel"
+	need_gb 2 "$BUILD" "Building a kernel"
 	mkdir -p "$BUILD/$f"
 	configure "$f" "$config"
 	quiet -p kernel_progress "$label" "${kmake[@]}" "-j$(jobs_)" "$target" || die "the $label does not build: see the log above."

@@ -16,7 +16,7 @@ prepare_source() {
 source_of_debian() {
 	[ ! -f "$BUILD/pristine.id" ] || return 0
 	step "Kernel source: Debian's $deb_source (150 MB to load)"
-	need_gb 9 "$BUILD" "Building the kernels"
+	need_gb 5 "$BUILD" "Building the kernels"
 	quiet "Package list" apt-get -o APT::Update::Error-Mode=any update ||
 		die "the Debian mirror cannot be reached: check the network (http_proxy) and run the same command again, or give a kernel tree with KERNEL=/path/to/linux."
 	apt-cache show "$deb_source" >/dev/null 2>&1 ||
@@ -53,7 +53,7 @@ source_of_caller() {
 	id=$(cd /kernel && { xargs -0 stat --printf '%n %s %y\n' <$list 2>/dev/null || true; } | sha256sum)
 	[ "$(cat "$BUILD/pristine.id" 2>/dev/null)" != "$id" ] || return 0
 	step "Kernel source: copying $KERNEL (Linux $(kernel_version /kernel))"
-	need_gb 9 "$BUILD" "Building the kernels"
+	need_gb 5 "$BUILD" "Building the kernels"
 	rm -f "$BUILD/pristine.id" "$BUILD/tree.id"
 	mkdir -p "$BUILD/pristine"
 	quiet "Copying the kernel tree" copy_tree $list || die "the tree $KERNEL could not be copied: see the log above."
@@ -140,7 +140,7 @@ stage_patches() {
 		done
 		patch -d "$stage" -p1 -N --batch --no-backup-if-mismatch -r - <"$TOP/patches/$p" >/tmp/patch.log 2>&1 || {
 			sed 's/^/    | /' /tmp/patch.log >&2
-			die "patches/$p does not apply to Linux $(kernel_version "$BUILD/pristine"): use a tree of Linux 7.3.4 or rebase the patch."
+			die "patches/$p does not apply to Linux $(kernel_version "$BUILD/pristine"): use an unpatched tree of Linux 7.3.4, or rebase the patch."
 		}
 	done </tmp/series
 	# sync_tree brings files in and back, it does not take the kernel's own away.
