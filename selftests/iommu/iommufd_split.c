@@ -46,8 +46,10 @@ FIXTURE_SETUP(iommufd_split)
 
 	self->can_split = true;
 	for (i = 0; i != variant->mock_domains; i++) {
-		test_cmd_mock_domain(self->ioas_id, &self->stdev_ids[i],
-				     &self->hwpt_ids[i], &self->idev_ids[i]);
+		ASSERT_EQ(0, attach_own_domain(self->fd, self->ioas_id,
+					       &self->stdev_ids[i],
+					       &self->hwpt_ids[i],
+					       &self->idev_ids[i]));
 		if (variant->pt == PT_LARGE) {
 			uint32_t caps = 0;
 
@@ -193,6 +195,11 @@ TEST_F(iommufd_split, arguments)
 	};
 
 	map_all();
+
+	/* What is cut off would be 0, so that nothing else is wrong */
+	cmd.size = sizeof(cmd) - 1;
+	EXPECT_ERRNO(EINVAL, ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
+	cmd.size = sizeof(cmd);
 
 	cmd.flags = 1;
 	EXPECT_ERRNO(EOPNOTSUPP, ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
@@ -550,30 +557,32 @@ TEST_F(iommufd_split, pins)
 TEST_F(iommufd_split, attach_and_detach)
 {
 	size_t length = self->block.length;
-	uint32_t stdev_id, hwpt_id;
+	uint32_t stdev_id, hwpt_id, idev_id;
+	unsigned int i;
 
 	map_all();
 	if (!split(PAGE_SIZE, 2 * PAGE_SIZE))
 		return;
 
-	test_cmd_mock_domain(self->ioas_id, &stdev_id, &hwpt_id, NULL);
+	ASSERT_EQ(0, attach_own_domain(self->fd, self->ioas_id, &stdev_id,
+				       &hwpt_id, &idev_id));
 	ASSERT_EQ(0, check_map(self->fd, hwpt_id, BASE_IOVA, length,
 			       self->block.ptr));
 	unmap_exact(PAGE_SIZE, 2 * PAGE_SIZE);
 	EXPECT_ERRNO(EINVAL, check_map(self->fd, hwpt_id, BASE_IOVA + PAGE_SIZE,
 				       PAGE_SIZE, self->block.ptr + PAGE_SIZE));
-	ASSERT_EQ(0, check_map(self->fd, hwpt_id, BASE_IOVA, PAGE_SIZE,
-			       self->block.ptr));
 
 	/* The domain that holds the PFNs goes first */
-	if (variant->mock_domains) {
-		test_ioctl_destroy(self->stdev_ids[0]);
+	for (i = 0; i != variant->mock_domains; i++) {
+		test_ioctl_destroy(self->stdev_ids[i]);
+		test_ioctl_destroy(self->hwpt_ids[i]);
 		ASSERT_EQ(0, check_map(self->fd, hwpt_id, BASE_IOVA, PAGE_SIZE,
 				       self->block.ptr));
+		check_refs(self->block.ptr, PAGE_SIZE, 1);
 	}
 	test_ioctl_destroy(stdev_id);
-	if (variant->mock_domains < 2)
-		check_refs(self->block.ptr, length, 0);
+	test_ioctl_destroy(hwpt_id);
+	check_refs(self->block.ptr, length, 0);
 
 	/* A detached IOAS still has its areas */
 	test_ioctl_ioas_unmap(BASE_IOVA, PAGE_SIZE);

@@ -180,6 +180,51 @@ TEST_F(iommufd_split_users, access_after_split)
 	test_cmd_destroy_access(access_id);
 }
 
+/*
+ * The parts give the rights that the mapping gave. It has fewer than its pages,
+ * so that it is the mapping that is asked.
+ */
+TEST_F(iommufd_split_users, read_only)
+{
+	struct iommu_ioas_copy copy = {
+		.size = sizeof(copy),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE,
+		.dst_ioas_id = self->ioas_id,
+		.dst_iova = BASE_IOVA,
+		.src_iova = BASE_IOVA,
+		.length = BUFFER_SIZE,
+	};
+	uint64_t data = 0;
+	struct iommu_test_cmd rw = {
+		.size = sizeof(rw),
+		.op = IOMMU_TEST_OP_ACCESS_RW,
+		.access_rw = { .length = sizeof(data),
+			       .uptr = (uintptr_t)&data },
+	};
+	size_t i;
+
+	test_ioctl_ioas_alloc(&copy.src_ioas_id);
+	test_ioctl_ioas_map_fixed_id(copy.src_ioas_id, buffer, BUFFER_SIZE,
+				     BASE_IOVA);
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
+	split_if_possible(BASE_IOVA + 4 * PAGE_SIZE, 2 * PAGE_SIZE);
+	test_cmd_create_access(self->ioas_id, &rw.id, 0);
+	for (i = 0; i != BUFFER_SIZE; i += PAGE_SIZE) {
+		rw.access_rw.iova = BASE_IOVA + i;
+		rw.access_rw.flags = 0;
+		ASSERT_EQ(0, ioctl(self->fd,
+				   _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_RW),
+				   &rw));
+		rw.access_rw.flags = MOCK_ACCESS_RW_WRITE;
+		EXPECT_ERRNO(EPERM,
+			     ioctl(self->fd,
+				   _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_RW),
+				   &rw));
+	}
+	test_cmd_destroy_access(rw.id);
+	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
+}
+
 /* The memory of a hardware queue is locked until the queue is destroyed */
 TEST_F(iommufd_split_users, hw_queue)
 {
@@ -451,31 +496,23 @@ TEST_F(iommufd_split_large, domains_differ)
 	unsigned int huge_first;
 
 	for (huge_first = 0; huge_first != 2; huge_first++) {
-		uint32_t ioas_id, other_ioas_id, huge_id, scratch_id;
-		uint32_t default_stdev, default_hwpt = 0;
-		uint32_t huge_stdev, huge_idev;
+		uint32_t ioas_id, stdev_id, idev_id;
+		uint32_t huge_id, default_id;
 		__u64 iova = BASE_IOVA;
+		unsigned int i;
 
 		test_ioctl_ioas_alloc(&ioas_id);
-		test_ioctl_ioas_alloc(&other_ioas_id);
-		if (!huge_first)
-			test_cmd_mock_domain(ioas_id, &default_stdev,
-					     &default_hwpt, NULL);
-		test_cmd_mock_domain(other_ioas_id, &huge_stdev, &scratch_id,
-				     &huge_idev);
-		test_cmd_hwpt_alloc_iommupt(huge_idev, ioas_id, 0,
-					    MOCK_IOMMUPT_HUGE, &huge_id);
-		test_cmd_mock_domain_replace(huge_stdev, huge_id);
-		if (huge_first) {
-			test_ioctl_ioas_map_fixed_id(ioas_id, buffer,
-						     BUFFER_SIZE, iova);
-			ASSERT_EQ(0, _test_ioctl_ioas_split(self->fd, ioas_id,
-							    iova + PAGE_SIZE,
-							    PAGE_SIZE));
-			test_ioctl_ioas_unmap_id(ioas_id, iova, BUFFER_SIZE);
-			test_cmd_mock_domain_flags(ioas_id, 0, &default_stdev,
-						   &default_hwpt, NULL);
-			ASSERT_NE(default_hwpt, huge_id);
+		for (i = 0; i != 2; i++) {
+			if (i != huge_first) {
+				test_cmd_hwpt_alloc_iommupt(self->idev_id,
+							    ioas_id, 0,
+							    MOCK_IOMMUPT_HUGE,
+							    &huge_id);
+				continue;
+			}
+			ASSERT_EQ(0, attach_own_domain(self->fd, ioas_id,
+						       &stdev_id, &default_id,
+						       &idev_id));
 		}
 
 		test_ioctl_ioas_map_fixed_id(ioas_id, buffer, BUFFER_SIZE,
@@ -494,12 +531,24 @@ TEST_F(iommufd_split_large, domains_differ)
 			ASSERT_EQ(0, check_not_cut(self->fd, ioas_id, iova,
 						   iova + PAGE_SIZE));
 		}
-		ASSERT_EQ(0, check_map(self->fd, default_hwpt, iova, PAGE_SIZE,
+		ASSERT_EQ(0, check_map(self->fd, default_id, iova, PAGE_SIZE,
 				       buffer));
 		ASSERT_EQ(0, check_map(self->fd, huge_id, iova, PAGE_SIZE,
 				       buffer));
 		ASSERT_EQ(0, _test_ioctl_ioas_unmap(self->fd, ioas_id, 0,
 						    UINT64_MAX, NULL));
+
+		/* The domain that needs support is gone */
+		test_ioctl_destroy(stdev_id);
+		test_ioctl_destroy(default_id);
+		test_ioctl_ioas_map_fixed_id(ioas_id, buffer, BUFFER_SIZE,
+					     iova);
+		ASSERT_EQ(0, _test_ioctl_ioas_split(self->fd, ioas_id,
+						    iova + PAGE_SIZE,
+						    PAGE_SIZE));
+		test_ioctl_ioas_unmap_id(ioas_id, iova + PAGE_SIZE, PAGE_SIZE);
+		ASSERT_EQ(0, check_map(self->fd, huge_id, iova, PAGE_SIZE,
+				       buffer));
 	}
 }
 

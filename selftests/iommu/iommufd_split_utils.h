@@ -116,6 +116,24 @@ static inline int set_huge_pages(int fd, __u32 ioas_id, bool on)
 	return ioctl(fd, IOMMU_OPTION, &cmd);
 }
 
+/*
+ * Attach a new device with a domain of its own. A plain attach would give it the
+ * domain that another mock device has in this IOAS already.
+ */
+static inline int attach_own_domain(int fd, __u32 ioas_id, __u32 *stdev_id,
+				    __u32 *hwpt_id, __u32 *idev_id)
+{
+	__u32 scratch_id;
+
+	if (_test_ioctl_ioas_alloc(fd, &scratch_id) ||
+	    _test_cmd_mock_domain(fd, scratch_id, stdev_id, NULL, idev_id) ||
+	    _test_cmd_hwpt_alloc(fd, *idev_id, ioas_id, 0, 0, hwpt_id,
+				 IOMMU_HWPT_DATA_NONE, NULL, 0) ||
+	    _test_cmd_mock_domain_replace(fd, *stdev_id, *hwpt_id, NULL))
+		return -1;
+	return _test_ioctl_destroy(fd, scratch_id);
+}
+
 /* 0 if @hwpt_id maps @iova to the page behind @ptr */
 static inline int check_map(int fd, __u32 hwpt_id, __u64 iova, size_t length,
 			    void *ptr)
