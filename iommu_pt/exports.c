@@ -6,17 +6,66 @@
 #include <linux/export.h>
 #include <linux/generic_pt/iommu.h>
 #include <linux/printk.h>
+#include <linux/spinlock.h>
 
 #include "iommu_pt_rust.h"
+
+/*
+ * The HW must know the new top before readers without a lock do, so that they
+ * do not map into it too early. No flush: see change_top().
+ */
+bool pt_iommu_rust_change_top(struct pt_iommu *iommu_table,
+			      struct pt_common *common, uintptr_t old_top,
+			      uintptr_t new_top, phys_addr_t top_paddr,
+			      unsigned int top_level)
+{
+	spinlock_t *lock = iommu_table->driver_ops->get_top_lock(iommu_table);
+
+	guard(spinlock_irqsave)(lock);
+	if (common->top_of_table != old_top)
+		return false;
+	iommu_table->driver_ops->change_top(iommu_table, top_paddr, top_level);
+	WRITE_ONCE(common->top_of_table, new_top);
+	return true;
+}
 
 #ifdef CONFIG_IOMMU_PT_RUST_VTDSS
 void pt_iommu_vtdss_read_only_refused(void)
 {
 	pr_err_ratelimited("Read-only mapping is disallowed on the domain which serves as the parent in a nested configuration, due to HW errata (ERRATA_772415_SPR17)\n");
 }
+#endif
 
+#ifdef CONFIG_IOMMU_PT_RUST_AMDV1
+EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_init, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_hw_info, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_iova_to_phys, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_read_and_clear_dirty, "GENERIC_PT_IOMMU");
+#endif
+
+#ifdef CONFIG_IOMMU_PT_RUST_AMDV1_MOCK
+EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_mock_init, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_mock_iova_to_phys, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_mock_read_and_clear_dirty, "GENERIC_PT_IOMMU");
+#endif
+
+#ifdef CONFIG_IOMMU_PT_RUST_RISCV64
+EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_init, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_hw_info, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_iova_to_phys, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_read_and_clear_dirty, "GENERIC_PT_IOMMU");
+#endif
+
+#ifdef CONFIG_IOMMU_PT_RUST_VTDSS
 EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_init, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_hw_info, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_iova_to_phys, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_read_and_clear_dirty, "GENERIC_PT_IOMMU");
+#endif
+
+#ifdef CONFIG_IOMMU_PT_RUST_X86_64
+EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_init, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_hw_info, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_iova_to_phys, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_read_and_clear_dirty, "GENERIC_PT_IOMMU");
 #endif

@@ -4,13 +4,13 @@
 
 use core::ffi::c_int;
 
-use iotable::fmt::{Features, Format, Params};
+use iotable::fmt::Features;
 use iotable::gather::Gather;
 use iotable::mem::PtMem;
 use iotable::{Config, Error, Level, RawTable};
 use kernel::bindings;
 
-use crate::mem::KernelMem;
+use crate::mem::{top_word, KernelMem};
 use crate::ops::{self, errno, KernelFormat};
 
 /// What a format derives from its driver's configuration.
@@ -24,11 +24,8 @@ pub(crate) struct Shape {
 }
 
 /// The `pgsize_bitmap` of a table.
-pub(crate) fn page_sizes<F: Format>(common: &bindings::pt_common) -> u64 {
-    let params = Params {
-        features: Features(common.features),
-        enc_mask: 0,
-    };
+pub(crate) fn page_sizes<F: KernelFormat>(common: &bindings::pt_common) -> u64 {
+    let params = ops::params::<F>(common.features);
     let top = Level((common.top_of_table & bindings::PT_TOP_LEVEL_MASK as usize) as u8);
     iotable::page_sizes::<F>(
         &params,
@@ -78,8 +75,9 @@ unsafe fn try_init<F: KernelFormat, T>(
 
     common.features = cfg.features;
     if cfg!(CONFIG_DEBUG_GENERIC_PT) {
-        // The KUnit suites ask for more than any format has; the C formats then do without.
-        common.features &= F::FEATURES.0;
+        // The KUnit suites ask for more than any format has; the C formats then do without, and
+        // take what they force for granted.
+        common.features = common.features & F::FEATURES.0 | F::FORCED.0;
     }
     let shape = shape()?;
     common.max_vasz_lg2 = shape.max_vasz_lg2;
@@ -93,6 +91,15 @@ unsafe fn try_init<F: KernelFormat, T>(
     let features = Features(common.features);
     // SAFETY: zeroed but for what the driver set.
     let iommu_ref = unsafe { &mut *iommu };
+    if features.has(Features::DYNAMIC_TOP) {
+        // SAFETY: null, or the driver's.
+        let ops = unsafe { iommu_ref.driver_ops.as_ref() };
+        if kernel::warn_on!(
+            !ops.is_some_and(|ops| ops.change_top.is_some() && ops.get_top_lock.is_some())
+        ) {
+            return Err(Error::Invalid);
+        }
+    }
     if kernel::warn_on!(features.has(Features::DMA_INCOHERENT) && iommu_ref.iommu_device.is_null())
     {
         return Err(Error::Invalid);
@@ -103,10 +110,7 @@ unsafe fn try_init<F: KernelFormat, T>(
     domain.pgsize_bitmap = page_sizes::<F>(common) as usize;
     domain.is_iommupt = true;
     let geometry = Config {
-        params: Params {
-            features,
-            enc_mask: 0,
-        },
+        params: ops::params::<F>(common.features),
         max_va_lg2: u32::from(common.max_vasz_lg2),
         max_oa_lg2: u32::from(common.max_oasz_lg2),
         pgsize_bitmap: 0,
@@ -119,8 +123,8 @@ unsafe fn try_init<F: KernelFormat, T>(
     // SAFETY: all that `env` reads is set.
     let mem = unsafe { ops::env::<F>(iommu, gfp) };
     let top = mem.alloc(F::ITEMS_LG2 + 3)?;
-    // Address and level in one word, for readers without a lock.
-    common.top_of_table = top.as_ptr() as usize | usize::from(shape.top_level.0);
+    // SAFETY: `common` is valid; nobody reads it yet.
+    unsafe { (*mem.common).top_of_table = top_word(top, shape.top_level) };
 
     // Must be last, see pt_iommu_deinit().
     iommu_ref.ops = &ops::Ops::<F>::TABLE;

@@ -12,12 +12,20 @@
 //! | `init.rs` | init and deinit |
 //! | `mem.rs` | table memory: `iotable`'s environment |
 //! | `gather.rs` | from what was removed to `struct iommu_iotlb_gather` |
-//! | `vtdss.rs` | one file per format: its C structs and symbols |
+//! | `symbols.rs` | the symbols that C knows a format by |
+//! | `amdv1.rs riscv_64.rs vtdss.rs x86_64.rs` | one file per format: its C structs |
 //! | `exports.c` | `EXPORT_SYMBOL`, which Rust cannot do |
 
+#[cfg(any(CONFIG_IOMMU_PT_RUST_AMDV1, CONFIG_IOMMU_PT_RUST_AMDV1_MOCK))]
+mod amdv1;
 mod gather;
 mod init;
 mod mem;
 mod ops;
+#[cfg(CONFIG_IOMMU_PT_RUST_RISCV64)]
+mod riscv_64;
+mod symbols;
 #[cfg(CONFIG_IOMMU_PT_RUST_VTDSS)]
 mod vtdss;
+#[cfg(CONFIG_IOMMU_PT_RUST_X86_64)]
+mod x86_64;

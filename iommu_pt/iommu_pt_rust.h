@@ -5,6 +5,12 @@
 #ifndef __IOMMU_PT_RUST_H
 #define __IOMMU_PT_RUST_H
 
+#include <linux/generic_pt/iommu.h>
+
+bool pt_iommu_rust_change_top(struct pt_iommu *iommu_table,
+			      struct pt_common *common, uintptr_t old_top,
+			      uintptr_t new_top, phys_addr_t top_paddr,
+			      unsigned int top_level);
 void pt_iommu_vtdss_read_only_refused(void);
 
 #endif

@@ -7,7 +7,7 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 
 use iotable::mem::{Cell, PtMem};
-use iotable::Error;
+use iotable::{Error, Level};
 use kernel::bindings;
 use kernel::sync::atomic::{self, ordering};
 
@@ -63,6 +63,18 @@ pub(crate) struct KernelMem {
     pub(crate) gfp: bindings::gfp_t,
     /// The device to flush caches for, if the walker is incoherent; else null.
     pub(crate) flush_dev: *mut bindings::device,
+    /// The table, and its state in the same C object.
+    pub(crate) iommu: *mut bindings::pt_iommu,
+    /// See `iommu`.
+    pub(crate) common: *mut bindings::pt_common,
+}
+
+/// The low bits of `top_of_table` hold the level.
+const TOP_LEVEL_MASK: usize = bindings::PT_TOP_LEVEL_MASK as usize;
+
+/// A top table and its level as one word.
+pub(crate) fn top_word(table: NonNull<KernelCell>, level: Level) -> usize {
+    table.as_ptr() as usize | usize::from(level.0)
 }
 
 // SAFETY:
@@ -108,6 +120,40 @@ unsafe impl PtMem for KernelMem {
         let table: *mut c_void = unsafe { bindings::phys_to_virt(oa) };
         // SAFETY: the linear map does not contain the null pointer.
         unsafe { NonNull::new_unchecked(table.cast()) }
+    }
+
+    fn change_top(
+        &self,
+        old: NonNull<KernelCell>,
+        new: NonNull<KernelCell>,
+        level: Level,
+    ) -> Result<(), Error> {
+        // SAFETY: the table is initialised, and a table with a dynamic top has the driver ops. The
+        // old top is one level below.
+        let changed = unsafe {
+            bindings::pt_iommu_rust_change_top(
+                self.iommu,
+                self.common,
+                top_word(old, level.below()),
+                top_word(new, level),
+                Self::table_oa(new),
+                u32::from(level.0),
+            )
+        };
+        if changed {
+            Ok(())
+        } else {
+            Err(Error::Raced)
+        }
+    }
+
+    #[inline(always)]
+    fn top(&self) -> (NonNull<KernelCell>, Level) {
+        // SAFETY: the table is initialised. READ_ONCE: the top may change at any time.
+        let top = unsafe { (&raw const (*self.common).top_of_table).read_volatile() };
+        // SAFETY: an initialised table has a top, and no table is at address 0.
+        let table = unsafe { NonNull::new_unchecked((top & !TOP_LEVEL_MASK) as *mut KernelCell) };
+        (table, Level((top & TOP_LEVEL_MASK) as u8))
     }
 
     fn clean(&self, table: NonNull<KernelCell>, start: usize, len: usize) {

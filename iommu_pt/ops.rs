@@ -6,7 +6,6 @@
 //! holds a lock over the range.
 
 use core::ffi::{c_int, c_uint};
-use core::ptr::NonNull;
 
 use iotable::fmt::{Features, Format, Params, Prot};
 use iotable::mem::PtMem;
@@ -27,6 +26,9 @@ use crate::mem::{KernelCell, KernelMem};
 pub(crate) unsafe trait KernelFormat: Format {
     /// Features that the driver has to ask for.
     const FORCED: Features = Features(0);
+
+    /// The feature that says that table memory is encrypted.
+    const ENCRYPTED: Option<Features> = None;
 
     /// The `struct pt_common` of a table of this format.
     ///
@@ -50,9 +52,6 @@ const _: () = {
     assert!(Features::FORMAT_START == bindings::pt_features_PT_FEAT_FMT_START);
     assert!(core::mem::size_of::<KernelCell>() == 8);
 };
-
-/// The low bits of `top_of_table` hold the level.
-const TOP_LEVEL_MASK: usize = bindings::PT_TOP_LEVEL_MASK as usize;
 
 /// The errno for an error of the page tables.
 #[cold]
@@ -90,17 +89,22 @@ pub(crate) unsafe fn env<F: KernelFormat>(
     gfp: bindings::gfp_t,
 ) -> KernelMem {
     // SAFETY: by the safety requirement.
-    let (iommu, features) = unsafe { (&*iommu, (*F::common(iommu)).features) };
+    let common = unsafe { F::common(iommu) };
+    // SAFETY: as above.
+    let (nid, device, features) =
+        unsafe { ((*iommu).nid, (*iommu).iommu_device, (*common).features) };
     let incoherent = F::FEATURES.has(Features::DMA_INCOHERENT)
         && Features(features).has(Features::DMA_INCOHERENT);
     KernelMem {
-        nid: iommu.nid,
+        nid,
         gfp,
         flush_dev: if incoherent {
-            iommu.iommu_device
+            device
         } else {
             core::ptr::null_mut()
         },
+        iommu,
+        common,
     }
 }
 
@@ -115,25 +119,47 @@ pub(crate) unsafe fn view<F: KernelFormat>(
     mem: &KernelMem,
 ) -> Pt<'_, F, KernelMem> {
     // SAFETY: by the safety requirement.
-    let (common, bitmap) = unsafe { (F::common(iommu), (*iommu).domain.pgsize_bitmap) };
-    // SAFETY: as above. The top may change meanwhile (READ_ONCE); pointer and level are one word.
-    let top = unsafe { (&raw const (*common).top_of_table).read_volatile() };
-    // SAFETY: the other fields are constant once initialised.
-    let common = unsafe { &*common };
+    let bitmap = unsafe { (*iommu).domain.pgsize_bitmap };
+    // SAFETY: as above; but for the top, all is constant once initialised.
+    let (features, va_lg2, oa_lg2) = unsafe {
+        let common = mem.common;
+        (
+            (*common).features,
+            (*common).max_vasz_lg2,
+            (*common).max_oasz_lg2,
+        )
+    };
+    let (items, level) = mem.top();
     let cfg = Config {
-        params: Params {
-            features: Features(common.features),
-            enc_mask: 0,
-        },
-        max_va_lg2: u32::from(common.max_vasz_lg2),
-        max_oa_lg2: u32::from(common.max_oasz_lg2),
+        params: params::<F>(features),
+        max_va_lg2: u32::from(va_lg2),
+        max_oa_lg2: u32::from(oa_lg2),
         pgsize_bitmap: bitmap as u64,
     };
-    // SAFETY: an initialised table has a top, and no table is at address 0.
-    let items = unsafe { NonNull::new_unchecked((top & !TOP_LEVEL_MASK) as *mut KernelCell) };
     // SAFETY: the top table of that level, which lives as long as the page table.
-    let top = unsafe { Table::from_raw(items, Level((top & TOP_LEVEL_MASK) as u8)) };
+    let top = unsafe { Table::from_raw(items, level) };
     Pt::new(mem, cfg, top)
+}
+
+/// The parameters of a format in a table with these features.
+#[inline(always)]
+pub(crate) fn params<F: KernelFormat>(features: u32) -> Params {
+    let features = Features(features).with(F::FORCED);
+    let enc_mask = match F::ENCRYPTED {
+        Some(feature) if features.has(feature) => sme_mask(),
+        _ => 0,
+    };
+    Params { features, enc_mask }
+}
+
+/// The bit that makes a physical address encrypted, 0 without SME.
+#[inline(always)]
+fn sme_mask() -> u64 {
+    #[cfg(CONFIG_AMD_MEM_ENCRYPT)]
+    // SAFETY: written once at boot.
+    return unsafe { bindings::sme_me_mask };
+    #[cfg(not(CONFIG_AMD_MEM_ENCRYPT))]
+    0
 }
 
 /// The address and the level of the top table, for the hardware.
@@ -142,13 +168,12 @@ pub(crate) unsafe fn view<F: KernelFormat>(
 ///
 /// As for [`view`].
 pub(crate) unsafe fn top<F: KernelFormat>(iommu: *mut bindings::pt_iommu) -> (u64, Level) {
-    // SAFETY: by the safety requirement; READ_ONCE as in `view`.
-    let top = unsafe { (&raw const (*F::common(iommu)).top_of_table).read_volatile() };
-    // SAFETY: an initialised table has a top, and no table is at address 0.
-    let items = unsafe { NonNull::new_unchecked((top & !TOP_LEVEL_MASK) as *mut KernelCell) };
+    // SAFETY: by the safety requirement.
+    let mem = unsafe { env::<F>(iommu, 0) };
+    let (items, level) = mem.top();
     let oa = KernelMem::table_oa(items);
     kernel::warn_on!(oa & !F::TOP_OA_MASK != 0);
-    (oa, Level((top & TOP_LEVEL_MASK) as u8))
+    (oa, level)
 }
 
 /// `pt_iommu_ops.map_range`.

@@ -57,6 +57,7 @@ mod query;
 mod size;
 mod split;
 mod table;
+mod top;
 mod unmap;
 
 #[cfg(any(test, feature = "testing"))]

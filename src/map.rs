@@ -41,30 +41,43 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         gather: &mut G,
     ) -> Mapped {
         let mut bytes = 0;
-        let result = self.check_map(range, oa).and_then(|()| {
-            let mut va = range.va();
-            loop {
-                let oa = oa.wrapping_add(va.wrapping_sub(range.va()));
-                let run = best_run(self.cfg.pgsize_bitmap, va, range.last(), oa)
-                    .ok_or(Error::NoPageSize)?;
-                self.map_run(va, oa, run, attrs, gather, &mut bytes)?;
-                va = va.wrapping_add(run.count << run.size_lg2);
-                if va.wrapping_sub(1) == range.last() {
-                    return Ok(());
-                }
-            }
-        });
+        let result = self.map_all(range, oa, attrs, gather, &mut bytes);
         Mapped { bytes, result }
     }
 
     #[inline]
-    fn check_map(&self, range: Locked, oa: u64) -> Result {
+    fn map_all<G: Gather<M>>(
+        &self,
+        range: Locked,
+        oa: u64,
+        attrs: Attrs,
+        gather: &mut G,
+        bytes: &mut u64,
+    ) -> Result {
+        self.check_oa(range, oa)?;
+        let mut pt = *self;
+        let mut va = range.va();
+        loop {
+            let oa = oa.wrapping_add(va.wrapping_sub(range.va()));
+            let run =
+                best_run(self.cfg.pgsize_bitmap, va, range.last(), oa).ok_or(Error::NoPageSize)?;
+            let level = Level::of_size::<F>(run.size_lg2);
+            pt = pt.reach(range, level)?;
+            pt.map_run(va, oa, run, attrs, gather, bytes)?;
+            va = va.wrapping_add(run.count << run.size_lg2);
+            if va.wrapping_sub(1) == range.last() {
+                return Ok(());
+            }
+        }
+    }
+
+    #[inline]
+    fn check_oa(&self, range: Locked, oa: u64) -> Result {
         let oa_last = oa.checked_add(range.last().wrapping_sub(range.va()));
         match oa_last {
-            Some(last) if last <= size::max_offset(self.cfg.max_oa_lg2) => {}
-            _ => return Err(Error::OutOfRange),
+            Some(last) if last <= size::max_offset(self.cfg.max_oa_lg2) => Ok(()),
+            _ => Err(Error::OutOfRange),
         }
-        self.check_range(range)
     }
 
     /// Installs leaves of one size.

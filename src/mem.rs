@@ -2,7 +2,7 @@
 
 //! The environment: what this crate needs from outside.
 
-use crate::Result;
+use crate::{Level, Result};
 use core::ptr::NonNull;
 
 /// One 8-byte table item in memory that hardware may read, and set bits in, at any instant.
@@ -73,6 +73,23 @@ pub unsafe trait PtMem {
     ///
     /// `oa` is the [`table_oa`](Self::table_oa) of a table that is not freed.
     unsafe fn table_at(oa: u64) -> NonNull<Self::Cell>;
+
+    /// Makes the table `new` of `level` the top in place of `old`, for hardware and for readers
+    /// alike, if `old` still is the top. Only called if the table has
+    /// [`DYNAMIC_TOP`](crate::fmt::Features::DYNAMIC_TOP).
+    ///
+    /// Release: all writes before it are visible to whoever sees the new top.
+    ///
+    /// [`Error::Raced`](crate::Error::Raced) with nothing changed if it is not.
+    fn change_top(
+        &self,
+        old: NonNull<Self::Cell>,
+        new: NonNull<Self::Cell>,
+        level: Level,
+    ) -> Result;
+
+    /// The top table and its level, read as one.
+    fn top(&self) -> (NonNull<Self::Cell>, Level);
 
     /// Makes `len` bytes from byte `start` of the table visible to an incoherent walker. Only
     /// called if the table has [`DMA_INCOHERENT`](crate::fmt::Features::DMA_INCOHERENT).

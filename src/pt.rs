@@ -76,7 +76,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Whether the table can translate the range; [`Error::OutOfRange`] if not.
     #[inline(always)]
     pub fn check_range(&self, range: Locked) -> Result {
-        let lg2 = self.cfg.max_va_lg2;
+        let lg2 = self.top_va_lg2();
         if lg2 >= 64 {
             return Ok(());
         }

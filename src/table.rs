@@ -13,7 +13,7 @@ use core::ptr::NonNull;
 use crate::fmt::{Features, Format, Kind, Params};
 use crate::mem::{Cell, PtMem};
 use crate::size::{self, Level};
-use crate::{Pt, Result};
+use crate::{Error, Pt, Result};
 
 /// A table as the environment sees it: to be freed, or for its address.
 pub struct RawTable<M: PtMem>(NonNull<M::Cell>);
@@ -351,6 +351,37 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             table: unsafe { Table::from_raw(items, level) },
             pt: self,
         })
+    }
+
+    /// Adds a table of `level` above the top. Returns the top that the page table has afterwards: the
+    /// new one, or that of whoever was faster.
+    pub(crate) fn add_top(&self, level: Level) -> Result<Table<'t, F, M>> {
+        let new = self.new_table(level)?;
+        let table = new.table;
+        let old = M::table_oa(self.top.items);
+        let cell = table.cell(Index(0));
+        cell.init(F::encode_table(old, level, &self.cfg.params) | self.cleaned_bit());
+        self.clean_items(table, Index(0), 1);
+        match self.mem.change_top(self.top.items, table.items, level) {
+            Ok(()) => core::mem::forget(new),
+            Err(Error::Raced) => cell.init(0), // The old top is not ours to free.
+            Err(error) => {
+                cell.init(0);
+                return Err(error);
+            }
+        }
+        let (items, level) = self.mem.top();
+        // SAFETY: the top table, which lives as long as the page table.
+        Ok(unsafe { Table::from_raw(items, level) })
+    }
+
+    #[inline(always)]
+    fn cleaned_bit(&self) -> u64 {
+        if self.incoherent() {
+            F::CLEANED
+        } else {
+            0
+        }
     }
 
     /// Frees a subtree that never was reachable.

@@ -23,7 +23,10 @@
 
 use crate::{Level, Result};
 
+pub mod amdv1;
+pub mod riscv_64;
 pub mod vtdss;
+pub mod x86_64;
 
 /// Feature bits, numbered as `enum pt_features`; bits from [`Features::FORMAT_START`] on belong to
 /// the format.

@@ -53,6 +53,10 @@ pub enum Step {
     Free,
     /// Memory from `at` was cleaned.
     Cleaned,
+    /// The table at `at` is about to become the top.
+    BeforeTop,
+    /// The table at `at` became the top, or did not because another was.
+    AfterTop,
 }
 
 /// A [`Step`] and the address it is about.
@@ -243,6 +247,8 @@ pub struct Arena {
     in_use: AtomicUsize,
     allocated: AtomicUsize,
     fail_in: AtomicI64,
+    /// All tops that hardware was ever told of, if the table can grow; the last is the current one.
+    tops: Mutex<Vec<(u64, Level)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -274,6 +280,7 @@ impl Arena {
             in_use: AtomicUsize::new(0),
             allocated: AtomicUsize::new(0),
             fail_in: AtomicI64::new(-1),
+            tops: Mutex::default(),
         }
     }
 
@@ -373,6 +380,22 @@ impl Arena {
     /// A new, empty top table.
     pub fn new_top<F: Format>(&self) -> Result<u64> {
         self.alloc(F::ITEMS_LG2 + 3).map(Self::table_oa)
+    }
+
+    /// Tells hardware of a top table that may change from now on.
+    pub fn set_top(&self, addr: u64, level: Level) {
+        assert!(self.is_table(addr), "{addr:#x} is not a table");
+        lock(&self.tops).push((addr, level));
+    }
+
+    /// The top that hardware knows, if the table can grow.
+    pub fn hw_top(&self) -> Option<(u64, Level)> {
+        lock(&self.tops).last().copied()
+    }
+
+    /// All tops that hardware was told of, in order.
+    pub fn tops(&self) -> Vec<(u64, Level)> {
+        lock(&self.tops).clone()
     }
 
     /// The table at `addr`, taken to be of this level.
@@ -499,6 +522,30 @@ unsafe impl PtMem for Arena {
     unsafe fn table_at(oa: u64) -> NonNull<HostCell> {
         check_in_slab(oa);
         NonNull::new(oa as *mut HostCell).expect("checked")
+    }
+
+    fn change_top(&self, old: NonNull<HostCell>, new: NonNull<HostCell>, level: Level) -> Result {
+        let (old, new) = (Self::table_oa(old), Self::table_oa(new));
+        fire(Step::BeforeTop, new);
+        let result = {
+            let mut tops = lock(&self.tops);
+            if tops.last() == Some(&(old, level.below())) {
+                assert!(self.is_table(new), "the new top is not a table");
+                tops.push((new, level));
+                Ok(())
+            } else {
+                assert!(!tops.is_empty(), "this table does not grow");
+                Err(Error::Raced)
+            }
+        };
+        fire(Step::AfterTop, new);
+        result
+    }
+
+    fn top(&self) -> (NonNull<HostCell>, Level) {
+        let (addr, level) = self.hw_top().expect("this table does not grow");
+        // SAFETY: `set_top` and `change_top` are given tables.
+        (unsafe { Self::table_at(addr) }, level)
     }
 
     fn clean(&self, table: NonNull<HostCell>, start: usize, len: usize) {

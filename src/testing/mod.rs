@@ -7,12 +7,14 @@
 //!   [`Format`](crate::fmt::Format).
 //! - [`odd`]: a format made to break what is taken for granted elsewhere.
 //! - [`laws`]: the laws of [`crate::fmt`], for any format.
+//! - [`log`]: what an operation reports, checked while it does.
 //! - [`model`]: what must be mapped, as a plain list of leaves.
 //! - [`rig`]: a table with all of these watching every operation on it.
 
 pub mod arena;
 pub mod hw;
 pub mod laws;
+pub mod log;
 pub mod model;
 pub mod odd;
 pub mod rig;

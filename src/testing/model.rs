@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use super::hw::{Bits, LeafAt};
+use crate::size::max_offset;
 use crate::{Error, Result};
 
 /// The rules of one table.
@@ -22,8 +23,6 @@ pub struct Rules {
     pub granule_lg2: u32,
     /// log2 of the items in a table.
     pub items_lg2: u32,
-    /// Level of the top table.
-    pub top_level: u8,
     /// log2 of the IOVA space.
     pub va_lg2: u32,
     /// The highest bit of it extends to bit 63.
@@ -55,7 +54,7 @@ impl Rules {
                 let high = (va as i64) >> (self.va_lg2 - 1);
                 high == 0 || high == -1
             } else {
-                va >> self.va_lg2 == 0
+                va & !max_offset(self.va_lg2) == 0
             }
         };
         fits(va) && fits(last) && (!self.sign || (va as i64 >> 63) == (last as i64 >> 63))
@@ -114,6 +113,8 @@ pub struct Grant {
     pub read: bool,
     /// Writing is allowed.
     pub write: bool,
+    /// New leaves are dirty: always, where there is no dirty tracking.
+    pub dirty: bool,
     /// Other bits.
     pub rest: u64,
 }
@@ -208,7 +209,7 @@ impl Model {
                 read: grant.read,
                 write: grant.write,
                 accessed: false,
-                dirty: false,
+                dirty: grant.dirty,
                 rest: grant.rest,
             };
             self.leaves.insert(at, bits);

@@ -4,15 +4,16 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use super::arena::{watch, Arena, Event, Step, Store, View};
-use super::hw::{Hardware, Hit, LeafAt, Root, TableAt};
+use super::hw::{Hardware, Hit, LeafAt, Root};
+use super::log::{Dirty, Log};
 use super::model::{Grant, Model, Rules};
 use crate::fmt::{Features, Format, Params, Prot};
 use crate::gather::Gather;
-use crate::{page_sizes, Config, DirtySink, Error, Level, Mapped, Pt, RawTable, Result, Table};
+use crate::size::max_offset;
+use crate::{page_sizes, Config, Error, Level, Mapped, Pt, RawTable, Result, Table};
 
 /// The choices for a table.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,9 @@ pub struct Setup {
     pub params: Params,
     /// Level of the top table.
     pub top_level: u8,
+    /// log2 of the IOVA space, if it is not what the top table (or, if it can grow, the format)
+    /// allows.
+    pub va_lg2: Option<u32>,
     /// Leaf sizes to leave out of what the format offers.
     pub without: u64,
     /// Room for this many tables.
@@ -33,6 +37,7 @@ impl Setup {
         Setup {
             params: Params::default(),
             top_level,
+            va_lg2: None,
             without: 0,
             slots: 1024,
         }
@@ -44,105 +49,22 @@ impl Setup {
         self
     }
 
+    /// With `2^lg2` bytes of IOVA.
+    pub fn space(mut self, lg2: u32) -> Setup {
+        self.va_lg2 = Some(lg2);
+        self
+    }
+
+    /// With this encryption bit.
+    pub fn encrypted(mut self, bit: u32) -> Setup {
+        self.params.enc_mask = 1 << bit;
+        self
+    }
+
     /// Without these leaf sizes.
     pub fn without(mut self, sizes: u64) -> Setup {
         self.without = sizes;
         self
-    }
-}
-
-/// Checks a gather while it happens, and frees tables as early as the contract allows.
-pub struct Log<'a, H: Hardware> {
-    root: Root<'a, H>,
-    places: BTreeMap<u64, TableAt>,
-    pending: Vec<RawTable<Arena>>,
-    seen: Gathered,
-}
-
-/// What an operation reported.
-#[derive(Clone, Debug, Default)]
-pub struct Gathered {
-    /// Levels of which a leaf was removed, bit n for level n.
-    pub levels: u32,
-    /// Ranges to flush, in order, as first and last address.
-    pub ranges: Vec<(u64, u64)>,
-    /// The number of tables that there were at the start.
-    pub tables: usize,
-    /// The number of tables that were freed.
-    pub freed: usize,
-}
-
-impl<'a, H: Hardware> Log<'a, H> {
-    /// For an operation that starts now.
-    pub fn new(root: Root<'a, H>) -> Self {
-        let tables = root.scan(View::Cpu).tables;
-        Log {
-            root,
-            places: tables.into_iter().map(|at| (at.addr, at)).collect(),
-            pending: Vec::new(),
-            seen: Gathered::default(),
-        }
-    }
-
-    /// Panics if something was handed over for which no range was named.
-    pub fn finish(mut self) -> Gathered {
-        assert!(self.pending.is_empty(), "tables without a range to flush");
-        self.seen.tables = self.places.len();
-        self.seen
-    }
-}
-
-impl<H: Hardware> Gather<Arena> for Log<'_, H> {
-    fn table(&mut self, table: RawTable<Arena>, level: Level) {
-        let addr = table.ptr().as_ptr() as u64;
-        let place = self.places[&addr];
-        assert_eq!(place.level + 1, level.0, "level of the gathered table");
-        assert!(
-            !self.root.reachable(&[View::Cpu]).contains(&addr),
-            "gathered while a table item points to it"
-        );
-        self.pending.push(table);
-    }
-
-    fn leaf(&mut self, level: Level) {
-        self.seen.levels |= 1 << level.0;
-    }
-
-    fn range(&mut self, va: u64, len: u64) {
-        let last = va + (len - 1);
-        self.seen.ranges.push((va, last));
-        if self.pending.is_empty() {
-            return;
-        }
-        // It may flush here, and free.
-        let reachable = self.root.reachable(&[View::Cpu, View::Memory]);
-        for table in self.pending.drain(..) {
-            let addr = table.ptr().as_ptr() as u64;
-            let place = self.places[&addr];
-            let mut first = place.va;
-            if self.root.sign && va >> 63 == 1 {
-                first |= !((1 << self.root.va_lg2) - 1);
-            }
-            assert!(
-                va <= first && first + ((1 << place.size_lg2) - 1) <= last,
-                "{va:#x}..={last:#x} does not cover the freed {place:x?}"
-            );
-            assert!(
-                !reachable.contains(&addr),
-                "freed while the hardware reaches it"
-            );
-            self.root.arena.free_gathered(table);
-            self.seen.freed += 1;
-        }
-    }
-}
-
-struct Dirty(Vec<(u64, u64)>, bool);
-
-impl DirtySink for Dirty {
-    fn dirty(&mut self, va: u64, len: u64, cleared: bool) {
-        assert_eq!(cleared, self.1);
-        self.0.push((va, len));
     }
 }
 
@@ -156,7 +78,9 @@ pub struct Rig<H: Hardware> {
     pub cfg: Config,
     /// What must be mapped.
     pub model: Model,
+    /// The first top table and its level.
     top: u64,
+    top_level: u8,
 }
 
 /// The leaf list without accessed bits: hardware's hints, which nobody reads.
@@ -175,17 +99,21 @@ impl<H: Hardware> Rig<H> {
         let params = setup.params;
         let hw = H::new(&params);
         let top_level = Level(setup.top_level);
-        let va_lg2 = top_level
-            .above()
-            .item_lg2::<Fmt<H>>()
-            .min(Fmt::<H>::MAX_VA_LG2);
+        let dynamic = params.features.has(Features::DYNAMIC_TOP);
+        let below_top = top_level.above().item_lg2::<Fmt<H>>();
+        let va_lg2 = match setup.va_lg2 {
+            Some(lg2) => lg2,
+            None if dynamic => Fmt::<H>::MAX_VA_LG2,
+            None => below_top.min(Fmt::<H>::MAX_VA_LG2),
+        };
         let oa_lg2 = if params.enc_mask == 0 {
             Fmt::<H>::MAX_OA_LG2
         } else {
             params.enc_mask.trailing_zeros()
         };
         let sizes = page_sizes::<Fmt<H>>(&params, top_level, va_lg2, oa_lg2);
-        let possible = hw.page_sizes() & ((1 << (va_lg2 - 1)) - 1);
+        // Less than all of either space.
+        let possible = hw.page_sizes() & max_offset(va_lg2 - 1) & max_offset(oa_lg2);
         assert_eq!(sizes, possible, "page sizes");
         let cfg = Config {
             params,
@@ -195,11 +123,13 @@ impl<H: Hardware> Rig<H> {
         };
         let arena = Arena::new(setup.slots, params.features.has(Features::DMA_INCOHERENT));
         let top = arena.new_top::<Fmt<H>>().unwrap();
+        if dynamic {
+            arena.set_top(top, top_level);
+        }
         let rules = Rules {
             sizes: cfg.pgsize_bitmap,
             granule_lg2: H::GRANULE_LG2,
             items_lg2: H::ITEMS_LG2,
-            top_level: setup.top_level,
             va_lg2,
             sign: params.features.has(Features::SIGN_EXTEND),
             oa_lg2,
@@ -210,6 +140,7 @@ impl<H: Hardware> Rig<H> {
             cfg,
             model: Model::new(rules),
             top,
+            top_level: setup.top_level,
         }
     }
 
@@ -219,15 +150,23 @@ impl<H: Hardware> Rig<H> {
             hw: self.hw,
             arena: &self.arena,
             top: self.top,
-            level: self.model.rules.top_level,
+            level: self.top_level,
             va_lg2: self.model.rules.va_lg2,
             sign: self.model.rules.sign,
         }
     }
 
     fn top(&self) -> Table<'_, H::Format, Arena> {
-        let level = Level(self.model.rules.top_level);
-        self.arena.table(self.top, level)
+        let (top, level) = self.root().start();
+        self.arena.table(top, Level(level))
+    }
+
+    /// Whether the current top serves all of the range.
+    pub fn in_reach(&self, va: u64, last: u64) -> bool {
+        let level = self.root().start().1;
+        let reach = max_offset(self.model.rules.item_lg2(level + 1));
+        // A top that does not grow serves all there is.
+        self.model.rules.in_range(va, last) && (self.arena.hw_top().is_none() || last <= reach)
     }
 
     /// The table, as operations see it.
@@ -280,18 +219,34 @@ impl<H: Hardware> Rig<H> {
         let attrs = H::Format::attrs(prot, &params);
         assert_eq!(attrs.is_ok(), expect.is_some(), "attrs of {prot:?}");
         let (read, write, rest) = expect?;
-        let grant = Grant { read, write, rest };
+        let grant = Grant {
+            read,
+            write,
+            dirty: H::PRESET && write,
+            rest,
+        };
 
         let lock = self.arena.lock(va, len).unwrap();
         let mut log = Log::new(self.root());
         let root = self.root();
-        let mut look = |event: Event| marked_after_cleaning(&root, event);
+        let (first_top, allocated) = (self.arena.tops().len(), self.arena.allocated());
+        let probes = self.some_leaves();
+        let mut look = |event: Event| {
+            marked_after_cleaning(&root, event);
+            if matches!(event.step, Step::BeforeTop | Step::AfterTop) {
+                still_from_every_top(&root, first_top, &probes);
+            }
+        };
         let attrs = attrs.ok()?;
         let mapped = watch(&mut look, || {
             self.pt().map(lock.range(), oa, attrs, &mut log)
         });
-        assert_eq!(log.finish().levels, 0, "map removed a leaf");
+        let log = log.finish();
+        assert_eq!(log.levels, 0, "map removed a leaf");
         drop(lock);
+        let allocated = self.arena.allocated() - allocated;
+        let linked = self.tables() + log.freed - log.tables;
+        assert_eq!(allocated, linked, "a table that was not needed");
         if mapped.result == Err(Error::NoMemory) {
             if mapped.bytes != 0 {
                 let part = self.model.map(va, mapped.bytes, oa, grant);
@@ -301,8 +256,43 @@ impl<H: Hardware> Rig<H> {
             let (bytes, result) = self.model.map(va, len, oa, grant);
             assert_eq!(mapped, Mapped { bytes, result });
         }
+        self.check_top(first_top, mapped.result.is_ok().then_some((va, len)));
         self.check();
         Some(mapped)
+    }
+
+    /// Some of the leaves, each with what it translates to.
+    pub fn some_leaves(&self) -> Vec<(u64, Option<Hit>)> {
+        if self.arena.hw_top().is_none() {
+            return Vec::new();
+        }
+        let leaves = self.model.leaves();
+        let step = leaves.len() / 16 + 1;
+        let ends = leaves.iter().step_by(step).chain(leaves.last());
+        let at = ends.flat_map(|at| [at.va, at.va + max_offset(at.bits.size_lg2)]);
+        let root = self.root();
+        at.map(|va| (va, root.translate(va))).collect()
+    }
+
+    /// Panics if the top grew in another way than one level at a time, or, for a range that was
+    /// mapped, to more than it takes.
+    fn check_top(&self, first_top: usize, mapped: Option<(u64, u64)>) {
+        let tops = self.arena.tops();
+        for pair in tops.windows(2) {
+            assert_eq!(pair[1].1, pair[0].1.above(), "one level at a time");
+        }
+        let (Some((va, len)), Some(&(_, before))) = (mapped, tops.get(first_top.wrapping_sub(1)))
+        else {
+            return;
+        };
+        let last = va + (len - 1);
+        let leaves = self.model.leaves().into_iter();
+        let inside = leaves.filter(|leaf| va <= leaf.va && leaf.va <= last);
+        let highest_leaf = inside.map(|leaf| leaf.level).max();
+        let rules = &self.model.rules;
+        let fits = (0..).find(|level| last <= max_offset(rules.item_lg2(level + 1)));
+        let want = fits.max(highest_leaf).max(Some(before.0));
+        assert_eq!(Some(self.root().start().1), want, "level of the top");
     }
 
     /// Maps what can be mapped.
@@ -320,7 +310,7 @@ impl<H: Hardware> Rig<H> {
         let bytes = self.pt().unmap(range, &mut log);
         let log = log.finish();
         drop(lock);
-        let gone = if self.model.rules.in_range(va, range.last()) {
+        let gone = if self.in_reach(va, range.last()) {
             self.model.unmap(va, range.last())
         } else {
             Vec::new()
@@ -350,8 +340,11 @@ impl<H: Hardware> Rig<H> {
             // What the caller asked for and got, no table may serve any more.
             let end = end.min(range.last());
             for at in &scan.tables {
-                let covered = va <= at.va && at.va + ((1 << at.size_lg2) - 1) <= end;
-                assert!(!covered || at.addr == self.top, "{at:x?} stayed");
+                let covered = va <= at.va && at.va.saturating_add(max_offset(at.size_lg2)) <= end;
+                assert!(
+                    !covered || at.addr == self.root().start().0,
+                    "{at:x?} stayed"
+                );
             }
         }
         self.check();
@@ -474,6 +467,11 @@ impl<H: Hardware> Rig<H> {
     /// Makes a leaf dirty.
     pub fn set_dirty(&mut self, va: u64) -> Result {
         let result = self.pt().set_dirty(self.arena.lock(va, 1)?.range());
+        if H::PRESET {
+            assert_eq!(result, Err(Error::NotSupported));
+            self.check();
+            return result;
+        }
         let known = self.model.set_dirty(va);
         assert_eq!(result.is_ok(), known, "{result:?}");
         self.check();
@@ -487,7 +485,9 @@ impl<H: Hardware> Rig<H> {
         let mut sink = Dirty(Vec::new(), clear);
         let result = self.pt().read_dirty(lock.range(), clear, &mut sink);
         drop(lock);
-        if self.model.rules.in_range(va, last) {
+        if H::PRESET {
+            assert_eq!((result, sink.0.len()), (Err(Error::NotSupported), 0));
+        } else if self.in_reach(va, last) {
             assert_eq!(result, Ok(()));
             assert_eq!(sink.0, self.model.read_dirty(va, last, clear), "dirty");
         } else {
@@ -501,12 +501,13 @@ impl<H: Hardware> Rig<H> {
         let lock = self.arena.lock(va, 1).unwrap();
         let found = self.pt().iova_to_phys(lock.range());
         let hit = self.root().translate_any(va);
-        assert_eq!(found, hit.map(|hit| hit.oa), "iova_to_phys({va:#x})");
-        let want = self
-            .model
-            .find(va)
-            .map(|(start, bits)| bits.oa + (va - start));
-        assert_eq!(found, want, "{va:#x}");
+        let leaf = self.model.find(va);
+        let want = leaf.map(|(start, bits)| bits.oa + (va - start));
+        assert_eq!(found, want, "iova_to_phys({va:#x})");
+        // A leaf may grant nothing at all.
+        let granted = leaf.is_some_and(|(_, bits)| bits.read || bits.write);
+        let want = want.filter(|_| granted);
+        assert_eq!(hit.map(|hit| hit.oa), want, "{va:#x}");
     }
 
     /// Takes the table down; the arena then sees what leaked.
@@ -551,6 +552,30 @@ pub fn still<H: Hardware>(root: &Root<'_, H>, probes: &[(u64, Option<Hit>)]) {
                 want.map(|hit| hit.seen()),
                 "{va:#x} was disturbed"
             );
+        }
+    }
+}
+
+/// As [`still`], from each top that hardware was told of since the first one that counts: a walk
+/// may have begun at any of them.
+pub fn still_from_every_top<H: Hardware>(
+    root: &Root<'_, H>,
+    first: usize,
+    probes: &[(u64, Option<Hit>)],
+) {
+    let tops = root.arena.tops();
+    // The one that was the top when `first` were known.
+    for &(top, level) in tops.iter().skip(first.wrapping_sub(1)) {
+        for (va, want) in probes {
+            if *va <= max_offset(H::GRANULE_LG2 + H::ITEMS_LG2 * (u32::from(level.0) + 1)) {
+                let got = root.translate_from((top, level.0), *va, 0);
+                assert_eq!(
+                    got.map(|hit| hit.seen()),
+                    want.map(|hit| hit.seen()),
+                    "{va:#x} was disturbed below the top of level {}",
+                    level.0
+                );
+            }
         }
     }
 }

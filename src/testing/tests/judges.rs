@@ -6,7 +6,7 @@ use crate::fmt::vtdss::Vtdss;
 use crate::fmt::{Features, Params};
 use crate::mem::{Cell, PtMem};
 use crate::testing::arena::{Arena, View, POISON};
-use crate::testing::hw::{Hardware, OddHw, Root, Vtd};
+use crate::testing::hw::{Amd, Entry, Hardware, OddHw, Riscv, Root, Vtd, X86};
 use crate::testing::odd::ENC;
 use crate::testing::rig::{still, Rig, Setup};
 use crate::testing::tests::{rw, G1, K4, M2};
@@ -81,6 +81,157 @@ fn odd_hardware_reads_a_table_made_by_hand() {
     assert_eq!(hit.seen(), (0x7234, true, false, ENC));
     assert_eq!(root.translate(0x4000), None);
     assert_eq!(root.scan(View::Cpu).leaves.len(), 1);
+}
+
+/// Hardware with every feature of its format, and this encryption bit.
+fn hardware<H: Hardware>(enc_mask: u64) -> H {
+    H::new(&Params {
+        features: Features(0x180),
+        enc_mask,
+    })
+}
+
+#[test]
+fn x86_64_hardware_reads_a_table_made_by_hand() {
+    let arena = quiet(false);
+    let table = || arena.new_top::<Vtdss>().unwrap();
+    let (top, dir, leaf) = (table(), table(), table());
+    let enc = 1 << 47;
+    // The upper half. Read-only by the PDPTE.
+    arena.poke(top + 8 * 511, dir | enc | 0x25);
+    arena.poke(dir, leaf | enc | 0x27);
+    // Large, with PAT; and of the supervisor.
+    arena.poke(dir + 8, 0x40_0000 | 0x1000 | enc | 0xe7);
+    arena.poke(dir + 16, 0x60_0000 | 0x80 | 0x63);
+    arena.poke(leaf + 8, (1 << 63) | 0x7000 | 0x80 | 0x67);
+    let root = Root {
+        sign: true,
+        ..root(&arena, hardware::<X86>(enc), top, 2, 39)
+    };
+    let hit = |va| root.translate(va).map(|hit| hit.seen());
+    let base = G1.wrapping_neg();
+    let xd = 1 << 63;
+    assert_eq!(hit(base + K4 + 5), Some((0x7005, true, false, xd | 0x80)));
+    assert_eq!(hit(base + M2), Some((0x40_0000, true, false, enc | 0x80)));
+    assert_eq!(hit(base + 2 * M2), None);
+    assert_eq!(hit(base), None);
+    assert_eq!(hit((base + K4) & ((1 << 39) - 1)), None);
+    assert_eq!(root.scan(View::Cpu).leaves.len(), 3);
+}
+
+#[test]
+fn amd_hardware_reads_a_table_made_by_hand() {
+    let arena = quiet(false);
+    let table = || arena.new_top::<Vtdss>().unwrap();
+    let (top, dir, leaf) = (table(), table(), table());
+    let rw = 3 << 61;
+    arena.poke(top, dir | rw | 0x401);
+    // Read-only below.
+    arena.poke(dir, leaf | (1 << 61) | 0x201);
+    for i in 2..4 {
+        // 4M: 10 ones from the bits of next level on.
+        arena.poke(dir + 8 * i, 0x40_0000 | 0x1f_f000 | rw | 0xe01);
+    }
+    for i in 16..32 {
+        arena.poke(leaf + 8 * i, 0x5_0000 | 0x7000 | rw | (1 << 60) | 0xe01);
+    }
+    arena.poke(leaf + 8 * 20, 0x5_0000 | 0x7000 | rw | (1 << 60) | 0xe41);
+    let root = root(&arena, hardware::<Amd<false>>(0), top, 2, 64);
+    let hit = |va| root.translate(va).map(|hit| hit.seen());
+    assert_eq!(hit(0x1_3210), Some((0x5_3210, true, false, 1 << 60)));
+    assert_eq!(hit(0x61_0000), Some((0x61_0000, true, true, 0)));
+    assert_eq!(hit(0x2_0000), None);
+    // Beyond what three levels serve.
+    assert_eq!(hit((1 << 39) + 0x61_0000), None);
+    let leaves = root.scan(View::Cpu).leaves;
+    assert_eq!((leaves.len(), leaves[0].bits.size_lg2), (2, 16));
+    assert!(leaves[0].bits.dirty && !leaves[1].bits.dirty);
+    assert!(!root.translate(0x1_0000).unwrap().bits.dirty);
+    // The latest top is what counts.
+    let above = arena.new_top::<Vtdss>().unwrap();
+    arena.poke(above + 8, top | rw | 0x601);
+    arena.set_top(above, Level(3));
+    assert_eq!(hit(0x61_0000), None);
+    assert_eq!(hit((1 << 39) + 0x61_0000).unwrap().0, 0x61_0000);
+    assert_eq!(
+        root.translate_from((top, 2), 0x61_0000, 0).unwrap().level,
+        1
+    );
+
+    // The same bits with units of 2K.
+    let mock = hardware::<Amd<true>>(0);
+    let Entry::Leaf(bits) = mock.decode(0x5_0000 | 0x7000 | rw | 0xe01, 0) else {
+        panic!("a leaf");
+    };
+    assert_eq!((bits.oa, bits.size_lg2), (0x2_8000, 15));
+}
+
+#[test]
+fn riscv_hardware_reads_a_table_made_by_hand() {
+    let arena = quiet(false);
+    let table = || arena.new_top::<Vtdss>().unwrap();
+    let (top, dir, leaf) = (table(), table(), table());
+    arena.poke(top, (dir >> 2) | 1);
+    arena.poke(dir, (leaf >> 2) | 1);
+    arena.poke(dir + 8, (0x40_0000 >> 2) | (1 << 61) | 0xd7);
+    for i in 16..32 {
+        arena.poke(leaf + 8 * i, (1 << 63) | (0x5_8000 >> 2) | 0x53);
+    }
+    // Of the supervisor; for execution only; writing without reading.
+    arena.poke(leaf, (0x7000 >> 2) | 0xc7);
+    arena.poke(leaf + 8, (0x7000 >> 2) | 0x59);
+    arena.poke(leaf + 16, (0x7000 >> 2) | 0xd5);
+    let root = root(&arena, hardware::<Riscv>(0), top, 2, 39);
+    let hit = |va| root.translate(va).map(|hit| hit.seen());
+    assert_eq!(hit(0x1_3210), Some((0x5_3210, true, false, 0)));
+    assert_eq!(hit(M2 + 9), Some((0x40_0009, true, true, 1 << 61)));
+    assert_eq!((hit(0), hit(K4), hit(2 * K4)), (None, None, None));
+    assert_eq!(root.scan(View::Cpu).leaves.len(), 5);
+}
+
+#[test]
+#[should_panic(expected = "tables are encrypted")]
+fn a_table_that_is_not_encrypted() {
+    hardware::<X86>(1 << 47).decode(0x7027, 1);
+}
+
+#[test]
+#[should_panic(expected = "next level")]
+fn a_table_item_for_another_level() {
+    hardware::<Amd<false>>(0).decode((3 << 61) | 0x7201, 2);
+}
+
+#[test]
+#[should_panic(expected = "a size of another level")]
+fn a_group_that_is_too_large() {
+    hardware::<Amd<false>>(0).decode((3 << 61) | 0x1f_f000 | 0xe01, 0);
+}
+
+#[test]
+#[should_panic(expected = "leaves of 512G")]
+fn a_leaf_of_512g() {
+    hardware::<Amd<false>>(0).decode((3 << 61) | 1, 3);
+}
+
+#[test]
+#[should_panic(expected = "reserved NAPOT size")]
+fn a_group_of_eight() {
+    hardware::<Riscv>(0).decode((1 << 63) | (0x5_4000 >> 2) | 0xdf, 0);
+}
+
+#[test]
+#[should_panic(expected = "N is reserved")]
+fn a_group_of_large_leaves() {
+    hardware::<Riscv>(0).decode((1 << 63) | (8 << 10) | 0xdf, 1);
+}
+
+#[test]
+#[should_panic(expected = "outside of the space")]
+fn an_item_that_no_address_uses() {
+    let arena = quiet(false);
+    let top = arena.new_top::<Vtdss>().unwrap();
+    arena.poke(top + 8 * 4, 0x83);
+    root(&arena, Vtd, top, 2, 32).scan(View::Cpu);
 }
 
 #[test]

@@ -272,7 +272,7 @@ fn published_by_another(mark_cleaned: bool) {
         item |= Vtdss::CLEANED;
     }
     let lock = rig.arena.lock(0, M2).unwrap();
-    let mut log = crate::testing::rig::Log::new(rig.root());
+    let mut log = crate::testing::log::Log::new(rig.root());
     let attrs = Vtdss::attrs(rw(), &rig.cfg.params).unwrap();
     let (mut done, mut freed, mut cleaned) = (false, 0, false);
     let mut hook = |event: Event| match event.step {
@@ -298,6 +298,7 @@ fn published_by_another(mark_cleaned: bool) {
     let grant = crate::testing::model::Grant {
         read: true,
         write: true,
+        dirty: false,
         rest: 0,
     };
     rig.model.map(0, M2, 0, grant).1.unwrap();

@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod each_format;
 mod formats;
 mod judges;
 mod map_unmap;
@@ -11,9 +12,12 @@ mod random;
 mod split_race;
 mod split_shape;
 mod threads;
+mod top;
 
 use super::odd::ENC;
 use super::rig::Setup;
+use crate::fmt::amdv1::features as amdv1;
+use crate::fmt::riscv_64::Riscv64;
 use crate::fmt::{Features, Params, Prot};
 
 const K4: u64 = 1 << 12;
@@ -35,4 +39,29 @@ fn odd() -> Setup {
         },
         ..Setup::plain(3)
     }
+}
+
+/// 4 levels with an upper half, as VT-d uses its first stage.
+fn x86() -> Setup {
+    Setup::plain(3).with(Features::SIGN_EXTEND.with(Features::FLUSH_RANGE))
+}
+
+/// As the AMD driver begins: 3 levels, all 64 bits, tables and memory encrypted.
+fn amd() -> Setup {
+    Setup::plain(2)
+        .with(Features::DYNAMIC_TOP.with(Features::FULL_VA))
+        .with(amdv1::ENCRYPT_TABLES.with(amdv1::FORCE_COHERENCE))
+        .encrypted(47)
+}
+
+/// As iommufd's selftest begins.
+fn mock() -> Setup {
+    Setup::plain(2).with(Features::DYNAMIC_TOP)
+}
+
+/// Sv39, with all extensions.
+fn riscv() -> Setup {
+    Setup::plain(2)
+        .with(Features::SIGN_EXTEND.with(Features::DETAILED_GATHER))
+        .with(Riscv64::SVNAPOT_64K.with(Riscv64::SVPBMT))
 }

@@ -6,11 +6,15 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::vec::Vec;
 
+use crate::fmt::amdv1::features as amdv1;
+use crate::fmt::riscv_64::Riscv64;
 use crate::fmt::vtdss::Vtdss;
+use crate::fmt::x86_64::X86_64;
 use crate::fmt::{Features, Prot};
-use crate::testing::hw::{Hardware, OddHw, Vtd};
+use crate::size::max_offset;
+use crate::testing::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
 use crate::testing::rig::{Rig, Setup};
-use crate::testing::tests::{odd, rw};
+use crate::testing::tests::{amd, mock, odd, riscv, rw, x86};
 use crate::Error;
 
 /// Leaves that one call may make: more would only take longer.
@@ -118,16 +122,22 @@ fn run<H: Hardware>(rig: &mut Rig<H>, op: &Op) {
             let sizes = sizes(rig);
             let lg2 = sizes[usize::from(size) % sizes.len()];
             let unit = 1u64 << lg2;
-            let space = 1u64 << (rig.model.rules.va_lg2 - u32::from(rig.model.rules.sign));
+            let rules = rig.model.rules;
+            let space_last = max_offset(rules.va_lg2 - u32::from(rules.sign));
             // The start, the middle and the end of the space, and of its upper half.
+            let half = space_last / 2 + 1;
             let mut va = match place % 4 {
                 0 => 0,
-                1 => space / 2,
-                2 => space.wrapping_sub(8 << lg2),
-                _ => space / 2 - unit,
+                1 => half,
+                2 => space_last.wrapping_sub((8 << lg2) - 1),
+                _ => half - unit,
             };
-            if rig.model.rules.sign && place & 4 != 0 {
-                va |= !(space - 1);
+            if rules.sign && place & 4 != 0 {
+                va |= !space_last;
+            }
+            if rig.arena.hw_top().is_some() && place & 8 != 0 {
+                // Not far beyond what the first top serves.
+                va = 1 << (30 + place / 16);
             }
             va = (va & !(unit - 1)).wrapping_add(u64::from(step % 16) * unit);
             // Leaves that do not fit their size, and those that do.
@@ -142,11 +152,11 @@ fn run<H: Hardware>(rig: &mut Rig<H>, op: &Op) {
                 len = len.min(MANY * page);
             }
             va = va.wrapping_add(small);
-            let oa = (va & (space - 1))
-                .wrapping_add(unit * 64)
+            let oa = (va & space_last & max_offset(rules.oa_lg2 - 1))
+                .wrapping_add(if lg2 + 7 < rules.oa_lg2 { unit * 64 } else { 0 })
                 .wrapping_add(odd_oa);
-            if va.checked_add(len - 1).is_none() {
-                return;
+            if va != 0 {
+                len = len.min(va.wrapping_neg());
             }
             rig.arena.fail_at(fail.map(usize::from));
             let mapped = rig.map(va, len, oa, Prot((prot & 31).into()));
@@ -236,7 +246,7 @@ fn run<H: Hardware>(rig: &mut Rig<H>, op: &Op) {
         Op::Access { leaf, at, write } => {
             if let Some((start, bits)) = rig.model.nth(leaf.into()) {
                 let va = start + offset(at, 1 << bits.size_lg2, page);
-                if coherent && (bits.write || !write) {
+                if coherent && if write { bits.write } else { bits.read } {
                     rig.root().access_tables(va);
                     rig.root().access(va, write).expect("mapped");
                     rig.model.touch(va, write);
@@ -248,7 +258,8 @@ fn run<H: Hardware>(rig: &mut Rig<H>, op: &Op) {
         }
         Op::SetDirty { leaf } => {
             if let Some((va, bits)) = rig.model.nth(leaf.into()) {
-                rig.set_dirty(va + ((1 << bits.size_lg2) - 1)).unwrap();
+                let result = rig.set_dirty(va + ((1 << bits.size_lg2) - 1));
+                assert_eq!(result.is_ok(), !H::PRESET);
             }
         }
         Op::ReadDirty { leaf, pages, clear } => {
@@ -291,6 +302,9 @@ fn vtd_features() -> impl Strategy<Value = Features> {
         1 => Just(Features::DMA_INCOHERENT.with(Vtdss::FORCE_COHERENCE)),
     ]
 }
+
+/// These stay in AMD's, for the same reason.
+const AMD_SIZES: u64 = 0x3_81c0_e070_3800;
 
 /// These stay, or a small hole takes a table for every item.
 const ODD_SIZES: u64 = (1 << 12) | (1 << 17) | (1 << 18) | (1 << 23) | (1 << 24) | (1 << 31);
@@ -344,5 +358,77 @@ proptest! {
         } else {
             sequence::<OddHw<true, false>>(setup, &ops);
         }
+    }
+
+    #[test]
+    fn x86_64(
+        ops in ops(),
+        incoherent in any::<bool>(),
+        encrypted in any::<bool>(),
+        // As VT-d has it, and as AMD has it for what has no PASID.
+        (top, sign, va_lg2) in prop_oneof![
+            Just((3, true, 48)), Just((4, true, 57)), Just((3, false, 47)), Just((4, false, 56)),
+        ],
+        without in prop_oneof![3 => Just(0u64), 1 => Just(1 << 30), 1 => Just(1 << 12)],
+    ) {
+        let mut setup = Setup { slots: 4096, top_level: top, ..x86() }.space(va_lg2);
+        if !sign {
+            setup.params.features.0 &= !Features::SIGN_EXTEND.0;
+        }
+        if incoherent {
+            setup = setup.with(Features::DMA_INCOHERENT);
+        }
+        if encrypted {
+            setup = setup.with(X86_64::AMD_ENCRYPT_TABLES).encrypted(47);
+        }
+        sequence::<X86>(setup.without(without), &ops);
+    }
+
+    #[test]
+    fn amdv1(
+        ops in ops(),
+        encrypted in any::<bool>(),
+        top in 1u8..=5,
+        va_lg2 in prop_oneof![2 => Just(64u32), 1 => Just(32), 1 => Just(48), 1 => Just(57)],
+        without in prop_oneof![2 => Just(0u64), 3 => any::<u64>()],
+    ) {
+        let mut setup = Setup { slots: 4096, top_level: top, ..amd() }.space(va_lg2);
+        if va_lg2 != 64 {
+            setup.params.features.0 &= !Features::FULL_VA.0;
+        }
+        if !encrypted {
+            setup.params.enc_mask = 0;
+            setup.params.features.0 &= !amdv1::ENCRYPT_TABLES.0;
+        }
+        sequence::<Amd<false>>(setup.without(without & !AMD_SIZES), &ops);
+    }
+
+    #[test]
+    fn amdv1_mock(
+        ops in ops(),
+        top in 1u8..=4,
+        va_lg2 in prop_oneof![2 => Just(56u32), 1 => Just(32), 1 => Just(47)],
+        without in prop_oneof![2 => Just(0u64), 3 => any::<u64>()],
+    ) {
+        let setup = Setup { slots: 4096, top_level: top, ..mock() }.space(va_lg2);
+        sequence::<Amd<true>>(setup.without(without & !AMD_SIZES), &ops);
+    }
+
+    #[test]
+    fn riscv_64(
+        ops in ops(),
+        napot in any::<bool>(),
+        types in any::<bool>(),
+        top in 2u8..=4,
+        without in prop_oneof![3 => Just(0u64), 1 => Just(1 << 39), 1 => Just(1 << 12)],
+    ) {
+        let mut setup = Setup { slots: 4096, top_level: top, ..riscv() };
+        if !napot {
+            setup.params.features.0 &= !Riscv64::SVNAPOT_64K.0;
+        }
+        if !types {
+            setup.params.features.0 &= !Riscv64::SVPBMT.0;
+        }
+        sequence::<Riscv>(setup.without(without), &ops);
     }
 }

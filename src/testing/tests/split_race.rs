@@ -6,9 +6,9 @@ use std::vec::Vec;
 
 use crate::fmt::Features;
 use crate::testing::arena::{watch, Event, Step, Store, View};
-use crate::testing::hw::{Entry, Hardware, Hit, OddHw, Vtd};
+use crate::testing::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
 use crate::testing::rig::{still, Rig, Setup};
-use crate::testing::tests::{odd, rw, G1, K4, M2};
+use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
 
 type Odd = OddHw<true, true>;
 
@@ -103,6 +103,42 @@ fn no_address_is_disturbed_after_any_store() {
     }
 }
 
+/// Cuts a leaf of `2^size_lg2` bytes: at its start, up to its middle, behind it up to the end.
+fn disturbs_nobody_in<H: Hardware>(setup: Setup, base: u64, size_lg2: u32) {
+    let (size, page) = (1u64 << size_lg2, 1 << H::GRANULE_LG2);
+    let holes = [(0, page), (page, size / 2), (size / 2, size - page)];
+    for (from, to) in holes.into_iter().filter(|(from, to)| from < to) {
+        let mut rig = Rig::<H>::new(setup);
+        rig.map_ok(base, size, size, rw());
+        assert_eq!(rig.model.count(), 1);
+        let hole = Hole {
+            va: base + from,
+            len: to - from,
+        };
+        disturbs_nobody(&mut rig, hole);
+        rig.finish();
+    }
+}
+
+#[test]
+fn no_address_is_disturbed_in_any_format() {
+    for size_lg2 in [21, 30] {
+        let base = (2u64 << size_lg2).wrapping_neg();
+        for setup in [x86(), x86().with(Features::DMA_INCOHERENT)] {
+            disturbs_nobody_in::<X86>(setup, base, size_lg2);
+        }
+    }
+    for size_lg2 in [16, 21, 30] {
+        let base = (2u64 << size_lg2).wrapping_neg();
+        disturbs_nobody_in::<Riscv>(riscv(), base, size_lg2);
+    }
+    for size_lg2 in [13, 14, 16, 20, 21, 23, 29, 30, 31, 38, 40, 45] {
+        disturbs_nobody_in::<Amd<false>>(amd(), 0, size_lg2);
+        let base = 1 << 55;
+        disturbs_nobody_in::<Amd<true>>(mock(), base, size_lg2);
+    }
+}
+
 /// What the hardware does at one step.
 #[derive(Clone, Copy, Debug)]
 struct Touch {
@@ -171,6 +207,11 @@ fn level_of<H: Hardware>(rig: &Rig<H>, size: u64) -> u8 {
 /// One touch at every step of the split, read or write, at each of `targets`; then pairs of touches
 /// just before two compare-exchanges.
 fn touched_everywhere<H: Hardware>(make: impl Fn() -> Rig<H>, hole: Hole, targets: &[u64]) {
+    touched_at(make, hole, targets, 1);
+}
+
+/// As [`touched_everywhere`], but far from a compare-exchange only at every `stride`-th step.
+fn touched_at<H: Hardware>(make: impl Fn() -> Rig<H>, hole: Hole, targets: &[u64], stride: usize) {
     let rig = make();
     let mut publishes = Vec::new();
     let steps = split(&rig, hole, |step, event| {
@@ -181,7 +222,8 @@ fn touched_everywhere<H: Hardware>(make: impl Fn() -> Rig<H>, hole: Hole, target
     rig.finish();
     assert!(!publishes.is_empty());
     for &va in targets {
-        for step in 0..steps {
+        let near = |step: usize| publishes.iter().any(|&at| step.abs_diff(at) <= 2);
+        for step in (0..steps).filter(|&step| step % stride == 0 || near(step)) {
             for write in [false, true] {
                 touched(make(), hole, &[Touch { step, va, write }]);
             }
@@ -256,6 +298,64 @@ fn no_dirty_bit_is_lost_in_contiguous_leaves() {
         let targets = targets.map(|at| (1 << 37) + at);
         touched_everywhere(make, hole((1 << 37) + va, len), &targets);
     }
+}
+
+/// Clears what Linux sets in new leaves, so that the hardware has something to say.
+fn unset<H: Hardware>(rig: &Rig<H>) {
+    let root = rig.root();
+    let items = 8 << H::ITEMS_LG2;
+    for at in root.scan(View::Cpu).tables {
+        for item in (at.addr..at.addr + items).step_by(8) {
+            let raw = rig.arena.hw_read(item, View::Cpu);
+            if let Entry::Leaf(_) = rig.hw.decode(raw, at.level) {
+                rig.arena.poke(item, raw & !(H::ACCESSED | H::DIRTY));
+            }
+        }
+    }
+}
+
+#[test]
+fn no_dirty_bit_is_lost_in_any_format() {
+    let hole = |va, len| Hole { va, len };
+    let few = |setup| Setup { slots: 16, ..setup };
+    // Groups, and groups of items that hold tables when it is over.
+    for (size, va, len, targets, stride) in [
+        (4 * K4, K4, K4, [K4, 0], 1),
+        (16 * K4, 4 * K4, 2 * K4, [4 * K4, 15 * K4], 1),
+        (4 * M2, M2, 2 * M2, [M2, 3 * M2], 1),
+        (2 * M2, K4, K4, [K4, 2 * M2 - 1], 61),
+        (M2, K4, K4, [K4, M2 - 1], 61),
+        (2 << 39, 1 << 39, 1 << 39, [0, 1 << 39], 61),
+    ] {
+        let make = || {
+            let mut rig = Rig::<Amd<false>>::new(few(amd()));
+            rig.map_ok(0, size, 0, rw());
+            rig
+        };
+        touched_at(make, hole(va, len), &targets, stride);
+    }
+    for (size, va, len, targets) in [
+        (16 * K4, 3 * K4, K4, [3 * K4, 15 * K4]),
+        (M2, 5 * K4, K4, [5 * K4, M2 - 1]),
+    ] {
+        let base = size.wrapping_neg();
+        let targets = targets.map(|at| base + at);
+        let make = || {
+            let mut rig = Rig::<Riscv>::new(few(riscv()));
+            rig.map_ok(base, size, 0, rw());
+            unset(&rig);
+            rig
+        };
+        touched_at(make, hole(base + va, len), &targets, 61);
+    }
+    let make = || {
+        let mut rig = Rig::<X86>::new(few(x86()));
+        rig.map_ok(G1, G1, 0, rw());
+        unset(&rig);
+        rig
+    };
+    touched_at(make, hole(G1 + M2, M2), &[G1 + M2, 2 * G1 - 1], 61);
+    touched_at(make, hole(G1 + K4, K4), &[G1 + K4, G1 + 2 * M2], 127);
 }
 
 // Before the publishing store, all that it makes reachable is in memory; after the call, so is the

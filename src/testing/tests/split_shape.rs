@@ -8,9 +8,9 @@
 use crate::fmt::vtdss::Vtdss;
 use crate::fmt::{Features, Prot};
 use crate::testing::arena::{watch, Step, Store, View};
-use crate::testing::hw::{Hardware, OddHw, Vtd};
+use crate::testing::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
 use crate::testing::rig::{Rig, Setup};
-use crate::testing::tests::{odd, rw, G1, K4, M2};
+use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
 use crate::{Error, Level, Replaced};
 
 type Odd = OddHw<true, true>;
@@ -287,6 +287,21 @@ fn all_bits_of_the_leaf_survive() {
         let rig = Rig::<Odd>::new(odd());
         keeps_all_bits(rig, 0, 1 << lg2, 1 << 11, 1 << 11);
     }
+    for setup in [x86(), x86().encrypted(47)] {
+        for size in [M2, G1] {
+            keeps_all_bits(Rig::<X86>::new(setup), size, size, size + K4, K4);
+        }
+    }
+    for lg2 in [16, 20, 21, 22, 30, 35, 41] {
+        let (size, rig) = (1 << lg2, Rig::<Amd<false>>::new(amd()));
+        keeps_all_bits(rig, size, size, size + K4, K4);
+        let rig = Rig::<Amd<true>>::new(mock());
+        keeps_all_bits(rig, size, size, size + (1 << 11), 1 << 11);
+    }
+    for lg2 in [16, 21, 30] {
+        let (size, rig) = (1 << lg2, Rig::<Riscv>::new(riscv()));
+        keeps_all_bits(rig, size, size, size + K4, K4);
+    }
 }
 
 #[test]
@@ -386,7 +401,7 @@ fn fails_cleanly<H: Hardware>(make: impl Fn() -> Rig<H>, va: u64, len: u64, tabl
         let mut look = |event: crate::testing::arena::Event| match event.step {
             Step::Before(Store::Init) => {
                 assert!(
-                    !reachable.contains(&(event.at & !0x3ff)),
+                    !reachable.contains(&(event.at & !((8 << H::ITEMS_LG2) - 1))),
                     "a store, then a failure"
                 );
             }
@@ -434,6 +449,27 @@ fn nothing_changes_when_memory_runs_out() {
     // On each side: levels 2, 1 and 0, and one for the item of level 2 that is left over.
     fails_cleanly(make, (1 << 36) - (1 << 11), 1 << 12, 8);
     fails_cleanly(make, 1 << 25, 1 << 11, 4);
+    let make = || {
+        let mut rig = Rig::<X86>::new(x86());
+        rig.map_ok((2 * G1).wrapping_neg(), 2 * G1, 0, rw());
+        rig
+    };
+    fails_cleanly(make, G1.wrapping_neg() - K4, 2 * K4, 4);
+    let make = || {
+        let mut rig = Rig::<Amd<false>>::new(amd());
+        rig.map_ok(0, 8 * M2, 0, rw());
+        rig.map_ok(8 * M2, 16 * K4, 8 * G1 + 8 * M2, rw());
+        rig
+    };
+    // A table on one side, none on the other.
+    fails_cleanly(make, 8 * M2 - K4, 2 * K4, 1);
+    let make = || {
+        let mut rig = Rig::<Riscv>::new(riscv());
+        rig.map_ok(0, G1, 0, rw());
+        rig.map_ok(G1, 16 * K4, 8 * G1, rw());
+        rig
+    };
+    fails_cleanly(make, G1 - K4, 2 * K4, 2);
 }
 
 // The same set of holes, in any order, leaves the same leaves.

@@ -11,9 +11,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 use super::arena::{Arena, View};
-use super::odd::OddFmt;
-use crate::fmt::vtdss::Vtdss;
-use crate::fmt::{Features, Format, Params, Prot};
+use crate::fmt::{Format, Params, Prot};
+use crate::size::{max_offset, pow2};
+
+mod amdv1;
+mod odd;
+mod riscv;
+mod vtdss;
+mod x86_64;
+
+pub use amdv1::Amd;
+pub use odd::OddHw;
+pub use riscv::Riscv;
+pub use vtdss::Vtd;
+pub use x86_64::X86;
 
 /// A leaf item, as the hardware understands it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +75,12 @@ pub trait Hardware: Copy + 'static {
     const ACCESSED: u64;
     /// The bit that hardware sets in a leaf that it wrote through.
     const DIRTY: u64;
-    /// Bits of a leaf that hardware ignores, to see whether they survive.
+    /// The bit that hardware sets in a table item that it used.
+    const TABLE_ACCESSED: u64 = Self::ACCESSED;
+    /// Linux sets accessed in each new leaf and dirty in each that may be written to, so hardware
+    /// has nothing to say, and there is no dirty tracking.
+    const PRESET: bool = false;
+    /// Bits of a leaf that may have any value, most of them ignored, to see whether they survive.
     const IGNORED: u64;
 
     /// Hardware for a table with these parameters.
@@ -79,136 +95,6 @@ pub trait Hardware: Copy + 'static {
 
     /// The leaf sizes of the specification.
     fn page_sizes(&self) -> u64;
-}
-
-/// Intel VT-d, second stage; section 9.8 of the specification.
-#[derive(Clone, Copy, Debug)]
-pub struct Vtd;
-
-impl Hardware for Vtd {
-    type Format = Vtdss;
-    const GRANULE_LG2: u32 = 12;
-    const ITEMS_LG2: u32 = 9;
-    const ACCESSED: u64 = 0x100;
-    const DIRTY: u64 = 0x200;
-    // Bits 62:52 and 10.
-    const IGNORED: u64 = 0x7ff0_0000_0000_0400;
-
-    fn new(_params: &Params) -> Self {
-        Vtd
-    }
-
-    fn decode(&self, item: u64, level: u8) -> Entry {
-        let (read, write) = (item & 1 != 0, item & 2 != 0);
-        if !read && !write {
-            // Hardware ignores the rest; an operation leaves nothing behind.
-            assert_eq!(item, 0, "not present, but not 0: {item:#x}");
-            return Entry::Empty;
-        }
-        let addr = item & 0x000f_ffff_ffff_f000;
-        let size_lg2 = match level {
-            0 => 12,
-            1 if item & 0x80 != 0 => 21,
-            2 if item & 0x80 != 0 => 30,
-            _ => {
-                if level > 2 {
-                    assert_eq!(item & 0x80, 0, "bit 7 is reserved in an SS-PML4E");
-                }
-                assert_eq!(item & 0x800, 0, "bit 11 of a table item is not ours");
-                return Entry::Table { addr, read, write };
-            }
-        };
-        assert_eq!(
-            addr & ((1 << size_lg2) - 1),
-            0,
-            "address bits below the page size are reserved: {item:#x} at level {level}"
-        );
-        Entry::Leaf(Bits {
-            oa: addr,
-            size_lg2,
-            read,
-            write,
-            accessed: item & Self::ACCESSED != 0,
-            dirty: item & Self::DIRTY != 0,
-            // X, EMT, IPAT, ignored, SNP, ignored.
-            rest: item & 0xfff0_0000_0000_0c7c,
-        })
-    }
-
-    fn expect(&self, prot: Prot, params: &Params) -> Option<(bool, bool, u64)> {
-        let (read, write) = (prot.0 & 1 != 0, prot.0 & 2 != 0);
-        let force_coherence = params.features.0 & (1 << 7) != 0;
-        let force_writeable = params.features.0 & (1 << 8) != 0;
-        if !write && (!read || force_writeable) {
-            return None;
-        }
-        Some((read, write, if force_coherence { 0x800 } else { 0 }))
-    }
-
-    fn page_sizes(&self) -> u64 {
-        (1 << 12) | (1 << 21) | (1 << 30)
-    }
-}
-
-/// The hardware that [`super::odd`] describes.
-#[derive(Clone, Copy, Debug)]
-pub struct OddHw<const TO_TABLE: bool, const RESIZE: bool> {
-    enc_mask: u64,
-}
-
-impl<const T: bool, const R: bool> Hardware for OddHw<T, R> {
-    type Format = OddFmt<T, R>;
-    const GRANULE_LG2: u32 = 11;
-    const ITEMS_LG2: u32 = 7;
-    const ACCESSED: u64 = 1 << 0;
-    const DIRTY: u64 = 1 << 1;
-    const IGNORED: u64 = 0x4ff0_0000_0000_0300;
-
-    fn new(params: &Params) -> Self {
-        OddHw {
-            enc_mask: params.enc_mask,
-        }
-    }
-
-    fn decode(&self, item: u64, level: u8) -> Entry {
-        if item >> 63 == 0 {
-            assert_eq!(item, 0, "not valid, but not 0: {item:#x}");
-            return Entry::Empty;
-        }
-        let addr = item & 0x000f_ffff_ffff_fc00 & !self.enc_mask;
-        let read = (item >> 61) & 1 == 1;
-        let write = (item >> 60) & 1 == 0;
-        if (item >> 2) & 1 == 1 {
-            assert_ne!(level, 0, "a table item at level 0");
-            assert_eq!(item & 0x1f8, 0, "reserved bits of a table item: {item:#x}");
-            assert_eq!(item & self.enc_mask, self.enc_mask, "tables are encrypted");
-            return Entry::Table { addr, read, write };
-        }
-        let code = ((item >> 3) & 7) ^ 5;
-        assert_ne!(code, 7, "reserved size");
-        assert!(level != 2 || code != 0, "no single leaf at level 2");
-        let size_lg2 = 11 + 7 * u32::from(level) + code as u32;
-        assert_eq!(addr & ((1 << size_lg2) - 1), 0, "address bits: {item:#x}");
-        Entry::Leaf(Bits {
-            oa: addr,
-            size_lg2,
-            read,
-            write,
-            accessed: item & 1 != 0,
-            dirty: item & 2 != 0,
-            rest: item & (0x4ff0_0000_0000_03c0 | self.enc_mask),
-        })
-    }
-
-    fn expect(&self, prot: Prot, _params: &Params) -> Option<(bool, bool, u64)> {
-        let snoop = if prot.0 & 4 != 0 { 1 << 7 } else { 0 };
-        let enc = if prot.0 & 16 != 0 { 0 } else { self.enc_mask };
-        (prot.0 & 1 != 0).then_some((true, prot.0 & 2 != 0, snoop | enc))
-    }
-
-    fn page_sizes(&self) -> u64 {
-        ((1 << 38) - (1 << 11)) & !(1 << 25)
-    }
 }
 
 /// What a translation gave.
@@ -271,7 +157,7 @@ pub struct Root<'a, H> {
     pub hw: H,
     /// The memory.
     pub arena: &'a Arena,
-    /// Address of the top table.
+    /// Address of the top table, unless the arena was told one.
     pub top: u64,
     /// Its level.
     pub level: u8,
@@ -290,8 +176,18 @@ impl<H: Hardware> Root<'_, H> {
         addr + 8 * (index & ((1 << H::ITEMS_LG2) - 1))
     }
 
-    fn canonical(&self, va: u64) -> bool {
-        let unused = 64 - self.va_lg2;
+    /// Where a walk starts now: the top that was published last, if the table can grow.
+    pub fn start(&self) -> (u64, u8) {
+        match self.arena.hw_top() {
+            Some((top, level)) => (top, level.0),
+            None => (self.top, self.level),
+        }
+    }
+
+    fn canonical(&self, va: u64, level: u8) -> bool {
+        // A table that can grow is not asked for more than its top serves.
+        let reach = self.va_lg2.min(Self::item_lg2(level) + H::ITEMS_LG2);
+        let unused = 64 - reach;
         if self.sign {
             ((va << unused) as i64 >> unused) as u64 == va
         } else {
@@ -302,10 +198,15 @@ impl<H: Hardware> Root<'_, H> {
     /// Translates. `view` says, for each item on the way (bit n: the n-th read), whether it is read
     /// as it is in memory and not as the CPU sees it.
     pub fn translate_mixed(&self, va: u64, views: u32) -> Option<Hit> {
-        if !self.canonical(va) {
+        self.translate_from(self.start(), va, views)
+    }
+
+    /// As [`translate_mixed`](Self::translate_mixed), from a top that may not be the latest.
+    pub fn translate_from(&self, (top, level): (u64, u8), va: u64, views: u32) -> Option<Hit> {
+        if !self.canonical(va, level) {
             return None;
         }
-        let (mut table, mut level) = (self.top, self.level);
+        let (mut table, mut level) = (top, level);
         let (mut may_read, mut may_write) = (true, true);
         let mut views = views;
         loop {
@@ -348,7 +249,7 @@ impl<H: Hardware> Root<'_, H> {
     pub fn translate_any(&self, va: u64) -> Option<Hit> {
         let first = self.translate_mixed(va, 0);
         if self.arena.incoherent() {
-            for views in 1..1 << (self.level + 1) {
+            for views in 1..self.mixes() {
                 let other = self.translate_mixed(va, views);
                 assert_eq!(
                     other.map(|hit| hit.seen()),
@@ -363,7 +264,7 @@ impl<H: Hardware> Root<'_, H> {
     /// The number of ways to mix views on a walk.
     pub fn mixes(&self) -> u32 {
         if self.arena.incoherent() {
-            1 << (self.level + 1)
+            1 << (self.start().1 + 1)
         } else {
             1
         }
@@ -372,7 +273,8 @@ impl<H: Hardware> Root<'_, H> {
     /// Everything that can be reached in one view.
     pub fn scan(&self, view: View) -> Scan {
         let mut scan = Scan::default();
-        self.scan_table(self.top, self.level, 0, (true, true), view, &mut scan);
+        let (top, level) = self.start();
+        self.scan_table(top, level, 0, (true, true), view, &mut scan);
         // The half above the sign bit comes last.
         scan.leaves.sort_by_key(|leaf| leaf.va);
         scan
@@ -395,14 +297,20 @@ impl<H: Hardware> Root<'_, H> {
             addr: table,
         });
         let mut index = 0;
-        while index < 1 << H::ITEMS_LG2 {
+        while index < pow2(H::ITEMS_LG2) {
             let read_item = |i| {
                 let item = self.arena.hw_read(Self::slot(table, i), view);
                 self.hw.decode(item, level)
             };
+            if va == 0 && index > max_offset(self.va_lg2) >> item_lg2 {
+                // The top table is used in part.
+                assert_eq!(read_item(index), Entry::Empty, "outside of the space");
+                index += 1;
+                continue;
+            }
             let mut va = va.wrapping_add(index << item_lg2);
             if self.sign && (va >> (self.va_lg2 - 1)) & 1 == 1 {
-                va |= !((1 << self.va_lg2) - 1);
+                va |= !max_offset(self.va_lg2);
             }
             match read_item(index) {
                 Entry::Empty => index += 1,
@@ -440,7 +348,8 @@ impl<H: Hardware> Root<'_, H> {
     /// or either, by `views`. Only needs items to be sound, not leaves to be complete.
     pub fn reachable(&self, views: &[View]) -> BTreeSet<u64> {
         let mut found = BTreeMap::new();
-        self.reach(self.top, self.level, views, &mut found);
+        let (top, level) = self.start();
+        self.reach(top, level, views, &mut found);
         found.into_keys().collect()
     }
 
@@ -473,12 +382,12 @@ impl<H: Hardware> Root<'_, H> {
 
     /// Sets the accessed bit in every table item on the way to `va`, as hardware does.
     pub fn access_tables(&self, va: u64) {
-        let (mut table, mut level) = (self.top, self.level);
+        let (mut table, mut level) = self.start();
         loop {
             let at = Self::slot(table, va >> Self::item_lg2(level));
             match self.hw.decode(self.arena.hw_read(at, View::Cpu), level) {
                 Entry::Table { addr, .. } => {
-                    self.arena.hw_set(at, H::ACCESSED);
+                    self.arena.hw_set(at, H::TABLE_ACCESSED);
                     table = addr;
                     level -= 1;
                 }
@@ -486,9 +395,4 @@ impl<H: Hardware> Root<'_, H> {
             }
         }
     }
-}
-
-/// The features that say which walker it is.
-pub fn sign_extends(params: &Params) -> bool {
-    params.features.has(Features::SIGN_EXTEND)
 }

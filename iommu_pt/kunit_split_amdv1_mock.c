@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * KUnit tests of split_range: amdv1_mock. The format is configured as in
+ * fmt/iommu_mock.c.
+ */
+#define AMDV1_IOMMUFD_SELFTEST 1
+#define PT_FMT amdv1
+#define PT_FMT_VARIANT mock
+#define PT_SUPPORTED_FEATURES 0
+#include "kunit_split_fmt.h"
+#include "../../fmt/defs_amdv1.h"
+#include "../../pt_defs.h"
+#include "../../fmt/amdv1.h"
+#include "../../pt_common.h"
+#include "kunit_split.h"

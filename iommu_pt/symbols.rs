@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The symbols by which C reaches a format.
+
+/// Defines `pt_iommu_<fmt>_{init,iova_to_phys,read_and_clear_dirty}` for a format.
+///
+/// `$shape` maps the format's cfg struct to a [`Shape`](crate::init::Shape) or an error. The
+/// prototypes in `linux/generic_pt/iommu.h` are checked by `#[export]`.
+macro_rules! format_symbols {
+    ($fmt:ident, $format:ty, $table:ident, $cfg:ident, $shape:expr) => {
+        kernel::macros::paste! {
+            const _: () = assert!(core::mem::offset_of!(kernel::bindings::$table, iommu) == 0);
+
+            /// Initialises a table.
+            ///
+            /// # Safety
+            ///
+            /// `table` and `cfg` are valid, and nobody else uses the table.
+            #[kernel::prelude::export]
+            pub(crate) unsafe extern "C" fn [<pt_iommu_ $fmt _init>](
+                table: *mut kernel::bindings::$table,
+                cfg: *const kernel::bindings::$cfg,
+                gfp: kernel::bindings::gfp_t,
+            ) -> core::ffi::c_int {
+                // SAFETY: valid by the safety requirement.
+                let cfg = unsafe { &*cfg };
+                // SAFETY: `$table` is the table struct of this format.
+                unsafe { crate::init::init::<$format, _>(table, &cfg.common, gfp, || $shape(cfg)) }
+            }
+
+            /// See [`iova_to_phys`](crate::ops::iova_to_phys).
+            ///
+            /// # Safety
+            ///
+            /// As there.
+            #[kernel::prelude::export]
+            pub(crate) unsafe extern "C" fn [<pt_iommu_ $fmt _iova_to_phys>](
+                domain: *mut kernel::bindings::iommu_domain,
+                iova: kernel::bindings::dma_addr_t,
+            ) -> kernel::bindings::phys_addr_t {
+                // SAFETY: by the safety requirement.
+                unsafe { crate::ops::iova_to_phys::<$format>(domain, iova) }
+            }
+
+            /// See [`read_and_clear_dirty`](crate::ops::read_and_clear_dirty).
+            ///
+            /// # Safety
+            ///
+            /// As there.
+            #[kernel::prelude::export]
+            pub(crate) unsafe extern "C" fn [<pt_iommu_ $fmt _read_and_clear_dirty>](
+                domain: *mut kernel::bindings::iommu_domain,
+                iova: usize,
+                size: usize,
+                flags: usize,
+                dirty: *mut kernel::bindings::iommu_dirty_bitmap,
+            ) -> core::ffi::c_int {
+                // SAFETY: by the safety requirement.
+                unsafe {
+                    crate::ops::read_and_clear_dirty::<$format>(domain, iova, size, flags, dirty)
+                }
+            }
+        }
+    };
+}
+
+/// Defines `pt_iommu_<fmt>_hw_info`; `$fill` gets the C struct, the address and level of the top.
+macro_rules! format_hw_info {
+    ($fmt:ident, $format:ty, $table:ident, $info:ident, $fill:expr) => {
+        kernel::macros::paste! {
+            /// What the driver tells the hardware about the table.
+            ///
+            /// # Safety
+            ///
+            /// `table` is initialised, `info` is valid for writes.
+            #[kernel::prelude::export]
+            pub(crate) unsafe extern "C" fn [<pt_iommu_ $fmt _hw_info>](
+                table: *mut kernel::bindings::$table,
+                info: *mut kernel::bindings::$info,
+            ) {
+                // SAFETY: by the safety requirement; the table starts with its `struct pt_iommu`.
+                let (oa, level) = unsafe { crate::ops::top::<$format>(table.cast()) };
+                // SAFETY: as above.
+                $fill(unsafe { &mut *info }, oa, level)
+            }
+        }
+    };
+}
+
+pub(crate) use {format_hw_info, format_symbols};

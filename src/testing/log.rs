@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What an operation reports, checked while it does.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::vec::Vec;
+
+use super::arena::{Arena, View};
+use super::hw::{Hardware, Root, TableAt};
+use crate::gather::Gather;
+use crate::size::max_offset;
+use crate::{DirtySink, Level, RawTable};
+
+/// Checks a gather while it happens, and frees tables as early as the contract allows.
+pub struct Log<'a, H: Hardware> {
+    root: Root<'a, H>,
+    places: BTreeMap<u64, TableAt>,
+    pending: Vec<RawTable<Arena>>,
+    seen: Gathered,
+}
+
+/// What an operation reported.
+#[derive(Clone, Debug, Default)]
+pub struct Gathered {
+    /// Levels of which a leaf was removed, bit n for level n.
+    pub levels: u32,
+    /// Ranges to flush, in order, as first and last address.
+    pub ranges: Vec<(u64, u64)>,
+    /// The number of tables that there were at the start.
+    pub tables: usize,
+    /// The number of tables that were freed.
+    pub freed: usize,
+}
+
+impl<'a, H: Hardware> Log<'a, H> {
+    /// For an operation that starts now.
+    pub fn new(root: Root<'a, H>) -> Self {
+        let tables = root.scan(View::Cpu).tables;
+        Log {
+            root,
+            places: tables.into_iter().map(|at| (at.addr, at)).collect(),
+            pending: Vec::new(),
+            seen: Gathered::default(),
+        }
+    }
+
+    /// Panics if something was handed over for which no range was named.
+    pub fn finish(mut self) -> Gathered {
+        assert!(self.pending.is_empty(), "tables without a range to flush");
+        self.seen.tables = self.places.len();
+        self.seen
+    }
+}
+
+impl<H: Hardware> Gather<Arena> for Log<'_, H> {
+    fn table(&mut self, table: RawTable<Arena>, level: Level) {
+        let addr = table.ptr().as_ptr() as u64;
+        let place = self.places[&addr];
+        assert_eq!(place.level + 1, level.0, "level of the gathered table");
+        assert!(
+            !self.root.reachable(&[View::Cpu]).contains(&addr),
+            "gathered while a table item points to it"
+        );
+        self.pending.push(table);
+    }
+
+    fn leaf(&mut self, level: Level) {
+        self.seen.levels |= 1 << level.0;
+    }
+
+    fn range(&mut self, va: u64, len: u64) {
+        let last = va + (len - 1);
+        self.seen.ranges.push((va, last));
+        if self.pending.is_empty() {
+            return;
+        }
+        // It may flush here, and free.
+        let reachable = self.root.reachable(&[View::Cpu, View::Memory]);
+        for table in self.pending.drain(..) {
+            let addr = table.ptr().as_ptr() as u64;
+            let place = self.places[&addr];
+            let mut first = place.va;
+            if self.root.sign && va >> 63 == 1 {
+                first |= !max_offset(self.root.va_lg2);
+            }
+            assert!(
+                va <= first && first + max_offset(place.size_lg2) <= last,
+                "{va:#x}..={last:#x} does not cover the freed {place:x?}"
+            );
+            assert!(
+                !reachable.contains(&addr),
+                "freed while the hardware reaches it"
+            );
+            self.root.arena.free_gathered(table);
+            self.seen.freed += 1;
+        }
+    }
+}
+
+/// The dirty leaves that were reported, and whether they were to be cleared.
+pub(super) struct Dirty(pub(super) Vec<(u64, u64)>, pub(super) bool);
+
+impl DirtySink for Dirty {
+    fn dirty(&mut self, va: u64, len: u64, cleared: bool) {
+        assert_eq!(cleared, self.1);
+        self.0.push((va, len));
+    }
+}
