@@ -12,7 +12,8 @@
 
 /*
  * The HW must know the new top before readers without a lock do, so that they
- * do not map into it too early. No flush: see change_top().
+ * do not map into it too early. The new table was written before, and has to
+ * be seen by either once they see its address. No flush: see change_top().
  */
 bool pt_iommu_rust_change_top(struct pt_iommu *iommu_table,
 			      struct pt_common *common, uintptr_t old_top,
@@ -24,8 +25,10 @@ bool pt_iommu_rust_change_top(struct pt_iommu *iommu_table,
 	guard(spinlock_irqsave)(lock);
 	if (common->top_of_table != old_top)
 		return false;
+	dma_wmb();
 	iommu_table->driver_ops->change_top(iommu_table, top_paddr, top_level);
-	WRITE_ONCE(common->top_of_table, new_top);
+	/* Pairs with the address dependency of whoever reads the top */
+	smp_store_release(&common->top_of_table, new_top);
 	return true;
 }
 
