@@ -42,6 +42,7 @@ struct rust_pt {
 	struct sync_log syncs[MAX_SYNCS];
 	unsigned int num_syncs;
 	unsigned long base_pages;
+	u64 *late; /* what hardware that is flushed takes for a leaf */
 };
 
 PT_IOMMU_CHECK_DOMAIN(struct rust_pt, pt.iommu, domain);
@@ -64,6 +65,8 @@ static void log_sync(struct iommu_domain *domain,
 			.leaf_to_table = gather->leaf_to_table,
 		};
 	t->num_syncs++;
+	if (t->late)
+		*t->late |= SS_D;
 	iommu_put_pages_list(&gather->freelist);
 }
 
@@ -367,6 +370,42 @@ static void test_dirty(struct kunit *test)
 					      SS_D));
 }
 
+/*
+ * A write through a translation that was cached before the split shows late,
+ * as a dirty bit where the leaf was. It may have gone anywhere in the leaf.
+ */
+static void test_late_dirty(struct kunit *test)
+{
+	static const struct iommu_dirty_ops dirty_ops = {};
+	struct rust_pt *t = test->priv;
+	unsigned long at;
+
+	setup(test, 0);
+	t->domain.dirty_ops = &dirty_ops;
+	map(test, 0, TEST_OA, 3UL * SZ_1G, IOMMU_READ | IOMMU_WRITE);
+	t->late = entry_at(t, SZ_1G, 2);
+	t->num_syncs = 0;
+	/* Edges in two leaves: the second one only is written to */
+	KUNIT_ASSERT_EQ(test, 0, iommu_split(&t->domain, SZ_2M, SZ_1G,
+					     GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, t->num_syncs, 1);
+	expect_sync(test, 0, 0, SZ_2G, true);
+	KUNIT_EXPECT_EQ(test, *t->late & ~SS_ADDR, SS_R | SS_W);
+	t->late = NULL;
+	for (at = 0; at != SZ_2G; at += SZ_2M)
+		expect_entry(test, at, 1,
+			     (TEST_OA + at) | SS_R | SS_W | SS_PS |
+				     (at < SZ_1G ? 0 : SS_D));
+	expect_entry(test, SZ_2G, 2,
+		     (TEST_OA + SZ_2G) | SS_R | SS_W | SS_PS);
+
+	/* With nothing to cut nothing is flushed */
+	t->num_syncs = 0;
+	KUNIT_ASSERT_EQ(test, 0, iommu_split(&t->domain, SZ_2M, SZ_1G,
+					     GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, t->num_syncs, 0);
+}
+
 /* Tables go with the unmap that empties them, and not before its flush */
 static void test_free_after_flush(struct kunit *test)
 {
@@ -428,6 +467,7 @@ static struct kunit_case rust_pt_cases[] = {
 	KUNIT_CASE(test_split_two_leaves),
 	KUNIT_CASE(test_split_errors),
 	KUNIT_CASE(test_dirty),
+	KUNIT_CASE(test_late_dirty),
 	KUNIT_CASE(test_free_after_flush),
 	{},
 };

@@ -71,20 +71,58 @@ static int check_leaves(struct pt_range *range, void *arg, unsigned int level,
 	return 0;
 }
 
-static int read_attrs(struct pt_range *range, void *arg, unsigned int level,
-		      struct pt_table_p *table)
+/*
+ * The leaf before it is split, as hardware has cached it. If it is written
+ * through late, hardware sets the dirty bit in the item that it read then,
+ * without a look at what is there now.
+ */
+static struct {
+	struct pt_range range;
+	struct pt_state pts;
+	u64 attrs;
+	bool late;
+	bool armed;
+} cached;
+
+static int find_leaf(struct pt_range *range, void *arg, unsigned int level,
+		     struct pt_table_p *table)
 {
 	struct pt_state pts = pt_init(range, level, table);
 	struct pt_write_attrs attrs = {};
 
 	if (pt_load_single_entry(&pts) == PT_ENTRY_TABLE)
-		return pt_descend(&pts, arg, read_attrs);
+		return pt_descend(&pts, arg, find_leaf);
 	if (pts.type != PT_ENTRY_OA)
 		return -ENOENT;
 	pt_attr_from_entry(&pts, &attrs);
-	*(u64 *)arg = attrs.descriptor_bits;
+	cached.attrs = attrs.descriptor_bits;
+	cached.range = *range;
+	cached.pts = pts;
+	cached.pts.range = &cached.range;
 	return 0;
 }
+
+static struct {
+	unsigned int calls;
+	struct iommu_iotlb_gather gather;
+} synced;
+
+static void split_iotlb_sync(struct iommu_domain *domain,
+			     struct iommu_iotlb_gather *gather)
+{
+	synced.calls++;
+	synced.gather = *gather;
+	if (cached.armed) {
+		pt_load_single_entry(&cached.pts);
+		pt_entry_make_write_dirty(&cached.pts);
+	}
+	iommu_put_pages_list(&gather->freelist);
+}
+
+static const struct iommu_domain_ops split_domain_ops = {
+	IOMMU_PT_DOMAIN_OPS1(PTPFX_RAW),
+	.iotlb_sync = split_iotlb_sync,
+};
 
 /* One hole in one leaf of 2^leaf_lg2 */
 static void check_split(struct kunit *test, unsigned int leaf_lg2,
@@ -108,17 +146,31 @@ static void check_split(struct kunit *test, unsigned int leaf_lg2,
 	KUNIT_ASSERT_NO_ERRNO(test, iommu_map(&priv->domain, va, oa, size,
 					      IOMMU_READ | IOMMU_WRITE,
 					      GFP_KERNEL));
-	if (dirty && priv->iommu->ops->set_dirty) {
+	if (dirty && !cached.late && priv->iommu->ops->set_dirty) {
 		ret = priv->iommu->ops->set_dirty(priv->iommu, va);
 		KUNIT_ASSERT_NO_ERRNO(test, ret);
 		walk.dirty = pt_dirty_supported(priv->common);
 	}
-	range = pt_make_range(priv->common, va, va + size - 1);
-	KUNIT_ASSERT_NO_ERRNO(test,
-			      pt_walk_range(&range, read_attrs, &walk.attrs));
+	/* Any of the items, if there are many */
+	range = pt_make_range(priv->common, va + off, va + size - 1);
+	KUNIT_ASSERT_NO_ERRNO(test, pt_walk_range(&range, find_leaf, NULL));
+	walk.attrs = cached.attrs;
+	walk.dirty |= cached.late;
 
-	KUNIT_ASSERT_NO_ERRNO(test, iommu_split(&priv->domain, va + off, len,
-						GFP_KERNEL));
+	synced.calls = 0;
+	cached.armed = cached.late;
+	ret = iommu_split(&priv->domain, va + off, len, GFP_KERNEL);
+	cached.armed = false;
+	KUNIT_ASSERT_NO_ERRNO(test, ret);
+	/* One flush, of the old leaf, with what drivers look at */
+	KUNIT_ASSERT_EQ(test, synced.calls, 1);
+	KUNIT_ASSERT_EQ(test, synced.gather.start, va);
+	KUNIT_ASSERT_EQ(test, synced.gather.end, va + size - 1);
+	KUNIT_ASSERT_TRUE(test, synced.gather.leaf_to_table);
+	KUNIT_ASSERT_FALSE(test, synced.gather.queued);
+	KUNIT_ASSERT_EQ(test, synced.gather.pt.leaf_levels_bitmap,
+			BIT(cached.pts.level));
+	KUNIT_ASSERT_EQ(test, synced.gather.pt.table_levels_bitmap, 0);
 	range = pt_make_range(priv->common, va, va + size - 1);
 	KUNIT_ASSERT_NO_ERRNO(test, pt_walk_range(&range, check_leaves, &walk));
 	KUNIT_ASSERT_EQ(test, walk.va - 1, walk.last);
@@ -194,9 +246,35 @@ static void test_split_odd(struct kunit *test)
 	}
 }
 
+/* Written to late, through what hardware has cached */
+static void test_split_late_dirty(struct kunit *test)
+{
+	static const struct iommu_dirty_ops dirty_ops = {};
+	struct kunit_iommu_priv *priv = test->priv;
+	pt_vaddr_t page = priv->smallest_pgsz;
+	unsigned int lg2;
+
+	if (!pt_dirty_supported(priv->common) || !priv->iommu->ops->set_dirty)
+		kunit_skip(test, "No dirty tracking");
+	priv->domain.dirty_ops = &dirty_ops;
+	cached.late = true;
+	for (lg2 = priv->smallest_pgsz_lg2 + 1; lg2 != PT_VADDR_MAX_LG2;
+	     lg2++) {
+		pt_vaddr_t size = log2_to_int(lg2);
+
+		if (!(priv->safe_pgsize_bitmap & size))
+			continue;
+		check_split(test, lg2, 0, size / 2, false);
+		check_split(test, lg2, size - page, page, false);
+		check_split(test, lg2, size / 2, page, false);
+		cond_resched();
+	}
+}
+
 static struct kunit_case split_test_cases[] = {
 	KUNIT_CASE_FMT(test_split_pairs),
 	KUNIT_CASE_FMT(test_split_odd),
+	KUNIT_CASE_FMT(test_split_late_dirty),
 	{},
 };
 
@@ -216,6 +294,7 @@ static int pt_kunit_split_init(struct kunit *test)
 		kunit_kfree(test, priv);
 		return ret;
 	}
+	priv->domain.ops = &split_domain_ops;
 	test->priv = priv;
 	return 0;
 }
@@ -226,6 +305,7 @@ static void pt_kunit_split_exit(struct kunit *test)
 
 	if (!priv)
 		return;
+	cached.late = false;
 	pt_iommu_deinit(priv->iommu);
 	/* Nothing else uses secondary page tables while KUnit runs */
 	KUNIT_ASSERT_EQ(test, priv->orig_nr_secondary_pagetable,

@@ -288,6 +288,14 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
             (*iotlb).__bindgen_anon_1.pt.leaf_levels_bitmap |= 1 << leaf.level.0;
         }
     }
+    // SAFETY: the domain is part of the table; both are initialised by the safety requirement.
+    unsafe {
+        // Until the flush hardware may set dirty bits where the old leaves were.
+        if F::DIRTY != 0 && !(*iommu).domain.dirty_ops.is_null() && flush.leaves != [None; 2] {
+            bindings::iommu_iotlb_sync(&raw mut (*iommu).domain, iotlb);
+            pt.fold_late_dirty(range, &flush);
+        }
+    }
     0
 }
 

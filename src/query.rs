@@ -7,8 +7,8 @@
 use crate::fmt::{Format, Kind};
 use crate::mem::PtMem;
 use crate::range::Locked;
-use crate::table::Item;
-use crate::Pt;
+use crate::table::{Item, Table};
+use crate::{Level, Pt};
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// The item of the leaf that translates `va`, which must be inside the table's range.
@@ -23,6 +23,15 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 Kind::Table => table = item.child(&self.cfg.params)?,
             }
         }
+    }
+
+    /// The table of this level that serves `va`, which must be inside the table's range.
+    pub(crate) fn find_table(&self, va: u64, level: Level) -> Option<Table<'t, F, M>> {
+        let mut table = self.top;
+        while table.level() > level {
+            table = table.read_at(va).child(&self.cfg.params)?;
+        }
+        Some(table)
     }
 
     /// The OA of the first address of `at`, exact to the byte; `None` if it is not mapped.

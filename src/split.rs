@@ -11,7 +11,9 @@
 //! fails, the bit is carried into the replacement, and it is tried again.
 //!
 //! A cached copy of the old leaf stays right too, until a later unmap: therefore every replaced leaf
-//! is reported, in [`SplitFlush`], to be flushed at its **old** size.
+//! is reported, in [`SplitFlush`], to be flushed at its **old** size. Until that flush a device may
+//! write through the copy, and hardware that does not look at the item again sets the dirty bit in
+//! whatever is there now: [`Pt::fold_late_dirty`] collects such bits after the flush.
 //!
 //! # Failure
 //!
@@ -36,10 +38,14 @@ pub struct Replaced {
     pub size_lg2: u32,
     /// Its level.
     pub level: Level,
+    /// Hardware set the dirty bit of an item just before a table took its place, so it does not
+    /// show there any more; what replaced the other items of the leaf may be clean.
+    pub late_dirty: bool,
 }
 
 /// The leaves that [`Pt::split`] replaced, at most one at each edge, in ascending order. The caller
-/// flushes each at its old size before it lets go of the range lock.
+/// flushes each at its old size, and calls [`Pt::fold_late_dirty`] if hardware sets dirty bits, before
+/// it lets go of the range lock.
 #[must_use = "the old, large translations are still cached"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SplitFlush {
@@ -92,12 +98,13 @@ impl<F: Format, M: PtMem> Leaf<'_, F, M> {
         self.oa.wrapping_add(va.wrapping_sub(self.va))
     }
 
-    fn replaced(&self) -> Replaced {
-        Replaced {
+    fn replaced(&self, late_dirty: bool) -> Option<Replaced> {
+        Some(Replaced {
             va: self.va,
             size_lg2: self.size_lg2,
             level: self.level(),
-        }
+            late_dirty,
+        })
     }
 }
 
@@ -142,8 +149,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         if low_cut && high_cut && first.va == last.va {
             let cuts = Cuts { low, high };
             let mut reserve = Reserve::new(*self, self.plan(&first, cuts)?)?;
-            self.replace(&first, cuts, &mut reserve)?;
-            flush.leaves[0] = Some(first.replaced());
+            let late = self.replace(&first, cuts, &mut reserve)?;
+            flush.leaves[0] = first.replaced(late);
             return Ok(flush);
         }
         let low_cuts = Cuts { low, high: low };
@@ -157,12 +164,12 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
         let mut reserve = Reserve::new(*self, tables)?;
         if low_cut {
-            self.replace(&first, low_cuts, &mut reserve)?;
-            flush.leaves[0] = Some(first.replaced());
+            let late = self.replace(&first, low_cuts, &mut reserve)?;
+            flush.leaves[0] = first.replaced(late);
         }
         if high_cut {
-            self.replace(&last, high_cuts, &mut reserve)?;
-            flush.leaves[1] = Some(last.replaced());
+            let late = self.replace(&last, high_cuts, &mut reserve)?;
+            flush.leaves[1] = last.replaced(late);
         }
         Ok(flush)
     }
@@ -292,18 +299,19 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
     }
 
-    /// Replaces a live leaf, item by item.
+    /// Replaces a live leaf, item by item. Returns [`Replaced::late_dirty`].
     fn replace(
         &self,
         leaf: &Leaf<'t, F, M>,
         cuts: Cuts,
         reserve: &mut Reserve<'t, F, M>,
-    ) -> Result {
+    ) -> Result<bool> {
         let table = leaf.item.table();
         let level = table.level();
         let item_lg2 = table.item_lg2();
         let last = leaf.last();
         let dirty = self.group_dirty(leaf);
+        let mut late = 0;
         let mut va = leaf.va;
         loop {
             let index = Index::of::<F>(va, level);
@@ -322,7 +330,10 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         self.build(leaf, cuts, new.table(), span, attrs, reserve)?;
                         self.clean_subtree(new.table());
                         match self.publish(item, new) {
-                            Ok(_) => break,
+                            Ok(_) => {
+                                late |= attrs.0;
+                                break;
+                            }
                             // Hardware set a bit meanwhile: the children get it too.
                             Err((back, _)) => {
                                 new = back;
@@ -334,7 +345,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 }
             };
             if block_last >= last {
-                return Ok(());
+                return Ok(late & F::DIRTY & !dirty != 0);
             }
             va = block_last.wrapping_add(1);
         }

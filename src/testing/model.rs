@@ -320,6 +320,13 @@ impl Model {
         self.find_mut(va).map(|bits| bits.dirty = true).is_some()
     }
 
+    /// Makes all leaves that start in `va..=last` dirty.
+    pub fn set_dirty_all(&mut self, va: u64, last: u64) {
+        for bits in self.leaves.range_mut(va..=last).map(|(_, bits)| bits) {
+            bits.dirty = true;
+        }
+    }
+
     /// Gives a leaf other bits.
     pub fn set_rest(&mut self, va: u64, rest: u64) {
         if let Some(bits) = self.find_mut(va) {

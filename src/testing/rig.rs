@@ -396,6 +396,12 @@ impl<H: Hardware> Rig<H> {
 
     /// Splits, with a look at the table after each store.
     pub fn split(&mut self, va: u64, len: u64) -> Result<usize> {
+        self.split_written(va, len, None)
+    }
+
+    /// As [`split`](Self::split). With `late`, a device writes through a copy of one of the replaced
+    /// leaves, cached before, and the hardware notes it in the n-th item of the old leaf.
+    pub fn split_written(&mut self, va: u64, len: u64, late: Option<u16>) -> Result<usize> {
         let crossed = self.model.crossed(va, len);
         let probes = self.probes(va, len);
         let before = self.arena.allocated();
@@ -417,7 +423,26 @@ impl<H: Hardware> Rig<H> {
                 _ => {}
             }
         };
+        let late = match &crossed {
+            Ok(crossed) => late.and_then(|late| self.late_write(crossed, late)),
+            Err(_) => None,
+        };
+        let mut dirtied = None;
         let result = watch(&mut look, || self.pt().split(lock.range()));
+        if let Ok(flush) = &result {
+            if let Some((leaf, item)) = late {
+                self.arena.hw_set(item, H::DIRTY);
+                dirtied = Some(leaf);
+            }
+            let mut look = |event: Event| match event.step {
+                Step::Before(Store::Publish) => {
+                    assert!(late.is_some(), "nothing was late");
+                }
+                Step::After(Store::Publish) | Step::Cleaned => still(&root, &probes),
+                step => panic!("{step:?} when dirty bits are carried"),
+            };
+            watch(&mut look, || self.pt().fold_late_dirty(lock.range(), flush));
+        }
         drop(lock);
         let tables = self.arena.allocated() - before;
         match (result, crossed) {
@@ -432,6 +457,10 @@ impl<H: Hardware> Rig<H> {
                 let fewest: usize = crossed.iter().map(|cut| cut.tables).sum();
                 assert_eq!(tables, fewest, "tables for {crossed:x?}");
                 self.model.split(va, len);
+                if let Some(LeafAt { va, bits, .. }) = dirtied {
+                    let last = va + max_offset(bits.size_lg2);
+                    self.model.set_dirty_all(va, last);
+                }
                 self.check();
                 Ok(tables)
             }
@@ -453,6 +482,21 @@ impl<H: Hardware> Rig<H> {
             }
             (got, want) => panic!("split gave {got:?}, the model {want:x?}"),
         }
+    }
+
+    /// Where hardware that cached one of these leaves notes that it wrote through it.
+    fn late_write(&self, crossed: &[super::model::Cut], n: u16) -> Option<(LeafAt, u64)> {
+        if H::PRESET || self.arena.incoherent() || crossed.is_empty() {
+            return None;
+        }
+        let cut = &crossed[usize::from(n) % crossed.len()];
+        let (va, bits) = self.model.find(cut.va)?;
+        let level = self.model.rules.level_of(bits.size_lg2);
+        let items = 1 << (bits.size_lg2 - self.model.rules.item_lg2(level));
+        let item = u64::from(n / 2) % items;
+        let at = va + (item << self.model.rules.item_lg2(level));
+        let hit = self.root().translate(at).filter(|hit| hit.bits.write)?;
+        Some((LeafAt { va, level, bits }, hit.item))
     }
 
     fn needs_break_before_make(&self, crossed: &[super::model::Cut]) -> bool {

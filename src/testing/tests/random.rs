@@ -44,6 +44,7 @@ enum Op {
         to_leaf: u8,
         to: u16,
         fail: Option<u8>,
+        late: Option<u16>,
     },
     /// Empties a block leaf by leaf, so that its tables stay, and maps it as one leaf.
     Refill {
@@ -74,8 +75,10 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
             }),
         2 => (any::<u16>(), any::<u16>(), any::<u8>(), any::<u16>())
             .prop_map(|(leaf, inside, leaves, pages)| Op::Unmap { leaf, inside, leaves, pages }),
-        4 => (any::<u16>(), any::<u16>(), any::<u8>(), any::<u16>(), fail())
-            .prop_map(|(leaf, from, to_leaf, to, fail)| Op::Split { leaf, from, to_leaf, to, fail }),
+        4 => (any::<u16>(), any::<u16>(), any::<u8>(), any::<u16>(), fail(), any::<Option<u16>>())
+            .prop_map(|(leaf, from, to_leaf, to, fail, late)| Op::Split {
+                leaf, from, to_leaf, to, fail, late
+            }),
         1 => (any::<u16>(), any::<u8>()).prop_map(|(leaf, size)| Op::Refill { leaf, size }),
         2 => (any::<u16>(), any::<u16>(), any::<bool>())
             .prop_map(|(leaf, at, write)| Op::Access { leaf, at, write }),
@@ -197,6 +200,7 @@ fn run<H: Hardware>(rig: &mut Rig<H>, op: &Op) {
             to_leaf,
             to,
             fail,
+            late,
         } => {
             let Some((start, bits)) = rig.model.nth(leaf.into()) else {
                 assert_eq!(rig.split(0, page), Err(Error::NotMapped));
@@ -212,10 +216,10 @@ fn run<H: Hardware>(rig: &mut Rig<H>, op: &Op) {
             }
             let fail = fail.map(usize::from);
             rig.arena.fail_at(fail);
-            let result = rig.split(va, last - va + 1);
+            let result = rig.split_written(va, last - va + 1, late);
             rig.arena.fail_at(None);
             if result == Err(Error::NoMemory) {
-                rig.split(va, last - va + 1).expect("a retry");
+                rig.split_written(va, last - va + 1, late).expect("a retry");
             }
         }
         Op::Refill { leaf, size } => {

@@ -300,6 +300,106 @@ fn no_dirty_bit_is_lost_in_contiguous_leaves() {
     }
 }
 
+/// Splits `hole` while hardware that cached the leaf around `va` before sets D at step `at` in the item
+/// that it read then, whatever is there now. A write anywhere in the old leaf may be meant, so all of
+/// it must be dirty in the end, and nothing else. After the last step comes the flush, and nothing is
+/// late any more; if `busy`, devices go on to read through the new leaves.
+fn written_late<H: Hardware>(rig: Rig<H>, hole: Hole, va: u64, at: usize, busy: bool) {
+    let root = rig.root();
+    let probes = rig.probes(hole.va, hole.len);
+    let hit = root.translate(va).unwrap();
+    let (start, size) = leaf_around(&hit, va);
+    let lock = rig.arena.lock(hole.va, hole.len).unwrap();
+    let mut steps = 0;
+    let mut flush = None;
+    watch(
+        &mut |_| {
+            if steps == at {
+                rig.arena.hw_set(hit.item, H::DIRTY);
+            }
+            steps += 1;
+        },
+        || flush = Some(rig.pt().split(lock.range()).unwrap()),
+    );
+    if at >= steps {
+        rig.arena.hw_set(hit.item, H::DIRTY);
+    }
+    watch(
+        &mut |event| match event.step {
+            // The compare-exchange fails, once.
+            Step::Before(Store::Publish) if busy => rig.arena.hw_set(event.at, H::ACCESSED),
+            Step::After(Store::Publish) => still(&root, &probes),
+            _ => {}
+        },
+        || rig.pt().fold_late_dirty(lock.range(), &flush.unwrap()),
+    );
+    for leaf in rig.leaves() {
+        let inside = leaf.va.wrapping_sub(start) < size;
+        assert_eq!(leaf.bits.dirty, inside, "step {at} of {steps}: {leaf:x?}");
+    }
+    for table in root.scan(View::Cpu).tables {
+        for item in (table.addr..table.addr + (8 << H::ITEMS_LG2)).step_by(8) {
+            let raw = rig.arena.hw_read(item, View::Cpu);
+            let is_table = matches!(rig.hw.decode(raw, table.level), Entry::Table { .. });
+            assert!(!is_table || raw & H::DIRTY == 0, "D stays in a table item");
+        }
+    }
+    drop(lock);
+    rig.finish();
+}
+
+/// One late D at every step near a compare-exchange and some others, in the items of `targets`.
+fn written_late_everywhere<H: Hardware>(make: impl Fn() -> Rig<H>, hole: Hole, targets: &[u64]) {
+    let rig = make();
+    let mut near = Vec::new();
+    let steps = split(&rig, hole, |step, event| {
+        if event.step == Step::Before(Store::Publish) {
+            near.extend([step.wrapping_sub(1), step, step + 1, step + 2]);
+        }
+    });
+    rig.finish();
+    near.extend((0..steps).step_by(97));
+    near.push(steps);
+    for &va in targets {
+        for &at in &near {
+            for busy in [false, true] {
+                written_late(make(), hole, va, at, busy);
+            }
+        }
+    }
+}
+
+#[test]
+fn no_late_dirty_bit_is_lost() {
+    let hole = |va, len| Hole { va, len };
+    let few = |setup| Setup { slots: 16, ..setup };
+    let vtd = || {
+        let mut rig = Rig::<Vtd>::new(few(Setup::plain(2)));
+        rig.map_ok(G1, 2 * G1, 0, rw());
+        rig
+    };
+    written_late_everywhere(vtd, hole(G1 + M2, M2), &[G1 + M2]);
+    written_late_everywhere(vtd, hole(G1 + K4, K4), &[G1]);
+    written_late_everywhere(vtd, hole(2 * G1 - M2, 2 * M2), &[G1, 2 * G1]);
+    // Any item of a group may be the one that was read.
+    for (size, va, len, targets) in [
+        (4 * K4, K4, K4, [K4, 0]),
+        (16 * K4, 4 * K4, 2 * K4, [4 * K4, 15 * K4]),
+        (4 * M2, M2, 2 * M2, [M2, 3 * M2]),
+        (4 * M2, M2 + K4, K4, [M2, 0]),
+        (2 * M2, K4, K4, [0, M2]),
+        (M2, K4, K4, [0, K4]),
+    ] {
+        let make = || {
+            let mut rig = Rig::<Amd<false>>::new(few(amd()));
+            rig.map_ok(0, size, 0, rw());
+            rig.map_ok(1 << 40, K4, 0, rw());
+            rig
+        };
+        written_late_everywhere(make, hole(va, len), &targets);
+    }
+}
+
 /// Clears what Linux sets in new leaves, so that the hardware has something to say.
 fn unset<H: Hardware>(rig: &Rig<H>) {
     let root = rig.root();

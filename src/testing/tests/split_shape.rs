@@ -114,6 +114,7 @@ fn every_replaced_leaf_is_reported_at_its_old_size() {
         Some(Replaced {
             va,
             size_lg2,
+            late_dirty: false,
             level: Level(level),
         })
     };
