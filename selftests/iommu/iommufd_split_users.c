@@ -469,6 +469,135 @@ FIXTURE_TEARDOWN(iommufd_split_large)
 	teardown_iommufd(self->fd, _metadata);
 }
 
+/* What the leaves of one huge page must be: where each starts, and if it is dirty */
+#define HUGE_PAGES_MAX 512
+
+struct dirty_model {
+	unsigned int npages;
+	unsigned int len[HUGE_PAGES_MAX]; /* of the leaf that starts here, or 0 */
+	bool dirty[HUGE_PAGES_MAX];
+};
+
+static unsigned int leaf_start(struct dirty_model *m, unsigned int page)
+{
+	while (!m->len[page])
+		page--;
+	return page;
+}
+
+/* The largest naturally aligned leaves; they inherit the dirty bit */
+static void fill_leaves(struct dirty_model *m, unsigned int start,
+			unsigned int end, bool dirty)
+{
+	unsigned int len;
+
+	for (; start != end; start += len) {
+		for (len = 1; !(start & len) && start + 2 * len <= end;
+		     len *= 2)
+			;
+		m->len[start] = len;
+		m->dirty[start] = dirty;
+	}
+}
+
+static void cut_model(struct dirty_model *m, unsigned int at)
+{
+	unsigned int start, end;
+	bool dirty;
+
+	if (at == m->npages || m->len[at])
+		return;
+	start = leaf_start(m, at);
+	end = start + m->len[start];
+	dirty = m->dirty[start];
+	fill_leaves(m, start, at, dirty);
+	fill_leaves(m, at, end, dirty);
+}
+
+/* Dirty bits, splits and reads in turn: no bit is lost, and none invented */
+TEST_F(iommufd_split_large, dirty_in_turn)
+{
+	__u64 got[HUGE_PAGES_MAX / 64];
+	const __u32 no_clear = IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR;
+	unsigned int round, i, seed = 1;
+	__u64 one[1] = { 1 };
+	uint32_t stdev_id, dirty_hwpt_id, idev_id;
+	struct dirty_model m;
+	struct block block;
+
+	if (!self->can_split)
+		SKIP(return, "needs split");
+	if (!block_init(&block, true, true))
+		SKIP(return, "needs a huge page of 2M");
+	m.npages = HUGE_SIZE / PAGE_SIZE;
+	ASSERT_GE(HUGE_PAGES_MAX, m.npages);
+	test_cmd_mock_domain(self->ioas_id, &stdev_id, NULL, &idev_id);
+	test_cmd_hwpt_alloc(idev_id, self->ioas_id,
+			    IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &dirty_hwpt_id);
+	test_cmd_mock_domain_replace(stdev_id, dirty_hwpt_id);
+	test_cmd_set_dirty_tracking(dirty_hwpt_id, true);
+
+	for (round = 0; round != 20; round++) {
+		memset(m.len, 0, sizeof(m.len));
+		fill_leaves(&m, 0, m.npages, false);
+		ASSERT_EQ(m.npages, m.len[0]);
+		ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &block, 0,
+				       HUGE_SIZE, BASE_IOVA));
+
+		for (i = 0; i != 60; i++) {
+			unsigned int page = next_random(&seed) % m.npages;
+			unsigned int end = page + 1 + next_random(&seed) %
+							(m.npages - page);
+			bool clear = next_random(&seed) & 1;
+			unsigned int p;
+
+			/* A clean leaf has clean parts, so let many be clean */
+			if (next_random(&seed) % 3 == 0) {
+				__u64 iova = BASE_IOVA + page * PAGE_SIZE;
+
+				test_cmd_mock_domain_set_dirty(self->fd,
+							       dirty_hwpt_id,
+							       PAGE_SIZE, iova,
+							       PAGE_SIZE, one,
+							       NULL);
+				m.dirty[leaf_start(&m, page)] = true;
+			}
+			/* Down to a page, and from there to the whole rest */
+			if (next_random(&seed) & 1)
+				end = page + 1;
+			test_ioctl_ioas_split(BASE_IOVA + page * PAGE_SIZE,
+					      (end - page) * PAGE_SIZE);
+			cut_model(&m, page);
+			cut_model(&m, end);
+
+			if (next_random(&seed) & 1)
+				continue;
+			memset(got, 0, sizeof(got));
+			test_cmd_get_dirty_bitmap(self->fd, dirty_hwpt_id,
+						  HUGE_SIZE, BASE_IOVA,
+						  PAGE_SIZE, got,
+						  clear ? 0 : no_clear);
+			for (p = 0; p != m.npages; p++) {
+				ASSERT_EQ(m.dirty[leaf_start(&m, p)],
+					  got[p / 64] >> (p % 64) & 1)
+				{
+					TH_LOG("round %u step %u page %u",
+					       round, i, p);
+				}
+			}
+			if (clear)
+				memset(m.dirty, 0, sizeof(m.dirty));
+		}
+		for (i = 0; i != m.npages; i++)
+			ASSERT_EQ(0, check_map(self->fd, dirty_hwpt_id,
+					       BASE_IOVA + i * PAGE_SIZE,
+					       PAGE_SIZE,
+					       block.ptr + i * PAGE_SIZE));
+		test_ioctl_ioas_unmap(BASE_IOVA, HUGE_SIZE);
+	}
+	block_release(&block);
+}
+
 /* The capability is a promise about the ioctl */
 TEST_F(iommufd_split_large, capability)
 {
