@@ -55,6 +55,12 @@ struct fault_log {
 	u64 reports;
 	u64 suppressed;		/* faults the kernel saw but did not print */
 	u64 inherited;		/* ... before this log was opened */
+	/*
+	 * QEMU's AMD IOMMU logs each fault a hundred times, without an address:
+	 * what is not printed says nothing there, wrong bytes still do.
+	 */
+	bool vague;
+	u64 repeated;
 	u64 foreign;		/* reports about other devices */
 	u64 lost;		/* log records overwritten before we read them */
 	u64 recent[FAULT_BURST];

@@ -106,10 +106,12 @@ static bool fault_parse(struct fault_log *log, const char *text,
 			 * Printed with the next fault that gets through: before
 			 * our first report it is about somebody else's faults.
 			 */
-			if (log->reports)
-				log->suppressed += nr;
-			else
+			if (!log->reports)
 				log->inherited += nr;
+			else if (log->vague)
+				log->repeated += nr;
+			else
+				log->suppressed += nr;
 			return false;
 		}
 
@@ -127,6 +129,7 @@ static bool fault_parse(struct fault_log *log, const char *text,
 			 (int)strcspn(text, "\n"), text);
 		report->iova = strtoull(p + strlen(fmt->addr), NULL, fmt->base);
 		report->has_iova = report->iova || !fmt->zero_is_unknown;
+		log->vague = !report->has_iova;
 		if (fmt->read && strstr(text, fmt->read))
 			report->access = FAULT_READ;
 		if (fmt->write && strstr(text, fmt->write))

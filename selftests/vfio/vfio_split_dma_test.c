@@ -118,6 +118,9 @@ static void print_numbers(struct split_dma *d, const char *what)
 	       what, d->splits, d->copies, d->overlapped, d->bytes);
 	printf(" failed=%lu mismatches=%lu fault_reports=%lu faults_suppressed=%lu",
 	       d->failed, d->mismatched, d->faults.reports, d->faults.suppressed);
+	if (d->faults.repeated)
+		printf(" (and %lu reports without address)",
+		       d->faults.repeated);
 	if (d->splits)
 		printf(" split_us_avg=%lu split_us_max=%lu",
 		       d->split_ns / d->splits / 1000, d->split_ns_max / 1000);
@@ -267,6 +270,25 @@ TEST_F(vfio_split_dma_test, fault_reports)
 	ASSERT_UNDISTURBED(d);
 	split_dma_stop(d);
 	print_numbers(d, "fault_reports");
+}
+
+/* An IOMMU that cannot split live says so before anything has changed. */
+TEST_F(vfio_split_dma_test, refused_if_not_capable)
+{
+	struct split_dma *d = &self->d;
+	u64 unmapped;
+
+	if (!cannot_split(self))
+		SKIP(return, "this IOMMU can split live");
+
+	split_dma_start(d);
+	ASSERT_EQ(-EOPNOTSUPP, split_dma_split(d, 0, SZ_64K, SZ_64K, NULL));
+	/* Still one area, all of it mapped */
+	ASSERT_EQ(-ENOENT, split_dma_unmap(d, 0, SZ_64K, SZ_64K, &unmapped));
+	split_dma_lap(d);
+	ASSERT_UNDISTURBED(d);
+	split_dma_stop(d);
+	print_numbers(d, "refused_if_not_capable");
 }
 
 /* The fewest leaves and tables: "511 x 2M + 512 x 4K". */
