@@ -30,7 +30,7 @@ build: ## kernels, selftests and initramfs only
 	@tools/run build
 
 vm: ## run CMD in a guest on BED
-	@tools/run vm '$(subst ','\'',$(or $(CMD),uname -a))'
+	@tools/run vm '$(subst ','\'',$(or $(value CMD),uname -a))'
 
 shell: ## a shell in the toolchain root
 	@tools/run shell

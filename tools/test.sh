@@ -181,7 +181,7 @@ test_guests() {
 		else
 			quiet "$name" "$TOP/tools/vm" -q -b "$bed" -t "$timeout" -o "$dir" "$command" || rc=$?
 		fi
-		guest_cases "$dir" $rc "$least" "$(tail -n 1 "$LOGS/$name.log")" | record "$name"
+		guest_cases "$dir" $rc "$least" "$(tail -n 1 "$ui_log")" | record "$name"
 	done < <(sed 's/#.*//; /^[[:space:]]*$/d' "$TOP/tools/tests.list")
 }
 
