@@ -56,10 +56,10 @@ struct fault_log {
 	u64 suppressed;		/* faults the kernel saw but did not print */
 	u64 inherited;		/* ... before this log was opened */
 	/*
-	 * QEMU's AMD IOMMU logs each fault a hundred times, without an address:
-	 * what is not printed says nothing there, wrong bytes still do.
+	 * QEMU's AMD and RISC-V IOMMUs log each fault a hundred times: what is
+	 * not printed says nothing there, wrong bytes still do.
 	 */
-	bool vague;
+	bool bursts;
 	u64 repeated;
 	u64 foreign;		/* reports about other devices */
 	u64 lost;		/* log records overwritten before we read them */

@@ -35,6 +35,7 @@ struct fault_format {
 	const char *write;
 	const char *limited;	/* function named in "callbacks suppressed" */
 	bool zero_is_unknown;	/* address 0 may mean "not reported" */
+	bool bursts;		/* one fault is reported many times */
 };
 
 static const struct fault_format fault_formats[] = {
@@ -54,6 +55,7 @@ static const struct fault_format fault_formats[] = {
 		.base = 16,
 		.limited = "amd_iommu_report_page_fault: ",
 		.zero_is_unknown = true,
+		.bursts = true,
 	},
 	{
 		/* Fault 13 devid: 0x10 iotval: 1000 iotval2: 0 (13 read, 15 write) */
@@ -64,6 +66,7 @@ static const struct fault_format fault_formats[] = {
 		.read = "Fault 13 ",
 		.write = "Fault 15 ",
 		.limited = "riscv_iommu_fault: ",
+		.bursts = true,
 	},
 };
 
@@ -108,7 +111,7 @@ static bool fault_parse(struct fault_log *log, const char *text,
 			 */
 			if (!log->reports)
 				log->inherited += nr;
-			else if (log->vague)
+			else if (fmt->bursts)
 				log->repeated += nr;
 			else
 				log->suppressed += nr;
@@ -129,7 +132,7 @@ static bool fault_parse(struct fault_log *log, const char *text,
 			 (int)strcspn(text, "\n"), text);
 		report->iova = strtoull(p + strlen(fmt->addr), NULL, fmt->base);
 		report->has_iova = report->iova || !fmt->zero_is_unknown;
-		log->vague = !report->has_iova;
+		log->bursts = fmt->bursts;
 		if (fmt->read && strstr(text, fmt->read))
 			report->access = FAULT_READ;
 		if (fmt->write && strstr(text, fmt->write))
@@ -165,8 +168,11 @@ static bool fault_read(struct fault_log *log, struct fault_report *report, u64 *
 		if (!fault_parse(log, text + 1, report))
 			continue;
 
-		log->recent[log->next] = *ns;
-		log->next = (log->next + 1) % FAULT_BURST;
+		/* A burst leaves no room for the next fault's report */
+		do {
+			log->recent[log->next] = *ns;
+			log->next = (log->next + 1) % FAULT_BURST;
+		} while (log->bursts && log->next);
 		return true;
 	}
 }

@@ -119,7 +119,7 @@ static void print_numbers(struct split_dma *d, const char *what)
 	printf(" failed=%lu mismatches=%lu fault_reports=%lu faults_suppressed=%lu",
 	       d->failed, d->mismatched, d->faults.reports, d->faults.suppressed);
 	if (d->faults.repeated)
-		printf(" (and %lu reports without address)",
+		printf(" (and %lu repetitions)",
 		       d->faults.repeated);
 	if (d->splits)
 		printf(" split_us_avg=%lu split_us_max=%lu",
