@@ -13,8 +13,8 @@ help: ## this list
 	@echo '  KERNEL=/path/to/linux  use this tree (any 7.3.x; it is copied, never changed) instead of Debian'"'"'s'
 	@echo '  KVM=1                  let QEMU use /dev/kvm; otherwise it emulates'
 	@echo '  ONLY=REGEX             make test: only the checks whose names match, as in ONLY=kunit'
-	@echo '  BED=NAME CMD=COMMAND   make vm: the machine (a file of tools/beds) and what to run in it'
-	@echo '  JOBS=N                 parallel build jobs (default: one per processor)'
+	@echo '  BED=NAME CMD=COMMAND   make vm: the machine (of tools/beds) and what to run in it'
+	@echo '  JOBS=N                 build jobs and test guests at once (default: one per processor)'
 	@echo '  IOPTE_CACHE=DIR        where the toolchain and the builds are kept (default: ~/.cache/iopte-split)'
 	@echo '  IOPTE_MIRROR=URL       Debian mirror for the toolchain'
 	@echo

@@ -1,9 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# tools/bootstrap.sh SUITE DIRECTORY PACKAGES BACKPORTS [MIRROR]: makes the toolchain root; runs as (namespace) root.
-# A change of this file makes a new root.
+# tools/bootstrap.sh SUITE DIRECTORY PACKAGES BACKPORTS RISCV64 [MIRROR]: makes the toolchain root; runs as (namespace)
+# root. A change of this file makes a new root.
 set -eu
-suite=$1 dir=$2 packages=$3 backports=$4 mirror=${5-}
+suite=$1 dir=$2 packages=$3 backports=$4 riscv64=$5 mirror=${6-}
+foreign=$(dirname "$0")/foreign.sh
+
+# What a kernel or a guest's program can depend on: builds in the cache stay valid while these packages do.
+toolchain='^(gcc|g\+\+|cpp|lib(gcc|c6|clang|llvm|elf|cap|std-rust)|linux-libc|binutils|clang|llvm|lld|rust|bindgen|pahole|busybox|uuid)'
 
 # The backports line is made of the line that mmdebstrap wrote, so both use the same mirror. The packages from there are
 # installed by apt inside the new root: the outer one cannot be told -t for some packages only.
@@ -14,8 +18,9 @@ setup='set -e
 # shellcheck disable=SC2016
 customize='set -e
 	chroot "$1" env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -t '$suite'-backports install '$backports'
+	chroot "$1" dpkg-query -W | grep -E "'$toolchain'" >"$1/etc/toolchain-versions"
+	chroot "$1" sh -s riscv64 '$suite' '$riscv64' <"'$foreign'"
 	chroot "$1" apt-get clean
-	chroot "$1" dpkg-query -W >"$1/etc/toolchain-versions"
 	mkdir -p "$1/src" "$1/build" "$1/cache" "$1/out" "$1/kernel"'
 
 exec mmdebstrap --mode=root --format=directory --variant=minbase --skip=check/empty --aptopt='Acquire::Retries "3"' \

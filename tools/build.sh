@@ -23,11 +23,18 @@ jobs_() { echo "${JOBS:-$(nproc)}"; }
 
 check_null() { [ -c /dev/null ] || die "/dev/null in the toolchain root is no longer a device: run the same command again."; }
 
-# flavour FLAVOUR: sets what differs between the kernels.
+# flavour FLAVOUR: sets what differs between the kernels, and for those with a guest what it is made of.
 flavour() {
 	case $1 in
-	x86) arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1900 minutes=10 label='x86_64 kernel' ;;
-	uml) arch=um target=linux image=linux objects=1110 minutes=5 label='User-Mode Linux kernel' ;;
+	x86)
+		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1900 minutes=10 label='x86_64 kernel'
+		cc=gcc suites='iommu vfio' guest_root=
+		;;
+	riscv)
+		arch=riscv target=Image image=arch/riscv/boot/Image objects=1500 minutes=8 label='RISC-V kernel'
+		cc=riscv64-linux-gnu-gcc suites=vfio guest_root=/usr/guest-riscv64
+		;;
+	uml) arch=um target=linux image=linux objects=1110 minutes=5 label='User-Mode Linux kernel' suites='' ;;
 	esac
 	kmake=(make -C "$LINUX" "ARCH=$arch" LLVM=1 "O=$BUILD/$1" KBUILD_BUILD_USER=iopte KBUILD_BUILD_HOST=build)
 }
@@ -82,40 +89,42 @@ check_config() {
 }
 
 prepare_selftests() {
-	local tmp
-	if have_output selftests "$(cat "$BUILD/pristine.id" "$TOP/tools/build.sh" /etc/toolchain-versions - <<<"$tests_hash" | key_of)"; then
-		note "selftests: up to date"
+	local f=$1 tmp lib
+	flavour "$f"
+	if have_output "tests.$f" "$(cat "$BUILD/pristine.id" "$TOP/tools/build.sh" /etc/toolchain-versions - <<<"$tests_hash" | key_of)"; then
+		note "$arch selftests: up to date"
 		return 0
 	fi
-	step "Selftests: building iommu and vfio"
+	step "$arch selftests: building $suites"
 	check_null
-	tmp=$output.tmp
+	tmp=$output.tmp lib=$(echo "$guest_root"/usr/lib/*-linux-gnu)
 	rm -rf "$tmp"
 	mkdir "$tmp"
-	flavour x86
-	quiet "kernel headers" make -C "$LINUX" ARCH=x86_64 O="$BUILD/headers" headers_install INSTALL_HDR_PATH="$tmp/usr" ||
+	quiet "$arch kernel headers" make -C "$LINUX" ARCH="$arch" O="$BUILD/headers" headers_install INSTALL_HDR_PATH="$tmp/usr" ||
 		die "the kernel's headers cannot be installed: see the log above."
-	quiet "selftests" make -C "$LINUX/tools/testing/selftests" -j"$(jobs_)" O="$tmp" TARGETS="iommu vfio" CC=gcc FORCE_TARGETS=1 \
-		KHDR_INCLUDES="-isystem $tmp/usr/include" LDFLAGS=-static || die "the selftests do not build: see the log above."
+	quiet "$arch selftests" make -C "$LINUX/tools/testing/selftests" -j"$(jobs_)" O="$tmp" TARGETS="$suites" ARCH="$arch" CC="$cc" FORCE_TARGETS=1 \
+		KHDR_INCLUDES="-isystem $tmp/usr/include ${guest_root:+-isystem $guest_root/usr/include}" LDFLAGS="-static ${guest_root:+-L$lib}" ||
+		die "the selftests do not build: see the log above."
 	mv "$tmp/kselftest"/* "$tmp"
-	publish selftests "$tmp"
+	publish "tests.$f" "$tmp"
 }
 
 prepare_initramfs() {
-	local root=/tmp/initramfs tests
-	tests=$(readlink -e "$KSELFTEST")
-	if have_output initramfs.cpio.gz "$( (echo "$tests" && cat "$TOP"/tools/guest/* "$TOP/tools/build.sh" /bin/busybox) | key_of)"; then
+	local f=$1 root=/tmp/initramfs tests busybox=$guest_root/bin/busybox
+	tests=$(built "tests.$f")
+	[ -e "$busybox" ] || busybox=$guest_root/usr/bin/busybox
+	if have_output "initramfs.$f" "$( (echo "$tests" && cat "$TOP"/tools/guest/* "$TOP/tools/build.sh" "$busybox") | key_of)"; then
 		return 0
 	fi
-	step "Initramfs: busybox and the selftests"
+	step "$arch initramfs: busybox and the selftests"
 	rm -rf $root
 	mkdir -p $root/bin $root/sbin $root/proc $root/sys $root/dev $root/tests $root/guest
-	cp /bin/busybox $root/bin/
+	cp "$busybox" $root/bin/
 	cp "$TOP/tools/guest/init" $root/init
 	find "$TOP/tools/guest" -type f ! -name init -exec cp {} $root/guest/ \;
-	find "$tests/iommu" "$tests/vfio" -maxdepth 1 -type f -executable -printf '%P\0' >/tmp/programs
-	[ -s /tmp/programs ] || die "no selftest was built: see $LOGS_SHOWN/selftests.log."
-	(cd "$tests" && find iommu vfio -maxdepth 1 -type f -executable -exec cp --parents {} $root/tests/ \;)
+	# shellcheck disable=SC2086 # a list of names
+	(cd "$tests" && find $suites -maxdepth 1 -type f -executable -exec cp --parents {} $root/tests/ \;)
+	[ -n "$(ls $root/tests)" ] || die "no selftest was built: see $LOGS_SHOWN/$arch-selftests.log."
 	(cd $root && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 --reproducible | gzip -1n) >"$output.tmp"
-	publish initramfs.cpio.gz "$output.tmp"
+	publish "initramfs.$f" "$output.tmp"
 }

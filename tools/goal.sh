@@ -20,11 +20,12 @@ prepare() {
 	for what; do
 		case $what in
 		tree) ;;
-		x86 | uml) prepare_kernel "$what" ;;
-		guest)
-			prepare_selftests
-			prepare_initramfs
+		x86 | riscv)
+			prepare_kernel "$what"
+			prepare_selftests "$what"
+			prepare_initramfs "$what"
 			;;
+		uml) prepare_kernel uml ;;
 		esac
 	done
 	exec 9>&-
@@ -36,16 +37,16 @@ main() {
 	shift
 	case $goal in
 	build)
-		[ $# -gt 0 ] || set -- x86 uml guest
+		[ $# -gt 0 ] || set -- x86 riscv uml
 		prepare "$@"
 		;;
 	demo)
-		prepare x86 guest
+		prepare "$(kernel_of_bed "$BED")"
 		exec bash "$TOP/tools/demo/run" "$@"
 		;;
 	test) . "$TOP/tools/test.sh" ;;
 	vm)
-		prepare x86 guest
+		prepare "$(kernel_of_bed "$BED")"
 		exec "$TOP/tools/vm" "$@"
 		;;
 	shell) exec bash "$@" ;;

@@ -4,14 +4,13 @@
 #
 #   $TOP /src   the checkout, read-only          $OUT   /out    <checkout>/out: what the user gets
 #   $BUILD      trees and O= dirs of this kernel  $LINUX         the patched kernel tree with the overlay
-#   $KSELFTEST  built selftests: iommu/, vfio/, vfio/libvfio/*.o, usr/include (this tree's uapi headers)
 #   say, step, note, die, quiet, need_gb          tools/ui.sh
-#   kernel_image x86|uml    path of the built kernel (bzImage, linux)
-#   initramfs_image         path of the base initramfs
-#   guest_cc OUT SOURCE...  static program for the guest, linked with libvfio
+#   kernel_of_bed BED              x86, riscv or uml
+#   kernel_image x86|riscv|uml     path of the built kernel
+#   initramfs_image x86|riscv      path of the base initramfs
 #   "$TOP/tools/vm"         boots a guest: see there
 #
-# tools/demo/run is started as `bash /src/tools/demo/run` after the x86 kernel, the selftests and the initramfs are ready.
+# tools/demo/run is started as `bash /src/tools/demo/run` after what $BED needs is ready.
 
 TOP=/src
 OUT=/out
@@ -22,11 +21,11 @@ LOGS=$CACHE/logs
 LOGS_SHOWN=${CACHE_SHOWN-}/logs
 # Links to the outputs that this run uses, or else to the newest; /tmp is this run's own.
 CURRENT=/tmp/current
-KSELFTEST=$CURRENT/selftests
+BED=${BED:-vtd}
 mkdir -p "$LOGS" "$BUILD/out"
 if [ ! -d "$CURRENT" ]; then
 	mkdir "$CURRENT"
-	for name in x86 uml selftests initramfs.cpio.gz; do
+	for name in x86 riscv uml tests.x86 tests.riscv initramfs.x86 initramfs.riscv; do
 		newest=$(find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$name-*" ! -name '*.tmp' -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')
 		[ -z "$newest" ] || ln -s "$newest" "$CURRENT/$name"
 	done
@@ -45,20 +44,29 @@ kernel_image() {
 	local image
 	case $1 in
 	x86) image=bzImage ;;
+	riscv) image=Image ;;
 	uml) image=linux ;;
-	*) die "kernel_image: there is no kernel '$1'; there are x86 and uml." ;;
+	*) die "kernel_image: there is no kernel '$1'; there are x86, riscv and uml." ;;
 	esac
 	echo "$(built "$1")/$image"
 }
 
-initramfs_image() { built initramfs.cpio.gz; }
+initramfs_image() { built "initramfs.$1"; }
 
-guest_cc() {
-	local out=$1 st libvfio
-	shift
-	st=$(built selftests)
-	mapfile -t libvfio < <(find "$st/vfio/libvfio" -name '*.o')
-	gcc -O2 -Wall -static -D_GNU_SOURCE -isystem "$st/usr/include" -I"$LINUX/tools/testing/selftests" \
-		-I"$LINUX/tools/testing/selftests/vfio/lib/include" -I"$LINUX/tools/include" \
-		-o "$out" "$@" "${libvfio[@]}" -luuid -lpthread -lm
+# use_bed BED[+io]: sets the bed_* variables; see tools/beds.
+use_bed() {
+	local bed=${1%+io}
+	[[ -f $TOP/tools/beds/$bed && $bed != *.* ]] ||
+		die "there is no bed '$1': choose one of $(find "$TOP/tools/beds" -type f ! -name '*.*' -printf '%f '), all also with +io."
+	# shellcheck source=tools/beds/vtd
+	. "$TOP/tools/beds/$bed"
+	# shellcheck source=tools/beds/with.io
+	[ "$bed" = "$1" ] || . "$TOP/tools/beds/with.io"
 }
+
+# In a subshell: the variables are not kept.
+kernel_of_bed() (
+	[ "$1" != uml ] || { echo uml && return; }
+	use_bed "$1"
+	echo "$bed_kernel"
+)

@@ -25,10 +25,14 @@ root_ns() {
 	setpriv --pdeathsig KILL unshare $userns --mount --pid --fork --kill-child --propagation private -- "$@"
 }
 
-root_packages() { sed -n -e '/^#/d' -e "$1" "$top/tools/root-packages" | tr -s ' \n' ,, | sed 's/^,*//; s/,*$//'; }
+# root_packages [PREFIX:]: the names in the lines that start so, or with no prefix.
+root_packages() {
+	if [ -n "${1-}" ]; then sed -n "s/^$1//p" "$top/tools/root-packages"; else sed '/^#/d; /:/d' "$top/tools/root-packages"; fi |
+		xargs
+}
 
 root_make() {
-	root_key=$( (cat "$top/tools/root-packages" "$top/tools/bootstrap.sh" && echo "$userns ${IOPTE_MIRROR-}") | sha256sum | cut -c1-12)
+	root_key=$( (cat "$top/tools/root-packages" "$top/tools/bootstrap.sh" "$top/tools/foreign.sh" && echo "$userns ${IOPTE_MIRROR-}") | sha256sum | cut -c1-12)
 	root=$cache/root-$root_key
 	[ ! -d "$root" ] || return 0
 
@@ -44,7 +48,7 @@ root_make() {
 		root_ns rm -rf "$root.tmp"
 		mkdir "$root.tmp"
 		quiet -p root_progress "Toolchain root" root_ns "$top/tools/bootstrap.sh" $root_suite "$root.tmp" \
-			"$(root_packages '/^backports:/!p')" "$(root_packages 's/^backports://p' | tr , ' ')" "${IOPTE_MIRROR-}" ||
+			"$(root_packages)" "$(root_packages backports:)" "$(root_packages riscv64:)" "${IOPTE_MIRROR-}" ||
 			die "the toolchain root could not be made: check that this machine reaches its Debian mirror (http_proxy, IOPTE_MIRROR=URL for another mirror) and run the same command again."
 		mv "$root.tmp" "$root"
 	fi

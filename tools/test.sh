@@ -11,8 +11,11 @@ t_start=$SECONDS
 
 wanted() { [[ -z ${ONLY-} || $1 =~ $ONLY ]]; }
 
-# record CHECK <cases: lines from the stdin, as tap.awk prints them. Known failures are told apart here.
+# record CHECK [FILE] <cases: lines from the stdin, as tap.awk prints them, into FILE or else $results. Known failures are
+# told apart here.
 record() {
+	local last
+	last=$(mktemp)
 	awk -F'\t' -v OFS='\t' -v check="$1" -v known="$TOP/tools/known-failures" '
 		BEGIN {
 			while ((getline line <known) > 0)
@@ -20,12 +23,13 @@ record() {
 		}
 		$2 in reason && $1 == "fail" { $1 = "known"; $3 = reason[$2] }
 		$2 in reason && $1 == "pass" { $1 = "fail"; $3 = "passes, but tools/known-failures lists it: drop it there" }
-		{ print $1, check ": " $2, $3 }' >/tmp/last
-	cat /tmp/last >>$results
+		{ print $1, check ": " $2, $3 }' >"$last"
+	cat "$last" >>"${2-$results}"
 	awk -F'\t' -v t="$((SECONDS - t_check))" '
 		{ c[$1]++ }
 		$1 == "fail" || $1 == "known" { print "    " ($1 == "fail" ? "FAILED " : "known failure ") $2 ($3 != "" ? " (" $3 ")" : "") }
-		END { printf "    %d passed, %d failed, %d skipped in %d s\n", c["pass"], c["fail"], c["skip"] + c["known"], t }' /tmp/last
+		END { printf "    %d passed, %d failed, %d skipped in %d s\n", c["pass"], c["fail"], c["skip"] + c["known"], t }' "$last"
+	rm "$last"
 }
 
 # check NAME: starts one; false if ONLY leaves it out.
@@ -167,30 +171,72 @@ run_uml() {
 	return $rc
 }
 
-test_guests() {
-	local name bed timeout least command dir rc
-	while IFS='|' read -r name bed timeout least command; do
-		name=$(xargs <<<"$name") bed=$(xargs <<<"$bed") timeout=$(xargs <<<"$timeout") least=$(xargs <<<"$least")
-		check "$name" || continue
-		dir=$shots/$name
-		rm -rf "$dir"
-		mkdir -p "$dir"
-		rc=0
+# The rows of tests.list that ONLY leaves: "NAME|BED|TIMEOUT|LEAST|COMMAND" without the blanks around the first four.
+guests() {
+	sed 's/#.*//; /^[[:space:]]*$/d; s/ *| */|/; s/ *| */|/2; s/ *| */|/3; s/ *| */|/4' "$TOP/tools/tests.list" |
+		while IFS= read -r row; do ! wanted "${row%%|*}" || printf '%s\n' "$row"; done
+}
+
+# One guest, in a process of its own: what it has to say is in $run.report when $run.done is there.
+run_guest() {
+	local name=$1 bed=$2 timeout=$3 least=$4 command=$5 dir=$6 run=/tmp/guest.$1 rc=0
+	t_check=$SECONDS
+	{
 		if [ "$bed" = uml ]; then
 			quiet "$name" run_uml "$dir" "$timeout" "$command" || rc=$?
 		else
 			quiet "$name" "$TOP/tools/vm" -q -b "$bed" -t "$timeout" -o "$dir" "$command" || rc=$?
 		fi
-		guest_cases "$dir" $rc "$least" "$(tail -n 1 "$ui_log")" | record "$name"
-	done < <(sed 's/#.*//; /^[[:space:]]*$/d' "$TOP/tools/tests.list")
+	} >"$run.progress"
+	{
+		echo "==> Test: $name"
+		grep -E '\| | FAILED | log: ' "$run.progress" || true
+		guest_cases "$dir" $rc "$least" "$(tail -n 1 "$ui_log")" | record "$name" "$run.record"
+	} >"$run.report"
+	touch "$run.done"
+}
+
+# The slowest first, as many at once as there are processors.
+test_guests() {
+	local row name bed timeout least command dir running=() still at_once t_shown=$SECONDS
+	at_once=${JOBS:-$(nproc)}
+	while IFS='|' read -r name bed timeout least command; do
+		while [ "${#running[@]}" -ge "$at_once" ]; do reap; done
+		dir=$shots/$name
+		rm -rf "$dir"
+		mkdir -p "$dir"
+		run_guest "$name" "$bed" "$timeout" "$least" "$command" "$dir" &
+		running+=("$name")
+	done < <(guests | sort -t'|' -k3,3nr -s)
+	while [ "${#running[@]}" -gt 0 ]; do reap; done
+}
+
+# Reports the guests that have ended; waits a moment. A person sees which ones run.
+reap() {
+	local name still=()
+	sleep 0.3
+	for name in "${running[@]}"; do
+		if [ -e "/tmp/guest.$name.done" ]; then
+			[ ! -t 1 ] || printf '\r\033[K'
+			cat "/tmp/guest.$name.report"
+			cat "/tmp/guest.$name.record" >>$results
+		else
+			still+=("$name")
+		fi
+	done
+	running=(${still[@]+"${still[@]}"})
+	if [ -t 1 ] && [ -z "${CI-}" ]; then
+		printf '\r\033[K    %s: running %s' "$(ui_time $((SECONDS - t_start)))" "${running[*]}"
+	elif [ $((SECONDS - t_shown)) -ge 30 ]; then
+		t_shown=$SECONDS
+		note "$(ui_time $((SECONDS - t_start))): running ${running[*]}"
+	fi
 }
 
 # What the guests and checks that ONLY leaves need to be built.
 needed() {
 	local name bed rest
-	while IFS='|' read -r name bed rest; do
-		! wanted "$(xargs <<<"$name")" || case $bed in *uml*) echo uml ;; *) printf 'x86\nguest\n' ;; esac
-	done < <(sed 's/#.*//; /^[[:space:]]*$/d' "$TOP/tools/tests.list")
+	guests | while IFS='|' read -r name bed rest; do kernel_of_bed "$bed"; done
 	! wanted 'clippy in the kernel' || echo x86
 }
 
