@@ -210,7 +210,8 @@ bool fault_log_ready(struct fault_log *log)
 {
 	u64 oldest = log->recent[log->next];
 
-	return !oldest || now_ns() - oldest > FAULT_INTERVAL_NS;
+	/* The log's clock may be ahead of ours */
+	return !oldest || now_ns() > oldest + FAULT_INTERVAL_NS;
 }
 
 void fault_log_pace(struct fault_log *log)
