@@ -198,7 +198,7 @@ run_guest() {
 
 # The slowest first, as many at once as there are processors.
 test_guests() {
-	local row name bed timeout least command dir running=() still at_once t_shown=$SECONDS
+	local name bed timeout least command dir running=() at_once t_shown=$SECONDS
 	at_once=${JOBS:-$(nproc)}
 	while IFS='|' read -r name bed timeout least command; do
 		while [ "${#running[@]}" -ge "$at_once" ]; do reap; done
