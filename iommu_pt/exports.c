@@ -1,14 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What Rust cannot do for the Rust IOMMU page tables: export symbols and print
- * with a rate limit.
+ * What Rust cannot do for the Rust IOMMU page tables: export symbols, print
+ * with a rate limit, and let KUnit take the place of a function.
  */
+#include <kunit/static_stub.h>
+#include <kunit/visibility.h>
 #include <linux/export.h>
 #include <linux/generic_pt/iommu.h>
 #include <linux/printk.h>
 #include <linux/spinlock.h>
 
+#include "../../../iommu-pages.h"
 #include "iommu_pt_rust.h"
+
+/* Where the tables meet memory: tests fail allocations and see each flush */
+void *pt_iommu_rust_alloc(int nid, gfp_t gfp, size_t size)
+{
+	KUNIT_STATIC_STUB_REDIRECT(pt_iommu_rust_alloc, nid, gfp, size);
+	return iommu_alloc_pages_node_sz(nid, gfp, size);
+}
+EXPORT_SYMBOL_IF_KUNIT(pt_iommu_rust_alloc);
+
+int pt_iommu_rust_start_incoherent(void *table, struct device *dev)
+{
+	KUNIT_STATIC_STUB_REDIRECT(pt_iommu_rust_start_incoherent, table, dev);
+	return iommu_pages_start_incoherent(table, dev);
+}
+EXPORT_SYMBOL_IF_KUNIT(pt_iommu_rust_start_incoherent);
+
+void pt_iommu_rust_flush_incoherent(struct device *dev, void *table,
+				    size_t offset, size_t len)
+{
+	KUNIT_STATIC_STUB_REDIRECT(pt_iommu_rust_flush_incoherent, dev, table,
+				   offset, len);
+	iommu_pages_flush_incoherent(dev, table, offset, len);
+}
+EXPORT_SYMBOL_IF_KUNIT(pt_iommu_rust_flush_incoherent);
 
 /*
  * The HW must know the new top before readers without a lock do, so that they

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KUnit tests of split_range: amdv1. The format is configured as in
+ * KUnit tests of amdv1. The format is configured as in
  * fmt/iommu_amdv1.c.
  */
 #define PT_FMT amdv1
@@ -18,3 +18,15 @@
 #include "../../fmt/amdv1.h"
 #include "../../pt_common.h"
 #include "kunit_split.h"
+
+#define RAW_GRANULE_LG2 12
+static const unsigned int raw_features[] = {
+	BIT(PT_FEAT_DYNAMIC_TOP) | BIT(PT_FEAT_AMDV1_ENCRYPT_TABLES) |
+		BIT(PT_FEAT_AMDV1_FORCE_COHERENCE) | BIT(PT_FEAT_FLUSH_RANGE),
+	BIT(PT_FEAT_DYNAMIC_TOP) | BIT(PT_FEAT_AMDV1_ENCRYPT_TABLES) |
+		BIT(PT_FEAT_AMDV1_FORCE_COHERENCE) |
+		BIT(PT_FEAT_FLUSH_RANGE_NO_GAPS),
+};
+
+#include "kunit_raw_amdv1.h"
+#include "kunit_raw.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * KUnit tests of split_range: amdv1_mock. The format is configured as in
+ * KUnit tests of amdv1_mock. The format is configured as in
  * fmt/iommu_mock.c.
  */
 #define AMDV1_IOMMUFD_SELFTEST 1
@@ -13,3 +13,10 @@
 #include "../../fmt/amdv1.h"
 #include "../../pt_common.h"
 #include "kunit_split.h"
+
+#define RAW_GRANULE_LG2 11
+#define RAW_NO_COMPARE 1
+static const unsigned int raw_features[] = { 0 };
+
+#include "kunit_raw_amdv1.h"
+#include "kunit_raw.h"

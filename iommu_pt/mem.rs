@@ -89,11 +89,11 @@ unsafe impl PtMem for KernelMem {
 
     fn alloc(&self, lg2: u32) -> Result<NonNull<KernelCell>, Error> {
         // SAFETY: any node id and gfp that the caller of the op may use.
-        let page = unsafe { bindings::iommu_alloc_pages_node_sz(self.nid, self.gfp, 1 << lg2) };
+        let page = unsafe { bindings::pt_iommu_rust_alloc(self.nid, self.gfp, 1 << lg2) };
         let table = NonNull::new(page.cast::<KernelCell>()).ok_or(Error::NoMemory)?;
         if !self.flush_dev.is_null() {
             // SAFETY: the page was allocated a moment ago; `flush_dev` is the table's device.
-            let ret = unsafe { bindings::iommu_pages_start_incoherent(page, self.flush_dev) };
+            let ret = unsafe { bindings::pt_iommu_rust_start_incoherent(page, self.flush_dev) };
             if ret != 0 {
                 // SAFETY: nobody else knows the page.
                 unsafe { bindings::iommu_free_pages(page) };
@@ -159,7 +159,7 @@ unsafe impl PtMem for KernelMem {
     fn clean(&self, table: NonNull<KernelCell>, start: usize, len: usize) {
         // SAFETY: `start..start + len` is inside a table that `alloc` made for this device.
         unsafe {
-            bindings::iommu_pages_flush_incoherent(
+            bindings::pt_iommu_rust_flush_incoherent(
                 self.flush_dev,
                 table.as_ptr().cast(),
                 start,

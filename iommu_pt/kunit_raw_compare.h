@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The same calls on this table and on the C one (CONFIG_IOMMU_PT_RUST_COMPARE):
+ * item by item the two have to be equal, but for where tables lie, and so has
+ * what is gathered.
+ */
+#include <linux/prandom.h>
+
+#ifndef RAW_NO_COMPARE_FEATURES
+#define RAW_NO_COMPARE_FEATURES 0
+#endif
+
+#if IS_ENABLED(CONFIG_IOMMU_PT_RUST_COMPARE) && !defined(RAW_NO_COMPARE)
+#define RAW_C(op) \
+	CONCATENATE(pt_iommu_, CONCATENATE(PTPFX_RAW, CONCATENATE(_c_, op)))
+
+struct raw_c {
+	union {
+		struct iommu_domain domain;
+		struct pt_iommu_table table;
+	};
+	spinlock_t top_lock; /* of a top that grows */
+	unsigned int syncs;
+};
+
+PT_IOMMU_CHECK_DOMAIN(struct raw_c, table.iommu, domain);
+
+static spinlock_t *raw_c_top_lock(struct pt_iommu *iommu)
+{
+	return &container_of(iommu, struct raw_c, table.iommu)->top_lock;
+}
+
+static const struct pt_iommu_driver_ops raw_c_driver_ops = {
+	.change_top = pt_kunit_change_top,
+	.get_top_lock = raw_c_top_lock,
+};
+
+static void raw_c_iotlb_sync(struct iommu_domain *domain,
+			     struct iommu_iotlb_gather *gather)
+{
+	container_of(domain, struct raw_c, domain)->syncs++;
+	iommu_put_pages_list(&gather->freelist);
+}
+
+static const struct iommu_domain_ops raw_c_domain_ops = {
+	.iova_to_phys = RAW_C(iova_to_phys),
+	.iotlb_sync = raw_c_iotlb_sync,
+};
+
+static void raw_same_table(struct kunit *test, u64 *rust, u64 *c,
+			   unsigned int level, u64 va)
+{
+	unsigned int i;
+
+	for (i = 0; i != PTRS_PER_PTE; i++) {
+		u64 left = rust[i], right = c[i];
+		u64 rust_oa = raw_table_oa(left), c_oa = raw_table_oa(right);
+
+		if (left && !raw_is_leaf(left, level)) {
+			KUNIT_ASSERT_NE_MSG(test, right, 0, "va %llx level %u",
+					    va, level);
+			KUNIT_ASSERT_FALSE(test, raw_is_leaf(right, level));
+			raw_same_table(test, phys_to_virt(rust_oa),
+				       phys_to_virt(c_oa), level - 1, va);
+			/* All but the address */
+			left ^= raw_table(0, rust_oa, level);
+			right ^= raw_table(0, c_oa, level);
+		}
+		if (left != right)
+			KUNIT_FAIL_AND_ABORT(test,
+					     "va %llx level %u: %llx, C %llx",
+					     va, level, left, right);
+		va += BIT_ULL(raw_item_lg2(level));
+	}
+}
+
+static void raw_same(struct raw_test *t, struct raw_c *c)
+{
+	uintptr_t c_top = common_from_iommu(&c->table.iommu)->top_of_table;
+	unsigned int level;
+	u64 *top = raw_top(t, &level);
+
+	KUNIT_ASSERT_EQ(t->test, level, c_top & PT_TOP_LEVEL_MASK);
+	raw_same_table(t->test, top,
+		       (u64 *)(c_top & ~(uintptr_t)PT_TOP_LEVEL_MASK), level,
+		       0);
+}
+
+static void raw_same_unmap(struct raw_test *t, struct raw_c *c, u64 va, u64 len)
+{
+	struct iommu_iotlb_gather left, right;
+	size_t bytes;
+
+	iommu_iotlb_gather_init(&left);
+	iommu_iotlb_gather_init(&right);
+	bytes = iommu_unmap_fast(&t->pt.domain, va, len, &left);
+	KUNIT_ASSERT_EQ(t->test, bytes,
+			iommu_unmap_fast(&c->domain, va, len, &right));
+	if (!bytes) {
+		/* C gathers an empty range here, which is none or all */
+		KUNIT_ASSERT_TRUE(t->test, list_empty(&left.freelist.pages));
+		KUNIT_ASSERT_TRUE(t->test, list_empty(&right.freelist.pages));
+		return;
+	}
+	KUNIT_ASSERT_EQ(t->test, left.start, right.start);
+	KUNIT_ASSERT_EQ(t->test, left.end, right.end);
+	KUNIT_ASSERT_EQ(t->test, list_count_nodes(&left.freelist.pages),
+			list_count_nodes(&right.freelist.pages));
+	KUNIT_ASSERT_EQ(t->test, left.pt.leaf_levels_bitmap,
+			right.pt.leaf_levels_bitmap);
+	KUNIT_ASSERT_EQ(t->test, left.pt.table_levels_bitmap,
+			right.pt.table_levels_bitmap);
+	iommu_iotlb_sync(&t->pt.domain, &left);
+	iommu_iotlb_sync(&c->domain, &right);
+}
+
+/* A random number below 2^lg2 */
+static u64 raw_random(struct rnd_state *rnd, unsigned int lg2)
+{
+	u64 value = (u64)prandom_u32_state(rnd) << 32 | prandom_u32_state(rnd);
+
+	return lg2 > 63 ? value : value & (BIT_ULL(lg2) - 1);
+}
+
+static void raw_compare(struct raw_test *t, struct raw_c *c, unsigned int calls)
+{
+	unsigned int page_lg2 = t->pt.smallest_pgsz_lg2;
+	struct rnd_state rnd;
+	unsigned int mapped = 0;
+
+	prandom_seed_state(&rnd, 0x5eed);
+	while (calls--) {
+		/* In and around 16 items of level 1, or of level 2 */
+		unsigned int level = 1 + raw_random(&rnd, 2) / 3;
+		u64 room = 16 * BIT_ULL(raw_item_lg2(level));
+		unsigned int lg2 = page_lg2 + prandom_u32_state(&rnd) %
+			(raw_item_lg2(level) + 2 - page_lg2);
+		u64 mask = BIT_ULL(lg2) - 1;
+		u64 va = raw_random(&rnd, 63) % room & ~mask;
+		u64 oa = (va + (raw_random(&rnd, 1) ? 0 : room)) & ~mask;
+		u64 len = (1 + raw_random(&rnd, 2)) << lg2;
+		int prot = 1 + prandom_u32_state(&rnd) % 31;
+		int left, right;
+
+		if (!(prot & (IOMMU_READ | IOMMU_WRITE)))
+			prot |= IOMMU_READ;
+		if (level == 1 && raw_random(&rnd, 3) == 0)
+			oa += t->pt.smallest_pgsz;
+		if (raw_random(&rnd, 3) < 3) {
+			raw_same_unmap(t, c, va, len);
+		} else {
+			left = iommu_map(&t->pt.domain, va, oa, len, prot,
+					 GFP_KERNEL);
+			right = iommu_map(&c->domain, va, oa, len, prot,
+					  GFP_KERNEL);
+			KUNIT_ASSERT_EQ(t->test, left, right);
+			mapped += !left;
+		}
+		raw_same(t, c);
+		cond_resched();
+	}
+	KUNIT_EXPECT_GT(t->test, mapped, 0);
+	KUNIT_EXPECT_EQ(t->test, t->syncs, c->syncs);
+}
+
+static void test_compare(struct kunit *test)
+{
+	struct raw_test *t = test->priv;
+	struct raw_c *c;
+
+	if (t->features & RAW_NO_COMPARE_FEATURES)
+		kunit_skip(test, "Not in the C format");
+	c = kunit_kzalloc(test, sizeof(*c), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, c);
+	spin_lock_init(&c->top_lock);
+	c->table.iommu.nid = NUMA_NO_NODE;
+	c->table.iommu.driver_ops = &raw_c_driver_ops;
+	c->table.iommu.iommu_device = t->pt.dummy_dev;
+	c->domain.ops = &raw_c_domain_ops;
+	KUNIT_ASSERT_NO_ERRNO(test,
+			      RAW_C(init)(&c->table, &t->pt.cfg, GFP_KERNEL));
+	KUNIT_ASSERT_EQ(test, t->pt.common->features,
+			common_from_iommu(&c->table.iommu)->features);
+	KUNIT_ASSERT_EQ(test, t->pt.domain.pgsize_bitmap,
+			c->domain.pgsize_bitmap);
+	raw_compare(t, c, 2000);
+	pt_iommu_deinit(&c->table.iommu);
+}
+#else
+static void test_compare(struct kunit *test)
+{
+	kunit_skip(test, "There is no C table of this format in this kernel");
+}
+#endif
