@@ -7,10 +7,10 @@
 struct raw_call {
 	/* What is there before, and what the call maps or splits */
 	u64 before_va, before_oa, before_len;
+	u64 before_step; /* in calls of this size, so in leaves of their own */
 	u64 va, oa, len;
 	bool split;
-	bool top;
-	unsigned int tables; /* that it has to allocate */
+	unsigned int tables; /* that it has to allocate, if it is no split */
 };
 
 static int raw_do(struct raw_test *t, const struct raw_call *call)
@@ -22,30 +22,60 @@ static int raw_do(struct raw_test *t, const struct raw_call *call)
 			 IOMMU_READ | IOMMU_WRITE, GFP_KERNEL);
 }
 
-/* Some other table above the same items, and what is to be split */
+/* Some other table above the same items, or what is to be split */
 static void raw_before(struct raw_test *t, const struct raw_call *call)
 {
+	u64 at;
+
 	raw_init_table(t);
-	raw_map(t, call->before_va, call->before_oa, call->before_len,
-		IOMMU_READ | IOMMU_WRITE);
+	for (at = 0; at != call->before_len; at += call->before_step)
+		raw_map(t, call->before_va + at, call->before_oa + at,
+			call->before_step, IOMMU_READ | IOMMU_WRITE);
 	raw_check(t);
+}
+
+/* All of what is there before, cut at both edges and where it was before */
+static void raw_want_pieces(struct raw_test *t, const struct raw_call *call,
+			    u64 low, u64 high)
+{
+	u64 at = 0;
+
+	t->wants = 0;
+	while (at != call->before_len) {
+		u64 end = at - at % call->before_step + call->before_step;
+
+		if (at < low)
+			end = min(end, low);
+		else if (at < high)
+			end = min(end, high);
+		raw_want(t, call->before_va + at, call->before_oa + at,
+			 end - at, IOMMU_READ | IOMMU_WRITE);
+		at = end;
+	}
 }
 
 static void raw_want_after(struct raw_test *t, const struct raw_call *call)
 {
-	const int prot = IOMMU_READ | IOMMU_WRITE;
 	u64 off = call->va - call->before_va;
 
-	if (!call->split) {
-		raw_want(t, call->va, call->oa, call->len, prot);
-		return;
-	}
-	t->wants = 0;
-	raw_want(t, call->before_va, call->before_oa, off, prot);
-	raw_want(t, call->va, call->before_oa + off, call->len, prot);
-	off += call->len;
-	raw_want(t, call->before_va + off, call->before_oa + off,
-		 call->before_len - off, prot);
+	if (call->split)
+		raw_want_pieces(t, call, off, off + call->len);
+	else
+		raw_want(t, call->va, call->oa, call->len,
+			 IOMMU_READ | IOMMU_WRITE);
+}
+
+/* The fewest tables that the pieces need, beyond those that are there */
+static unsigned int raw_split_tables(struct raw_test *t,
+				     const struct raw_call *call)
+{
+	unsigned int before = raw_count_tables(t);
+	unsigned int after;
+
+	raw_want_after(t, call);
+	after = raw_count_tables(t);
+	raw_want_pieces(t, call, 0, 0);
+	return after - before;
 }
 
 static void raw_nomem(struct raw_test *t, const struct raw_call *call,
@@ -53,13 +83,16 @@ static void raw_nomem(struct raw_test *t, const struct raw_call *call,
 {
 	unsigned int *fail = start ? &t->fail_start : &t->fail_alloc;
 	struct kunit *test = t->test;
-	unsigned int nth, tables;
+	unsigned int nth, tables, more;
 	int ret;
 
 	raw_deinit_table(t);
 	for (nth = 1;; nth++) {
 		raw_before(t, call);
 		tables = t->tables;
+		more = call->tables;
+		if (call->split)
+			more = raw_split_tables(t, call);
 		t->syncs = 0;
 		*fail = nth;
 		ret = raw_do(t, call);
@@ -75,15 +108,15 @@ static void raw_nomem(struct raw_test *t, const struct raw_call *call,
 		KUNIT_ASSERT_NO_ERRNO(test, raw_do(t, call));
 		raw_want_after(t, call);
 		raw_check(t);
-		KUNIT_ASSERT_EQ(test, t->tables, tables + call->tables);
+		KUNIT_ASSERT_EQ(test, t->tables, tables + more);
 		raw_deinit_table(t);
 	}
 	*fail = 0;
 	KUNIT_ASSERT_NO_ERRNO(test, ret);
 	raw_want_after(t, call);
 	raw_check(t);
-	KUNIT_ASSERT_EQ(test, t->tables, tables + call->tables);
-	KUNIT_ASSERT_EQ_MSG(test, nth - 1, call->tables,
+	KUNIT_ASSERT_EQ(test, t->tables, tables + more);
+	KUNIT_ASSERT_EQ_MSG(test, nth - 1, more,
 			    "va %llx len %llx: failures", call->va, call->len);
 	if (!start && raw_incoherent(t))
 		raw_nomem(t, call, true);
@@ -96,6 +129,7 @@ static void test_nomem_map(struct kunit *test)
 	u64 page = t->pt.smallest_pgsz;
 	struct raw_call call = {
 		.before_len = page,
+		.before_step = page,
 		.va = BIT_ULL(raw_item_lg2(2)) - large - page,
 		.len = page,
 		.tables = 1,
@@ -120,6 +154,7 @@ static void test_nomem_top(struct kunit *test)
 	u64 page = t->pt.smallest_pgsz;
 	struct raw_call call = {
 		.before_len = page,
+		.before_step = page,
 		.len = page,
 	};
 	unsigned int level, top, last;
@@ -153,6 +188,7 @@ static void test_nomem_split(struct kunit *test)
 			.before_va = 2 * size,
 			.before_oa = raw_oa(t, lg2) & ~size,
 			.before_len = size,
+			.before_step = size,
 			.split = true,
 		};
 
@@ -161,22 +197,15 @@ static void test_nomem_split(struct kunit *test)
 		/* Both edges in the same smallest table */
 		call.va = call.before_va + size / 2 + page;
 		call.len = page;
-		call.tables = level;
 		raw_nomem(t, &call, false);
-		/* In tables of their own, below one or (contiguous) two items */
+		/* In tables of their own */
 		call.va = call.before_va + page;
 		call.len = size - 2 * page;
-		call.tables = 2 * level - (lg2 == raw_item_lg2(level));
 		raw_nomem(t, &call, false);
 		/* In two leaves */
 		call.before_len = 2 * size;
-		call.va = call.before_va + page;
 		call.len = 2 * size - 2 * page;
-		call.tables = 2 * level;
-		if (raw_best_lg2(t, call.before_va,
-				 call.before_va + call.before_len - 1,
-				 call.before_oa) == lg2)
-			raw_nomem(t, &call, false);
+		raw_nomem(t, &call, false);
 		cond_resched();
 	}
 }
