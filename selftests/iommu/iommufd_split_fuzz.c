@@ -1,0 +1,546 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Fuzzing of iommufd with IOMMU_IOAS_SPLIT: many threads, random calls, valid
+ * and malformed ones.
+ *
+ * Rounds with a model of what must happen (iommufd_split_fuzz_model.c) take
+ * turns with rounds in which everybody fights with everybody
+ * (iommufd_split_fuzz_chaos.c). After each round all is closed, and every page
+ * that was pinned and every IOMMU table must be back.
+ *
+ * A run is repeated by its seed, as far as threads can be:
+ *
+ * IOMMUFD_SPLIT_FUZZ_SEED	the seed, it is printed
+ * IOMMUFD_SPLIT_FUZZ_CALLS	calls in all
+ * IOMMUFD_SPLIT_FUZZ_THREADS	1 to 8; with 1 a run can be repeated exactly
+ * IOMMUFD_SPLIT_FUZZ_ROUND	the round to begin with
+ */
+#include <fcntl.h>
+#include <stdarg.h>
+#include <sys/capability.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "iommufd_split_fuzz.h"
+
+enum {
+	DEFAULT_CALLS = 200000,
+	DEFAULT_THREADS = 4,
+	ROUND_CALLS = 10000,
+	/* Every fourth round is chaos */
+	CHAOS_EVERY = 4,
+	/* Less than the minute after which iommufd gives up some waits */
+	HANG_SECONDS = 40,
+	PROGRESS_SECONDS = 20,
+	HUGE_SIZE = 2 * 1024 * 1024,
+	SMALL_BLOCK = 512 * 1024,
+	/* For the slab, which is not exact */
+	SLAB_SLACK_KB = 16 * 1024,
+};
+
+struct worker workers[MAX_WORKERS + 1];
+unsigned int num_workers = DEFAULT_THREADS;
+bool fuzz_failed;
+bool fuzz_can_split;
+
+const char *const op_names[OP_NR] = {
+	[OP_OPEN] = "open",
+	[OP_CLOSE] = "close",
+	[OP_IOAS_ALLOC] = "ioas_alloc",
+	[OP_IOVA_RANGES] = "iova_ranges",
+	[OP_ALLOW_IOVAS] = "allow_iovas",
+	[OP_OPTION] = "option",
+	[OP_MAP] = "map",
+	[OP_MAP_FILE] = "map_file",
+	[OP_COPY] = "copy",
+	[OP_UNMAP] = "unmap",
+	[OP_SPLIT] = "split",
+	[OP_DESTROY] = "destroy",
+	[OP_HWPT_ALLOC] = "hwpt_alloc",
+	[OP_HW_INFO] = "hw_info",
+	[OP_MOCK_DOMAIN] = "mock_device",
+	[OP_REPLACE] = "replace",
+	[OP_DIRTY_TRACKING] = "dirty_tracking",
+	[OP_DIRTY_READ] = "dirty_read",
+	[OP_SET_DIRTY] = "set_dirty",
+	[OP_ACCESS_CREATE] = "access_create",
+	[OP_ACCESS_REPLACE] = "access_replace",
+	[OP_ACCESS_RW] = "access_rw",
+	[OP_ACCESS_PIN] = "access_pin",
+	[OP_ACCESS_UNPIN] = "access_unpin",
+	[OP_CHANGE_PROCESS] = "change_process",
+	[OP_DMABUF] = "dmabuf",
+	[OP_LIMIT] = "memory_limit",
+	[OP_CHECK_MAP] = "check_map",
+};
+
+static struct {
+	uint64_t seed;
+	uint64_t calls;
+	unsigned int first_round;
+	unsigned int round;
+	bool huge;
+} config = { .calls = DEFAULT_CALLS };
+
+static time_t started;
+
+int fuzz_count(struct worker *me, enum fuzz_op op, int err)
+{
+	struct step *step = &me->history[me->steps++ % HISTORY];
+
+	me->stats[op][err < MAX_ERRNO ? err : MAX_ERRNO - 1]++;
+	*step = (struct step){ .op = op, .err = err };
+	/* Looks at the tables are not what is tested */
+	if (op != OP_CHECK_MAP)
+		me->calls++;
+	__atomic_fetch_add(&me->progress, 1, __ATOMIC_RELAXED);
+	return err;
+}
+
+int fuzz_call(struct worker *me, enum fuzz_op op, int fd, unsigned long request,
+	      void *arg, int *out)
+{
+	int rc = ioctl(fd, request, arg);
+
+	if (out)
+		*out = rc;
+	return fuzz_count(me, op, rc < 0 ? errno : 0);
+}
+
+void fuzz_note(struct worker *me, __u64 a, __u64 b, __u64 c)
+{
+	struct step *step = &me->history[(me->steps - 1) % HISTORY];
+
+	step->a = a;
+	step->b = b;
+	step->c = c;
+}
+
+void fuzz_fail(struct worker *me, const char *format, ...)
+{
+	unsigned int i = me->steps > HISTORY ? me->steps - HISTORY : 0;
+	char text[256];
+	va_list args;
+
+	/* The first one tells what happened, the rest follows from it */
+	if (__atomic_exchange_n(&fuzz_failed, true, __ATOMIC_RELAXED))
+		return;
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	ksft_print_msg("FAILED in thread %u, round %u of seed %llu: %s\n",
+		       me->index, config.round, (unsigned long long)config.seed,
+		       text);
+	for (; i != me->steps; i++) {
+		struct step *step = &me->history[i % HISTORY];
+
+		ksft_print_msg("  %-14s %-3d %llx %llx %llx\n",
+			       op_names[step->op], step->err, step->a, step->b,
+			       step->c);
+	}
+}
+
+bool fuzz_expect(struct worker *me, const char *what, int got, int want)
+{
+	if (got == want)
+		return true;
+	fuzz_fail(me, "%s: %d (%s), not %d (%s)", what, got, strerror(got),
+		  want, strerror(want));
+	return false;
+}
+
+static uint64_t all_calls(void)
+{
+	uint64_t sum = 0;
+	unsigned int i;
+
+	for (i = 0; i <= MAX_WORKERS; i++)
+		sum += workers[i].calls;
+	return sum;
+}
+
+static unsigned int seconds(void)
+{
+	return time(NULL) - started;
+}
+
+/* Nobody may stand still. A thread that hangs cannot be waited for */
+static void watch(void)
+{
+	static time_t told;
+	uint64_t last[MAX_WORKERS] = {};
+	time_t moved[MAX_WORKERS];
+	bool done;
+
+	for (unsigned int i = 0; i != MAX_WORKERS; i++)
+		moved[i] = time(NULL);
+	do {
+		usleep(50000);
+		done = true;
+		for (unsigned int i = 0; i != num_workers; i++) {
+			struct worker *worker = &workers[i];
+			uint64_t now = __atomic_load_n(&worker->progress,
+						       __ATOMIC_RELAXED);
+
+			if (!worker->started ||
+			    !pthread_tryjoin_np(worker->thread, NULL)) {
+				worker->started = false;
+				continue;
+			}
+			done = false;
+			if (now != last[i])
+				moved[i] = time(NULL);
+			last[i] = now;
+			if (time(NULL) - moved[i] > HANG_SECONDS) {
+				fuzz_fail(worker,
+					  "hangs for %u s in its next call",
+					  HANG_SECONDS);
+				ksft_exit_fail_msg("a thread hangs\n");
+			}
+		}
+		if (time(NULL) - told >= PROGRESS_SECONDS) {
+			told = time(NULL);
+			ksft_print_msg("%u s: %llu calls\n", seconds(),
+				       (unsigned long long)all_calls());
+		}
+	} while (!done);
+}
+
+bool run_workers(void *(*body)(void *worker), uint64_t seed, uint64_t calls)
+{
+	for (unsigned int i = 0; i != num_workers; i++) {
+		struct worker *worker = &workers[i];
+
+		worker->random = mix(seed + 1 + i);
+		worker->budget = calls / num_workers;
+		worker->started =
+			!pthread_create(&worker->thread, NULL, body, worker);
+		if (!worker->started)
+			fuzz_fail(worker, "no thread");
+	}
+	watch();
+	return !failed();
+}
+
+/* A number behind @key, or -1 */
+static long number_in(const char *path, const char *key)
+{
+	FILE *file = fopen(path, "r");
+	size_t length = strlen(key);
+	char line[256];
+	long value = -1;
+
+	if (!file)
+		return -1;
+	while (fgets(line, sizeof(line), file))
+		if (!strncmp(line, key, length) &&
+		    sscanf(line + length, " %ld", &value) == 1)
+			break;
+	fclose(file);
+	return value;
+}
+
+long pinned_pages(void)
+{
+	long kb = number_in("/proc/self/status", "VmPin:");
+
+	return kb == -1 ? -1 : kb * 1024 / PAGE;
+}
+
+/* What must be as before when all files are closed */
+struct account {
+	long tables_kb;
+	long iommu_pages;
+	/* Pages pinned and not released, by anybody */
+	long foll_pins;
+	long vm_pin;
+	long slab_kb;
+	long tainted;
+};
+
+static void take_account(struct account *account)
+{
+	FILE *refresh = fopen("/proc/sys/vm/stat_refresh", "r");
+	char line[64];
+
+	/* Folds the counts that each CPU keeps to itself: they are exact then */
+	if (refresh) {
+		while (fgets(line, sizeof(line), refresh))
+			;
+		fclose(refresh);
+	}
+	account->tables_kb = number_in("/proc/meminfo", "SecPageTables:");
+	account->iommu_pages = number_in("/proc/vmstat", "nr_iommu_pages");
+	account->foll_pins = number_in("/proc/vmstat", "nr_foll_pin_acquired") -
+			     number_in("/proc/vmstat", "nr_foll_pin_released");
+	account->vm_pin = pinned_pages();
+	account->slab_kb = number_in("/proc/meminfo", "SUnreclaim:");
+	account->tainted = number_in("/proc/sys/kernel/tainted", "");
+}
+
+static struct account before, after;
+
+static void print_account(const char *what, const struct account *account)
+{
+	ksft_print_msg("%s: tables %ld kB, IOMMU pages %ld, pins %ld, VmPin %ld\n",
+		       what, account->tables_kb, account->iommu_pages,
+		       account->foll_pins, account->vm_pin);
+}
+
+static bool same_account(void)
+{
+	return before.tables_kb == after.tables_kb &&
+	       before.iommu_pages == after.iommu_pages &&
+	       before.foll_pins == after.foll_pins &&
+	       before.vm_pin == after.vm_pin;
+}
+
+/*
+ * The counts have no slack, but they may be late: the release of a file can be
+ * left to a worker of the kernel, and without stat_refresh the CPUs fold their
+ * counts once a second.
+ */
+static bool check_account(struct worker *me)
+{
+	unsigned int tries;
+
+	for (tries = 0; tries != 50; tries++) {
+		take_account(&after);
+		if (same_account())
+			break;
+		usleep(100000);
+	}
+	if (!same_account()) {
+		print_account("was", &before);
+		print_account("is", &after);
+		fuzz_fail(me, "something is left when all is closed");
+	}
+	if (after.tainted != before.tainted)
+		fuzz_fail(me, "the kernel has complained: tainted %ld, was %ld",
+			  after.tainted, before.tainted);
+	return !failed();
+}
+
+static bool new_block(struct block *block, size_t size, bool file, bool huge)
+{
+	int flags = MAP_POPULATE | (huge ? MAP_HUGETLB : 0);
+	int fd = -1;
+	void *ptr;
+
+	if (file) {
+		fd = memfd_create("block", huge ? MFD_HUGETLB : 0);
+		if (fd == -1 || ftruncate(fd, size))
+			return false;
+		flags |= MAP_SHARED;
+	} else {
+		flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+	}
+	ptr = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+	if (ptr == MAP_FAILED)
+		return false;
+	*block = (struct block){ .ptr = ptr, .slots = size / SLOT, .file = fd };
+	for (size_t i = 0; i != size; i += 8)
+		*(uint64_t *)(ptr + i) = mix((uintptr_t)ptr + i);
+	return true;
+}
+
+/*
+ * Two blocks of small and two of huge pages, by address and by file. Without
+ * huge pages the leaves are small, and few splits have anything to do.
+ */
+static void setup_worker(struct worker *worker, unsigned int index)
+{
+	unsigned int i;
+
+	worker->index = index;
+	worker->scratch = mmap(NULL, SCRATCH_SIZE + PAGE,
+			       PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (worker->scratch == MAP_FAILED ||
+	    mprotect(worker->scratch + SCRATCH_SIZE, PAGE, PROT_NONE))
+		ksft_exit_fail_perror("scratch memory");
+	for (i = 0; i != NUM_BLOCKS; i++) {
+		struct block *block = &worker->blocks[i];
+
+		if (i >= 2 && new_block(block, HUGE_SIZE, i & 1, true))
+			continue;
+		if (i >= 2)
+			config.huge = false;
+		if (!new_block(block, SMALL_BLOCK, i & 1, false))
+			ksft_exit_fail_perror("memory to map");
+	}
+}
+
+/* Without this the pins of root would not be charged, and not be seen */
+static void be_charged(void)
+{
+	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
+	cap_value_t cap_list[1] = { CAP_IPC_LOCK };
+	cap_t caps = cap_get_proc();
+
+	if (setrlimit(RLIMIT_MEMLOCK, &limit))
+		ksft_print_msg("RLIMIT_MEMLOCK stays as it is\n");
+	if (!caps ||
+	    cap_set_flag(caps, CAP_EFFECTIVE, 1, cap_list, CAP_CLEAR) ||
+	    cap_set_proc(caps))
+		ksft_print_msg("CAP_IPC_LOCK cannot be dropped\n");
+	cap_free(caps);
+}
+
+/* Is there a split at all, and can it cut large leaves? */
+static void probe(struct worker *me)
+{
+	int fd = open("/dev/iommu", O_RDWR);
+	__u32 ioas_id, stdev_id, hwpt_id;
+	struct iommu_hw_info info = { .size = sizeof(info) };
+
+	if (fd == -1)
+		ksft_exit_skip("no /dev/iommu\n");
+	if (fuzz_ioas_alloc(me, fd, &ioas_id) ||
+	    fuzz_split(me, fd, ioas_id, 0, PAGE) != ENOENT)
+		ksft_exit_skip("no split, enable CONFIG_IOMMUFD_SPLIT\n");
+	if (fuzz_mock_device(me, fd, ioas_id, &stdev_id, &info.dev_id,
+			     &hwpt_id))
+		ksft_exit_skip("no mock device, enable CONFIG_IOMMUFD_TEST\n");
+	if (CALL(me, OP_HW_INFO, fd, IOMMU_GET_HW_INFO, info))
+		ksft_exit_fail_msg("no IOMMU_GET_HW_INFO\n");
+	fuzz_can_split = info.out_capabilities & IOMMU_HW_CAP_HITLESS_SPLIT;
+	close(fd);
+}
+
+static uint64_t setting(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+
+	return text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+static bool run_round(bool chaos, uint64_t seed, uint64_t calls)
+{
+	struct worker *me = &workers[0];
+	bool good;
+	int fd;
+
+	ksft_print_msg("round %u, %s\n", config.round,
+		       chaos ? "chaos" : "model");
+	if (chaos)
+		return chaos_round(seed, calls) && check_account(me);
+
+	fd = open("/dev/iommu", O_RDWR);
+	if (fuzz_count(me, OP_OPEN, fd == -1 ? errno : 0))
+		return false;
+	good = model_round(fd, seed, calls);
+	close(fd);
+	fuzz_count(me, OP_CLOSE, 0);
+	return good && check_account(me);
+}
+
+static void print_summary(void)
+{
+	uint64_t splits = 0, cuts = 0, checks = 0;
+	uint32_t total[MAX_ERRNO] = {};
+	unsigned int op, err, i;
+	char line[512];
+
+	for (op = 0; op != OP_NR; op++) {
+		uint32_t sums[MAX_ERRNO] = {};
+		unsigned int used = 0;
+
+		for (i = 0; i <= MAX_WORKERS; i++)
+			for (err = 0; err != MAX_ERRNO; err++)
+				sums[err] += workers[i].stats[op][err];
+		for (err = 0; err != MAX_ERRNO; err++) {
+			if (!sums[err])
+				continue;
+			if (op == OP_CHECK_MAP)
+				checks += sums[err];
+			else
+				total[err] += sums[err];
+			used += snprintf(line + used, sizeof(line) - used,
+					 " %s %u",
+					 err ? strerrorname_np(err) : "ok",
+					 sums[err]);
+		}
+		if (used)
+			ksft_print_msg("%-14s%s\n", op_names[op], line);
+	}
+	i = 0;
+	for (err = 0; err != MAX_ERRNO; err++)
+		if (total[err])
+			i += snprintf(line + i, sizeof(line) - i, " %s %u",
+				      err ? strerrorname_np(err) : "ok",
+				      total[err]);
+	ksft_print_msg("errno:%s\n", line);
+	for (i = 0; i <= MAX_WORKERS; i++) {
+		splits += workers[i].splits;
+		cuts += workers[i].cuts;
+	}
+	ksft_print_msg("slab %ld kB, was %ld kB\n", after.slab_kb,
+		       before.slab_kb);
+	if (!config.huge)
+		ksft_print_msg("no huge pages, so most leaves are small\n");
+	if (!fuzz_can_split)
+		ksft_print_msg("large leaves cannot be split\n");
+	print_account("was", &before);
+	print_account("is", &after);
+	ksft_print_msg("summary: seed %llu, %u threads, %u s, %llu calls, ",
+		       (unsigned long long)config.seed, num_workers, seconds(),
+		       (unsigned long long)all_calls());
+	printf("%llu translations checked, %llu splits, %llu cuts\n",
+	       (unsigned long long)checks, (unsigned long long)splits,
+	       (unsigned long long)cuts);
+}
+
+int main(void)
+{
+	bool good[2] = { true, true };
+	unsigned int i;
+
+	ksft_print_header();
+	ksft_set_plan(4);
+	if (sysconf(_SC_PAGE_SIZE) != PAGE)
+		ksft_exit_skip("needs pages of 4K\n");
+	started = time(NULL);
+	config.seed = setting("IOMMUFD_SPLIT_FUZZ_SEED", started);
+	config.calls = setting("IOMMUFD_SPLIT_FUZZ_CALLS", DEFAULT_CALLS);
+	config.first_round = setting("IOMMUFD_SPLIT_FUZZ_ROUND", 0);
+	num_workers = setting("IOMMUFD_SPLIT_FUZZ_THREADS", DEFAULT_THREADS);
+	if (num_workers < 1 || num_workers > MAX_WORKERS)
+		num_workers = DEFAULT_THREADS;
+	config.huge = true;
+	config.round = config.first_round;
+	probe(&workers[0]);
+	ksft_print_msg("IOMMUFD_SPLIT_FUZZ_SEED=%llu, %llu calls, %u threads\n",
+		       (unsigned long long)config.seed,
+		       (unsigned long long)config.calls, num_workers);
+	/* The last one attaches and detaches, and maps nothing */
+	for (i = 0; i != num_workers; i++)
+		setup_worker(&workers[i], i);
+	workers[MAX_WORKERS].index = MAX_WORKERS;
+	be_charged();
+	take_account(&before);
+
+	while (all_calls() < config.calls && !failed()) {
+		uint64_t seed = mix(config.seed ^ mix(config.round));
+		uint64_t left = config.calls - all_calls();
+		bool chaos = config.round % CHAOS_EVERY == CHAOS_EVERY - 1;
+
+		if (left > ROUND_CALLS)
+			left = ROUND_CALLS;
+		good[chaos] = run_round(chaos, seed, left);
+		config.round++;
+		/* By now everything has its caches */
+		if (config.round == config.first_round + 2 * CHAOS_EVERY)
+			before.slab_kb = after.slab_kb;
+	}
+	print_summary();
+
+	ksft_test_result(good[0], "rounds with a model\n");
+	ksft_test_result(good[1], "rounds of chaos\n");
+	ksft_test_result(same_account() && after.tainted == before.tainted,
+			 "pins and tables are back, no complaint\n");
+	ksft_test_result(after.slab_kb - before.slab_kb < SLAB_SLACK_KB,
+			 "the slab does not grow\n");
+	ksft_finished();
+}
