@@ -50,7 +50,8 @@ pub unsafe trait Cell {
 /// 4. After [`clean`](Self::clean) returns, the bytes are in memory for a walker that does not
 ///    snoop; it also orders them before later writes.
 pub unsafe trait PtMem {
-    /// A table item in this environment. Exactly 8 bytes.
+    /// A table item in this environment. Exactly 8 bytes where hardware reads it; a test's may be
+    /// larger, with as many in a table.
     type Cell: Cell;
 
     /// A zeroed table of `2^lg2` bytes.
