@@ -116,8 +116,8 @@ fn not_poison(item: u64) -> u64 {
     item
 }
 
-// SAFETY: an `AtomicU64` is 8 naturally aligned bytes, and each method is one atomic access with at
-// least the ordering that is asked for.
+// SAFETY: an `AtomicU64` is 8 naturally aligned bytes, and each method is one access with at least
+// the ordering that is asked for, atomic but for `init`.
 unsafe impl Cell for HostCell {
     fn read(&self) -> u64 {
         // Rust has no dependency ordering, so acquire.
@@ -131,7 +131,9 @@ unsafe impl Cell for HostCell {
     fn init(&self, item: u64) {
         fire(Step::Before(Store::Init), self.at());
         not_poison(self.0.load(Ordering::Relaxed));
-        self.0.store(item, Ordering::Relaxed);
+        // SAFETY: valid and aligned. Plain, so that ThreadSanitizer sees who reads it without
+        // order; the contract of `init` is that nobody can.
+        unsafe { self.0.as_ptr().write(item) };
         fire(Step::After(Store::Init), self.at());
     }
 
@@ -357,6 +359,16 @@ impl Arena {
             .fetch_or(bits, Ordering::AcqRel);
     }
 
+    /// The hardware sets bits in an item if it still is `old`, which it walked; else it has to walk
+    /// again.
+    pub fn hw_update(&self, addr: u64, old: u64, bits: u64) -> bool {
+        assert!(!self.incoherent, "no A/D bits without coherent walks");
+        self.cpu
+            .item(self.check(addr))
+            .compare_exchange(old, old | bits, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
     /// Another CPU writes an item, and did not clean it yet.
     pub fn hw_publish(&self, addr: u64, item: u64) {
         let offset = self.check(addr);
@@ -424,8 +436,10 @@ impl Arena {
 
     fn fill(&self, slot: usize, item: u64) {
         for i in (slot * SLOT..(slot + 1) * SLOT).step_by(8) {
-            self.cpu.item(i).store(item, Ordering::Release);
-            self.memory.item(i).store(item, Ordering::Release);
+            for slab in [&self.cpu, &self.memory] {
+                // SAFETY: inside the slab. Plain as in `HostCell::init`: the table is nobody's now.
+                unsafe { slab.item(i).as_ptr().write(item) };
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod split_race;
 mod split_shape;
 mod threads;
 mod top;
+mod walks;
 
 use super::odd::ENC;
 use super::rig::Setup;

@@ -20,12 +20,61 @@ const OA: u64 = 64 * G1;
 const PAGES: u64 = 128;
 const ROUNDS: u64 = 400;
 
-/// Waits for all walks that began before, then frees.
-struct Flush<'a> {
-    arena: &'a Arena,
-    walks: &'a AtomicU64,
-    walking: &'a AtomicBool,
-    pending: Vec<RawTable<Arena>>,
+/// Hardware threads. Each walk, or a few together, is a turn.
+pub(super) struct Walkers(Vec<(AtomicU64, AtomicBool)>);
+
+/// A hardware thread; gone when dropped, so that nobody waits for it if it panicked.
+pub(super) struct Walker<'a>(&'a AtomicU64, &'a AtomicBool);
+
+impl Walkers {
+    pub(super) fn new(n: usize) -> Walkers {
+        let one = || (AtomicU64::new(0), AtomicBool::new(true));
+        Walkers((0..n).map(|_| one()).collect())
+    }
+
+    /// To be called in the n-th thread.
+    pub(super) fn start(&self, n: usize) -> Walker<'_> {
+        Walker(&self.0[n].0, &self.0[n].1)
+    }
+
+    /// All turns that have begun.
+    pub(super) fn turns(&self) -> u64 {
+        self.0
+            .iter()
+            .map(|(turns, _)| turns.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// The flush: waits until all turns that began before have ended. Those that begin later see
+    /// all that happened before the call.
+    pub(super) fn flush(&self) {
+        for (turns, active) in &self.0 {
+            // A read-modify-write, so that the next turn begins after it.
+            let now = turns.fetch_add(0, Ordering::AcqRel);
+            while active.load(Ordering::Acquire) && turns.load(Ordering::Acquire) == now {
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+impl Walker<'_> {
+    pub(super) fn turn(&self) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Walker<'_> {
+    fn drop(&mut self) {
+        self.1.store(false, Ordering::Release);
+    }
+}
+
+/// Frees after the flush.
+pub(super) struct Flush<'a> {
+    pub(super) arena: &'a Arena,
+    pub(super) walkers: &'a Walkers,
+    pub(super) pending: Vec<RawTable<Arena>>,
 }
 
 impl Gather<Arena> for Flush<'_> {
@@ -39,17 +88,14 @@ impl Gather<Arena> for Flush<'_> {
         if self.pending.is_empty() {
             return;
         }
-        let now = self.walks.load(Ordering::SeqCst);
-        while self.walking.load(Ordering::SeqCst) && self.walks.load(Ordering::SeqCst) < now + 2 {
-            thread::yield_now();
-        }
+        self.walkers.flush();
         for table in self.pending.drain(..) {
             self.arena.free_gathered(table);
         }
     }
 }
 
-fn noise(seed: &mut u64) -> u64 {
+pub(super) fn noise(seed: &mut u64) -> u64 {
     *seed ^= *seed << 13;
     *seed ^= *seed >> 7;
     *seed ^= *seed << 17;
@@ -77,11 +123,11 @@ fn worker(pt: &Pt<'_, Vtdss, Arena>, arena: &Arena, flush: &mut Flush<'_>, base:
 }
 
 /// Walks all the time: each address is either not mapped, or goes where it always goes.
-fn walker(root: Root<'_, Vtd>, walks: &AtomicU64, stop: &AtomicBool, always: u64) -> u64 {
+fn walker(root: Root<'_, Vtd>, turns: &Walker<'_>, stop: &AtomicBool, always: u64) -> u64 {
     let mut seed = 99;
     let mut hits = 0;
     while !stop.load(Ordering::SeqCst) {
-        walks.fetch_add(1, Ordering::SeqCst);
+        turns.turn();
         let va = noise(&mut seed) % (8 * M2);
         if let Some(hit) = root.translate(va) {
             assert_eq!(hit.oa, OA + va, "{va:#x} goes elsewhere");
@@ -107,8 +153,7 @@ fn neighbours(features: Features) {
     };
     let top = arena.new_top::<Vtdss>().unwrap();
     let pt = || Pt::<Vtdss, _>::new(&arena, cfg, arena.table(top, Level(2)));
-    let walks = AtomicU64::new(0);
-    let (stop, walking) = (AtomicBool::new(false), AtomicBool::new(false));
+    let (stop, walkers) = (AtomicBool::new(false), Walkers::new(1));
     let root = Root {
         hw: Vtd::new(&params),
         arena: &arena,
@@ -119,8 +164,7 @@ fn neighbours(features: Features) {
     };
     let flush = || Flush {
         arena: &arena,
-        walks: &walks,
-        walking: &walking,
+        walkers: &walkers,
         pending: Vec::new(),
     };
     // A page in the same 2M as the first workers, that nobody touches.
@@ -130,19 +174,8 @@ fn neighbours(features: Features) {
     let mapped = pt().map(lock.range(), OA + always, attrs, &mut flush());
     assert_eq!(mapped.result, Ok(()));
 
-    walking.store(true, Ordering::SeqCst);
     let hits = thread::scope(|scope| {
-        let hardware = scope.spawn(|| {
-            // Also when it panics: nobody may wait for it then.
-            struct Gone<'a>(&'a AtomicBool);
-            impl Drop for Gone<'_> {
-                fn drop(&mut self) {
-                    self.0.store(false, Ordering::SeqCst);
-                }
-            }
-            let _gone = Gone(&walking);
-            walker(root, &walks, &stop, always)
-        });
+        let hardware = scope.spawn(|| walker(root, &walkers.start(0), &stop, always));
         // Three that share a 4K table with the page above, one with a 4K table of its own, and one
         // that has 2M leaves and replaces its empty tables by them.
         let ranges = [
