@@ -109,6 +109,11 @@ impl HostCell {
     fn at(&self) -> u64 {
         &raw const self.0 as u64
     }
+
+    /// The hardware reads it.
+    pub fn hw_read(&self) -> u64 {
+        not_poison(self.0.load(Ordering::Acquire))
+    }
 }
 
 fn not_poison(item: u64) -> u64 {
@@ -197,6 +202,16 @@ impl Slab {
         // SAFETY: inside the allocation (its last slot makes up for `base`), aligned, and accessed
         // as atomics only.
         unsafe { &*self.memory.as_ptr().add(self.base + offset).cast() }
+    }
+
+    /// As many items from `offset` on, all of which are inside.
+    fn items(&self, offset: usize, count: usize) -> &[HostCell] {
+        assert!(offset % 8 == 0 && offset + 8 * count <= self.layout.size() - SLOT);
+        // SAFETY: as in `item`; a `HostCell` is an `AtomicU64`.
+        unsafe {
+            let first = self.memory.as_ptr().add(self.base + offset).cast();
+            core::slice::from_raw_parts(first, count)
+        }
     }
 }
 
@@ -307,6 +322,11 @@ impl Arena {
         self.fail_in.store(k, Ordering::Relaxed);
     }
 
+    /// The allocation that is to fail, counted from now.
+    pub fn failure_in(&self) -> Option<usize> {
+        usize::try_from(self.fail_in.load(Ordering::Relaxed)).ok()
+    }
+
     /// Whether a failure that [`fail_at`](Self::fail_at) asked for did not come yet.
     pub fn failure_pending(&self) -> bool {
         self.fail_in.load(Ordering::Relaxed) >= 0
@@ -343,12 +363,24 @@ impl Arena {
     /// The hardware reads an item.
     pub fn hw_read(&self, addr: u64, view: View) -> u64 {
         let offset = self.check(addr);
-        let slab = match view {
-            View::Cpu => &self.cpu,
+        not_poison(self.view(view).item(offset).load(Ordering::Acquire))
+    }
+
+    /// The items of a table, for the hardware to read.
+    pub fn hw_items(&self, addr: u64, items: usize, view: View) -> &[HostCell] {
+        let offset = self.check(addr);
+        assert_eq!(
+            self.check(addr + 8 * (items as u64 - 1)),
+            offset + 8 * (items - 1)
+        );
+        self.view(view).items(offset, items)
+    }
+
+    fn view(&self, view: View) -> &Slab {
+        match view {
             View::Memory if self.incoherent => &self.memory,
-            View::Memory => &self.cpu,
-        };
-        not_poison(slab.item(offset).load(Ordering::Acquire))
+            View::Cpu | View::Memory => &self.cpu,
+        }
     }
 
     /// The hardware sets bits in an item. Only coherent hardware does that.
@@ -435,17 +467,21 @@ impl Arena {
     }
 
     fn fill(&self, slot: usize, item: u64) {
-        for i in (slot * SLOT..(slot + 1) * SLOT).step_by(8) {
-            for slab in [&self.cpu, &self.memory] {
+        let fill = |slab: &Slab| {
+            for cell in slab.items(slot * SLOT, SLOT / 8) {
                 // SAFETY: inside the slab. Plain as in `HostCell::init`: the table is nobody's now.
-                unsafe { slab.item(i).as_ptr().write(item) };
+                unsafe { cell.0.as_ptr().write(item) };
             }
+        };
+        fill(&self.cpu);
+        if self.incoherent {
+            fill(&self.memory);
         }
     }
 
     fn check_poison(&self, slot: usize) {
-        for i in (slot * SLOT..(slot + 1) * SLOT).step_by(8) {
-            let item = self.cpu.item(i).load(Ordering::Acquire);
+        for cell in self.cpu.items(slot * SLOT, SLOT / 8) {
+            let item = cell.0.load(Ordering::Acquire);
             assert_eq!(item, POISON, "a table was written to after it was freed");
         }
     }

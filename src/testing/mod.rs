@@ -10,14 +10,22 @@
 //! - [`log`]: what an operation reports, checked while it does.
 //! - [`model`]: what must be mapped, as a plain list of leaves.
 //! - [`rig`]: a table with all of these watching every operation on it.
+//! - [`runs`]: the model again, quick, and with the tables.
+//! - [`lean`]: a table whose operations are judged where they touched it, for many of them.
+//! - [`setups`]: the tables of the tests.
+//! - [`sequence`]: random sequences of operations, on either.
 
 pub mod arena;
 pub mod hw;
 pub mod laws;
+pub mod lean;
 pub mod log;
 pub mod model;
 pub mod odd;
 pub mod rig;
+pub mod runs;
+pub mod sequence;
+pub mod setups;
 
 #[cfg(test)]
 mod tests;

@@ -83,26 +83,60 @@ impl Rules {
         let last = va + ((1 << size_lg2) - 1);
         let crossed = cuts.iter().any(|&cut| va < cut && cut <= last);
         let item_lg2 = self.item_lg2(level);
-        let as_leaf = (!crossed && (self.sizes >> size_lg2) & 1 == 1).then_some(0);
-        let other = if size_lg2 > item_lg2 {
+        if !crossed && (self.sizes >> size_lg2) & 1 == 1 {
+            // A leaf: there is nothing below none.
+            return Some(0);
+        }
+        if size_lg2 > item_lg2 {
             let half = size_lg2 - 1;
-            let low = self.fewest(va, half, level, cuts);
-            let high = self.fewest(va + (1 << half), half, level, cuts);
-            low.zip(high).map(|(low, high)| low + high)
+            let low = self.fewest(va, half, level, cuts)?;
+            let high = self.fewest(va + (1 << half), half, level, cuts)?;
+            Some(low + high)
         } else if level > 0 {
-            // Not crossed: the best is known without going into every page below.
-            if !crossed && as_leaf.is_some() {
-                return as_leaf;
-            }
-            self.fewest(va, size_lg2, level - 1, cuts)
-                .map(|tables| tables + 1)
+            let below = self.fewest(va, size_lg2, level - 1, cuts)?;
+            Some(below + 1)
         } else {
             None
-        };
-        match (as_leaf, other) {
-            (Some(leaf), Some(other)) => Some(other.min(leaf)),
-            (leaf, other) => leaf.or(other),
         }
+    }
+
+    /// The leaves that a split would replace, or why it must be refused, where `find` gives the
+    /// leaf around an address.
+    pub fn crossed(
+        &self,
+        va: u64,
+        len: u64,
+        find: impl Fn(u64) -> Option<(u64, Bits)>,
+    ) -> Result<Vec<Cut>> {
+        if (va | len) & (self.page() - 1) != 0 {
+            return Err(Error::Invalid);
+        }
+        let last = va + (len - 1);
+        if !self.in_range(va, last) {
+            return Err(Error::NotMapped);
+        }
+        let first = find(va).ok_or(Error::NotMapped)?;
+        let end = find(last).ok_or(Error::NotMapped)?;
+        let mut cuts = Vec::new();
+        if first.0 != va {
+            cuts.push((first, va));
+        }
+        if last_of(end.0, &end.1) != last {
+            cuts.push((end, last + 1));
+        }
+        let at: Vec<u64> = cuts.iter().map(|cut| cut.1).collect();
+        let mut replaced = Vec::<Cut>::new();
+        for &((start, bits), _) in &cuts {
+            if replaced.iter().any(|other| other.va == start) {
+                continue;
+            }
+            replaced.push(Cut {
+                va: start,
+                size_lg2: bits.size_lg2,
+                tables: self.fewest_tables(start, bits.size_lg2, &at),
+            });
+        }
+        Ok(replaced)
     }
 }
 
@@ -138,7 +172,7 @@ pub struct Model {
     leaves: BTreeMap<u64, Bits>,
 }
 
-fn last_of(va: u64, bits: &Bits) -> u64 {
+pub(super) fn last_of(va: u64, bits: &Bits) -> u64 {
     va + ((1 << bits.size_lg2) - 1)
 }
 
@@ -164,6 +198,25 @@ impl Model {
     /// The number of leaves.
     pub fn count(&self) -> usize {
         self.leaves.len()
+    }
+
+    /// The first leaf that starts at or after `va`.
+    pub fn next(&self, va: u64) -> Option<(u64, Bits)> {
+        let next = self.leaves.range(va..).next();
+        next.map(|(&va, &bits)| (va, bits))
+    }
+
+    /// The ends of what is mapped without a gap around the leaf at `va`.
+    pub fn stretch(&self, va: u64) -> Option<(u64, u64)> {
+        let (mut first, bits) = self.find(va)?;
+        let mut last = last_of(first, &bits);
+        while let Some((start, _)) = first.checked_sub(1).and_then(|va| self.find(va)) {
+            first = start;
+        }
+        while let Some((start, bits)) = last.checked_add(1).and_then(|va| self.find(va)) {
+            last = last_of(start, &bits);
+        }
+        Some((first, last))
     }
 
     /// The `n`-th leaf, counted round and round.
@@ -235,35 +288,7 @@ impl Model {
 
     /// The leaves that a split would replace, or why it must be refused. Does not change anything.
     pub fn crossed(&self, va: u64, len: u64) -> Result<Vec<Cut>> {
-        if (va | len) & (self.rules.page() - 1) != 0 {
-            return Err(Error::Invalid);
-        }
-        let last = va + (len - 1);
-        if !self.rules.in_range(va, last) {
-            return Err(Error::NotMapped);
-        }
-        let first = self.find(va).ok_or(Error::NotMapped)?;
-        let end = self.find(last).ok_or(Error::NotMapped)?;
-        let mut cuts = Vec::new();
-        if first.0 != va {
-            cuts.push((first, va));
-        }
-        if last_of(end.0, &end.1) != last {
-            cuts.push((end, last + 1));
-        }
-        let mut replaced = Vec::<Cut>::new();
-        for &((start, bits), _) in &cuts {
-            if replaced.iter().any(|other| other.va == start) {
-                continue;
-            }
-            let at: Vec<u64> = cuts.iter().map(|cut| cut.1).collect();
-            replaced.push(Cut {
-                va: start,
-                size_lg2: bits.size_lg2,
-                tables: self.rules.fewest_tables(start, bits.size_lg2, &at),
-            });
-        }
-        Ok(replaced)
+        self.rules.crossed(va, len, |va| self.find(va))
     }
 
     /// Splits.

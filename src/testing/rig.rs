@@ -9,8 +9,8 @@ use std::vec::Vec;
 use super::arena::{watch, Arena, Event, Step, Store, View};
 use super::hw::{Hardware, Hit, LeafAt, Root};
 use super::log::{Dirty, Log};
-use super::model::{Grant, Model, Rules};
-use crate::fmt::{Features, Format, Params, Prot};
+use super::model::{Cut, Grant, Model, Rules};
+use crate::fmt::{Attrs, Features, Format, Params, Prot};
 use crate::gather::Gather;
 use crate::size::max_offset;
 use crate::{page_sizes, Config, Error, Level, Mapped, Pt, RawTable, Result, Table};
@@ -212,8 +212,9 @@ impl<H: Hardware> Rig<H> {
         assert_eq!(self.arena.in_use(), scan.tables.len(), "tables leaked");
     }
 
-    /// Maps. `None` if the format refuses such a mapping, as it must.
-    pub fn map(&mut self, va: u64, len: u64, oa: u64, prot: Prot) -> Option<Mapped> {
+    /// What the hardware makes of these rights, and what the format does. `None` if the format
+    /// refuses them, as it must.
+    pub(super) fn grant(&self, prot: Prot) -> Option<(Grant, Attrs)> {
         let params = self.cfg.params;
         let expect = self.hw.expect(prot, &params);
         let attrs = H::Format::attrs(prot, &params);
@@ -225,7 +226,12 @@ impl<H: Hardware> Rig<H> {
             dirty: H::PRESET && write,
             rest,
         };
+        Some((grant, attrs.ok()?))
+    }
 
+    /// Maps. `None` if the format refuses such a mapping, as it must.
+    pub fn map(&mut self, va: u64, len: u64, oa: u64, prot: Prot) -> Option<Mapped> {
+        let (grant, attrs) = self.grant(prot)?;
         let lock = self.arena.lock(va, len).unwrap();
         let mut log = Log::new(self.root());
         let root = self.root();
@@ -237,7 +243,6 @@ impl<H: Hardware> Rig<H> {
                 still_from_every_top(&root, first_top, &probes);
             }
         };
-        let attrs = attrs.ok()?;
         let mapped = watch(&mut look, || {
             self.pt().map(lock.range(), oa, attrs, &mut log)
         });
@@ -457,9 +462,8 @@ impl<H: Hardware> Rig<H> {
                 let fewest: usize = crossed.iter().map(|cut| cut.tables).sum();
                 assert_eq!(tables, fewest, "tables for {crossed:x?}");
                 self.model.split(va, len);
-                if let Some(LeafAt { va, bits, .. }) = dirtied {
-                    let last = va + max_offset(bits.size_lg2);
-                    self.model.set_dirty_all(va, last);
+                if let Some(Cut { va, size_lg2, .. }) = dirtied {
+                    self.model.set_dirty_all(va, va + max_offset(size_lg2));
                 }
                 self.check();
                 Ok(tables)
@@ -485,27 +489,33 @@ impl<H: Hardware> Rig<H> {
     }
 
     /// Where hardware that cached one of these leaves notes that it wrote through it.
-    fn late_write(&self, crossed: &[super::model::Cut], n: u16) -> Option<(LeafAt, u64)> {
+    pub(super) fn late_write(&self, crossed: &[Cut], n: u16) -> Option<(Cut, u64)> {
         if H::PRESET || self.arena.incoherent() || crossed.is_empty() {
             return None;
         }
-        let cut = &crossed[usize::from(n) % crossed.len()];
-        let (va, bits) = self.model.find(cut.va)?;
-        let level = self.model.rules.level_of(bits.size_lg2);
-        let items = 1 << (bits.size_lg2 - self.model.rules.item_lg2(level));
-        let item = u64::from(n / 2) % items;
-        let at = va + (item << self.model.rules.item_lg2(level));
-        let hit = self.root().translate(at).filter(|hit| hit.bits.write)?;
-        Some((LeafAt { va, level, bits }, hit.item))
+        let cut = crossed[usize::from(n) % crossed.len()];
+        let rules = &self.model.rules;
+        let item_lg2 = rules.item_lg2(rules.level_of(cut.size_lg2));
+        let item = u64::from(n / 2) % (1 << (cut.size_lg2 - item_lg2));
+        let hit = self.root().translate(cut.va + (item << item_lg2));
+        hit.filter(|hit| hit.bits.write).map(|hit| (cut, hit.item))
     }
 
-    fn needs_break_before_make(&self, crossed: &[super::model::Cut]) -> bool {
+    pub(super) fn needs_break_before_make(&self, crossed: &[Cut]) -> bool {
         let live = H::Format::LIVE;
         let rules = &self.model.rules;
         crossed.iter().any(|cut| {
             let contig = cut.size_lg2 != rules.item_lg2(rules.level_of(cut.size_lg2));
             (cut.tables != 0 && !live.leaf_to_table) || (contig && !live.contig_resize)
         })
+    }
+
+    /// Hardware reads or writes.
+    pub fn access(&mut self, va: u64, write: bool) {
+        self.root().access_tables(va);
+        self.root().access(va, write).expect("mapped");
+        self.model.touch(va, write);
+        self.check();
     }
 
     /// Makes a leaf dirty.

@@ -12,7 +12,7 @@ use std::vec::Vec;
 
 use super::arena::{Arena, View};
 use crate::fmt::{Format, Params, Prot};
-use crate::size::{max_offset, pow2};
+use crate::size::max_offset;
 
 mod amdv1;
 mod odd;
@@ -150,6 +150,24 @@ pub struct Scan {
     pub leaves: Vec<LeafAt>,
 }
 
+/// Is shown what can be reached.
+pub trait Visitor {
+    /// A table, the top one first.
+    fn table(&mut self, at: TableAt);
+    /// A leaf.
+    fn leaf(&mut self, at: LeafAt);
+}
+
+impl Visitor for Scan {
+    fn table(&mut self, at: TableAt) {
+        self.tables.push(at);
+    }
+
+    fn leaf(&mut self, at: LeafAt) {
+        self.leaves.push(at);
+    }
+}
+
 /// Hardware that was told where the top table is.
 #[derive(Clone, Copy)]
 pub struct Root<'a, H> {
@@ -239,6 +257,20 @@ impl<H: Hardware> Root<'_, H> {
         }
     }
 
+    /// The table of this level that serves `va`, if a walk gets there.
+    pub fn table_of(&self, va: u64, level: u8, view: View) -> Option<u64> {
+        let (mut table, mut at) = self.start();
+        while at > level {
+            let slot = Self::slot(table, va >> Self::item_lg2(at));
+            match self.hw.decode(self.arena.hw_read(slot, view), at) {
+                Entry::Table { addr, .. } => table = addr,
+                _ => return None,
+            }
+            at -= 1;
+        }
+        Some(table)
+    }
+
     /// Translates as coherent hardware does.
     pub fn translate(&self, va: u64) -> Option<Hit> {
         self.translate_mixed(va, 0)
@@ -273,42 +305,45 @@ impl<H: Hardware> Root<'_, H> {
     /// Everything that can be reached in one view.
     pub fn scan(&self, view: View) -> Scan {
         let mut scan = Scan::default();
-        let (top, level) = self.start();
-        self.scan_table(top, level, 0, (true, true), view, &mut scan);
-        // The half above the sign bit comes last.
-        scan.leaves.sort_by_key(|leaf| leaf.va);
+        self.visit(view, &mut scan);
         scan
     }
 
-    fn scan_table(
+    /// Shows everything that can be reached in one view, tables before what is in them, leaves in
+    /// ascending order.
+    pub fn visit<V: Visitor>(&self, view: View, visitor: &mut V) {
+        let (top, level) = self.start();
+        self.visit_table(top, level, 0, (true, true), view, visitor);
+    }
+
+    fn visit_table<V: Visitor>(
         &self,
         table: u64,
         level: u8,
         va: u64,
         rights: (bool, bool),
         view: View,
-        scan: &mut Scan,
+        visitor: &mut V,
     ) {
         let item_lg2 = Self::item_lg2(level);
-        scan.tables.push(TableAt {
+        visitor.table(TableAt {
             va,
             size_lg2: item_lg2 + H::ITEMS_LG2,
             level,
             addr: table,
         });
-        let mut index = 0;
-        while index < pow2(H::ITEMS_LG2) {
-            let read_item = |i| {
-                let item = self.arena.hw_read(Self::slot(table, i), view);
-                self.hw.decode(item, level)
-            };
-            if va == 0 && index > max_offset(self.va_lg2) >> item_lg2 {
-                // The top table is used in part.
-                assert_eq!(read_item(index), Entry::Empty, "outside of the space");
-                index += 1;
-                continue;
+        let items = self.arena.hw_items(table, 1 << H::ITEMS_LG2, view);
+        let used = (max_offset(self.va_lg2) >> item_lg2).min(max_offset(H::ITEMS_LG2));
+        if va == 0 {
+            // The top table is used in part.
+            for item in &items[used as usize + 1..] {
+                assert_eq!(item.hw_read(), 0, "outside of the space");
             }
-            let mut va = va.wrapping_add(index << item_lg2);
+        }
+        let mut index = 0;
+        while index < items.len() {
+            let read_item = |i: usize| self.hw.decode(items[i].hw_read(), level);
+            let mut va = va.wrapping_add((index as u64) << item_lg2);
             if self.sign && (va >> (self.va_lg2 - 1)) & 1 == 1 {
                 va |= !max_offset(self.va_lg2);
             }
@@ -316,7 +351,7 @@ impl<H: Hardware> Root<'_, H> {
                 Entry::Empty => index += 1,
                 Entry::Table { addr, read, write } => {
                     let rights = (rights.0 && read, rights.1 && write);
-                    self.scan_table(addr, level - 1, va, rights, view, scan);
+                    self.visit_table(addr, level - 1, va, rights, view, visitor);
                     index += 1;
                 }
                 Entry::Leaf(mut bits) => {
@@ -337,7 +372,7 @@ impl<H: Hardware> Root<'_, H> {
                     }
                     bits.read &= rights.0;
                     bits.write &= rights.1;
-                    scan.leaves.push(LeafAt { va, level, bits });
+                    visitor.leaf(LeafAt { va, level, bits });
                     index += items;
                 }
             }
