@@ -46,6 +46,22 @@ impl<'a, H: Hardware> Log<'a, H> {
         }
     }
 
+    /// Where a table was: from the start, or as the top for a moment of this operation.
+    fn place(&self, addr: u64) -> TableAt {
+        if let Some(&place) = self.places.get(&addr) {
+            return place;
+        }
+        let tops = self.root.arena.tops();
+        let top = tops.iter().find(|top| top.0 == addr);
+        let &(_, Level(level)) = top.expect("not a table that there was");
+        TableAt {
+            va: 0,
+            size_lg2: H::GRANULE_LG2 + H::ITEMS_LG2 * (u32::from(level) + 1),
+            level,
+            addr,
+        }
+    }
+
     /// Panics if something was handed over for which no range was named.
     pub fn finish(mut self) -> Gathered {
         assert!(self.pending.is_empty(), "tables without a range to flush");
@@ -57,7 +73,7 @@ impl<'a, H: Hardware> Log<'a, H> {
 impl<H: Hardware> Gather<Arena> for Log<'_, H> {
     fn table(&mut self, table: RawTable<Arena>, level: Level) {
         let addr = table.ptr().as_ptr() as u64;
-        let place = self.places[&addr];
+        let place = self.place(addr);
         assert_eq!(place.level + 1, level.0, "level of the gathered table");
         assert!(
             !self.root.reachable(&[View::Cpu]).contains(&addr),
@@ -78,9 +94,9 @@ impl<H: Hardware> Gather<Arena> for Log<'_, H> {
         }
         // It may flush here, and free.
         let reachable = self.root.reachable(&[View::Cpu, View::Memory]);
-        for table in self.pending.drain(..) {
+        for table in core::mem::take(&mut self.pending) {
             let addr = table.ptr().as_ptr() as u64;
-            let place = self.places[&addr];
+            let place = self.place(addr);
             let mut first = place.va;
             if self.root.sign && va >> 63 == 1 {
                 first |= !max_offset(self.root.va_lg2);
