@@ -214,30 +214,6 @@ fn tables_that_are_covered_go_and_others_stay() {
 }
 
 #[test]
-fn memory_runs_out_in_a_map() {
-    for features in [Features::default(), Features::DMA_INCOHERENT] {
-        for k in 0..8 {
-            let mut rig = Rig::<Vtd>::new(Setup::plain(4).with(features));
-            rig.arena.fail_at(Some(k));
-            let (va, len) = (G1 - M2 - K4, G1 + 2 * M2 + 2 * K4);
-            let mapped = rig.map(va, len, va + 4 * G1, rw()).unwrap();
-            if rig.arena.failure_pending() {
-                assert_eq!(mapped.result, Ok(()));
-                rig.arena.fail_at(None);
-            } else {
-                assert_eq!(mapped.result, Err(Error::NoMemory));
-                if mapped.bytes != 0 {
-                    assert_eq!(rig.unmap(va, mapped.bytes), mapped.bytes);
-                }
-                assert_eq!(rig.model.count(), 0);
-                rig.map_ok(va, len, va + 4 * G1, rw());
-            }
-            rig.finish();
-        }
-    }
-}
-
-#[test]
 fn table_items_are_marked_once_they_are_clean() {
     fn all_marked<H: Hardware>(rig: &Rig<H>) {
         let root = rig.root();

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod each_format;
+mod failures;
 mod formats;
 mod judges;
 mod map_unmap;

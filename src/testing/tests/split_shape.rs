@@ -7,7 +7,7 @@
 
 use crate::fmt::vtdss::Vtdss;
 use crate::fmt::{Features, Prot};
-use crate::testing::arena::{watch, Step, Store, View};
+use crate::testing::arena::View;
 use crate::testing::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
 use crate::testing::rig::{Rig, Setup};
 use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
@@ -389,88 +389,6 @@ fn hardware_that_needs_break_before_make() {
     assert_eq!(rig.split(1 << 11, 1 << 18), Err(Error::NotSupported));
     assert_eq!(rig.model.count(), 2);
     rig.finish();
-}
-
-fn fails_cleanly<H: Hardware>(make: impl Fn() -> Rig<H>, va: u64, len: u64, tables: usize) {
-    for k in 0..tables {
-        let mut rig = make();
-        let before = rig.leaves();
-        let in_use = rig.arena.in_use();
-        rig.arena.fail_at(Some(k));
-        // Not one store to a reachable table.
-        let reachable = rig.root().reachable(&[View::Cpu, View::Memory]);
-        let mut look = |event: crate::testing::arena::Event| match event.step {
-            Step::Before(Store::Init) => {
-                assert!(
-                    !reachable.contains(&(event.at & !((8 << H::ITEMS_LG2) - 1))),
-                    "a store, then a failure"
-                );
-            }
-            Step::Before(_) => panic!("a visible store, then a failure"),
-            _ => {}
-        };
-        let lock = rig.arena.lock(va, len).unwrap();
-        let result = watch(&mut look, || rig.pt().split(lock.range()));
-        drop(lock);
-        assert_eq!(result.err(), Some(Error::NoMemory), "allocation {k}");
-        assert!(rig.leaves() == before, "something changed");
-        assert_eq!(rig.arena.in_use(), in_use, "a table leaked");
-        assert_eq!(rig.split(va, len), Ok(tables), "a retry");
-        rig.finish();
-    }
-    let mut rig = make();
-    rig.arena.fail_at(Some(tables));
-    assert_eq!(rig.split(va, len), Ok(tables));
-    assert!(
-        rig.arena.failure_pending(),
-        "more was allocated than is needed"
-    );
-    rig.arena.fail_at(None);
-    rig.finish();
-}
-
-#[test]
-fn nothing_changes_when_memory_runs_out() {
-    for features in [Features::default(), Features::DMA_INCOHERENT] {
-        let make = || {
-            let mut rig = Rig::<Vtd>::new(Setup::plain(3).with(features));
-            rig.map_ok(0, 2 * G1, 0, rw());
-            rig
-        };
-        fails_cleanly(make, M2, M2, 1);
-        fails_cleanly(make, K4, K4, 2);
-        fails_cleanly(make, K4, 9 * M2, 3);
-        fails_cleanly(make, G1 - K4, 2 * K4, 4);
-    }
-    let make = || {
-        let mut rig = Rig::<Odd>::new(odd());
-        rig.map_ok(0, 1 << 37, 0, rw());
-        rig
-    };
-    // On each side: levels 2, 1 and 0, and one for the item of level 2 that is left over.
-    fails_cleanly(make, (1 << 36) - (1 << 11), 1 << 12, 8);
-    fails_cleanly(make, 1 << 25, 1 << 11, 4);
-    let make = || {
-        let mut rig = Rig::<X86>::new(x86());
-        rig.map_ok((2 * G1).wrapping_neg(), 2 * G1, 0, rw());
-        rig
-    };
-    fails_cleanly(make, G1.wrapping_neg() - K4, 2 * K4, 4);
-    let make = || {
-        let mut rig = Rig::<Amd<false>>::new(amd());
-        rig.map_ok(0, 8 * M2, 0, rw());
-        rig.map_ok(8 * M2, 16 * K4, 8 * G1 + 8 * M2, rw());
-        rig
-    };
-    // A table on one side, none on the other.
-    fails_cleanly(make, 8 * M2 - K4, 2 * K4, 1);
-    let make = || {
-        let mut rig = Rig::<Riscv>::new(riscv());
-        rig.map_ok(0, G1, 0, rw());
-        rig.map_ok(G1, 16 * K4, 8 * G1, rw());
-        rig
-    };
-    fails_cleanly(make, G1 - K4, 2 * K4, 2);
 }
 
 // The same set of holes, in any order, leaves the same leaves.
