@@ -43,6 +43,8 @@ pub enum Store {
 /// A point in an operation at which a test may look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// The item at `at` is about to be read. Only seen by [`watch_reads`].
+    Read,
     /// The item at `at` is about to be written.
     Before(Store),
     /// The item at `at` was written.
@@ -72,6 +74,21 @@ type Hook = NonNull<dyn FnMut(Event)>;
 
 std::thread_local! {
     static HOOK: StdCell<Option<Hook>> = const { StdCell::new(None) };
+    static READS: StdCell<bool> = const { StdCell::new(false) };
+}
+
+/// As [`watch`], with the reads: what hardware does between two accesses to the same item may matter,
+/// elsewhere it cannot.
+pub fn watch_reads<R>(hook: &mut dyn FnMut(Event), body: impl FnOnce() -> R) -> R {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            READS.set(false);
+        }
+    }
+    READS.set(true);
+    let _reset = Reset;
+    watch(hook, body)
 }
 
 /// Calls `hook` at every step that `body` makes in this thread.
@@ -125,11 +142,17 @@ fn not_poison(item: u64) -> u64 {
 // the ordering that is asked for, atomic but for `init`.
 unsafe impl Cell for HostCell {
     fn read(&self) -> u64 {
+        if READS.get() {
+            fire(Step::Read, self.at());
+        }
         // Rust has no dependency ordering, so acquire.
         not_poison(self.0.load(Ordering::Acquire))
     }
 
     fn read_acquire(&self) -> u64 {
+        if READS.get() {
+            fire(Step::Read, self.at());
+        }
         not_poison(self.0.load(Ordering::Acquire))
     }
 
@@ -304,6 +327,11 @@ impl Arena {
     /// Whether the walker is incoherent.
     pub fn incoherent(&self) -> bool {
         self.incoherent
+    }
+
+    /// Where in table memory `addr` is: the same in each arena that is used in the same way.
+    pub fn offset_of(&self, addr: u64) -> u64 {
+        self.slot_offset(addr).1 as u64
     }
 
     /// The number of tables that are not freed.

@@ -3,9 +3,11 @@
 //! What judges the tables, on the host only.
 //!
 //! - [`arena`]: table memory that counts, poisons, and lets a test look between any two stores.
+//! - [`explore`]: every state that hardware can meet during a call.
 //! - [`hw`]: the hardware, written from the specifications. It never calls a
 //!   [`Format`](crate::fmt::Format).
 //! - [`odd`]: a format made to break what is taken for granted elsewhere.
+//! - [`iotlb`]: caches that keep as much as the specifications let them, and how drivers flush them.
 //! - [`laws`]: the laws of [`crate::fmt`], for any format.
 //! - [`log`]: what an operation reports, checked while it does.
 //! - [`model`]: what must be mapped, as a plain list of leaves.
@@ -16,7 +18,9 @@
 //! - [`sequence`]: random sequences of operations, on either.
 
 pub mod arena;
+pub mod explore;
 pub mod hw;
+pub mod iotlb;
 pub mod laws;
 pub mod lean;
 pub mod log;

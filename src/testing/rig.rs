@@ -55,6 +55,14 @@ impl Setup {
         self
     }
 
+    /// log2 of the OA space.
+    pub fn oa_lg2<F: Format>(&self) -> u32 {
+        match self.params.enc_mask {
+            0 => F::MAX_OA_LG2,
+            bit => bit.trailing_zeros(),
+        }
+    }
+
     /// With this encryption bit.
     pub fn encrypted(mut self, bit: u32) -> Setup {
         self.params.enc_mask = 1 << bit;
@@ -106,11 +114,7 @@ impl<H: Hardware> Rig<H> {
             None if dynamic => Fmt::<H>::MAX_VA_LG2,
             None => below_top.min(Fmt::<H>::MAX_VA_LG2),
         };
-        let oa_lg2 = if params.enc_mask == 0 {
-            Fmt::<H>::MAX_OA_LG2
-        } else {
-            params.enc_mask.trailing_zeros()
-        };
+        let oa_lg2 = setup.oa_lg2::<Fmt<H>>();
         let sizes = page_sizes::<Fmt<H>>(&params, top_level, va_lg2, oa_lg2);
         // Less than all of either space.
         let possible = hw.page_sizes() & max_offset(va_lg2 - 1) & max_offset(oa_lg2);

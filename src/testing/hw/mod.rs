@@ -168,6 +168,15 @@ impl Visitor for Scan {
     }
 }
 
+/// What walks can reach.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    /// Tables, each with its level.
+    pub tables: BTreeMap<u64, u8>,
+    /// The table items that lead to them.
+    pub links: BTreeSet<u64>,
+}
+
 /// Hardware that was told where the top table is.
 #[derive(Clone, Copy)]
 pub struct Root<'a, H> {
@@ -202,7 +211,8 @@ impl<H: Hardware> Root<'_, H> {
         }
     }
 
-    fn canonical(&self, va: u64, level: u8) -> bool {
+    /// Whether a top table of this level serves `va`.
+    pub fn canonical(&self, va: u64, level: u8) -> bool {
         // A table that can grow is not asked for more than its top serves.
         let reach = self.va_lg2.min(Self::item_lg2(level) + H::ITEMS_LG2);
         let unused = 64 - reach;
@@ -269,6 +279,17 @@ impl<H: Hardware> Root<'_, H> {
             at -= 1;
         }
         Some(table)
+    }
+
+    /// Where a table of this level has the item for `va`.
+    pub fn item_at(table: u64, level: u8, va: u64) -> u64 {
+        Self::slot(table, va >> Self::item_lg2(level))
+    }
+
+    /// One step of a walk: what a table of this level has for `va`.
+    pub fn entry(&self, table: u64, level: u8, va: u64, view: View) -> Entry {
+        let at = Self::item_at(table, level, va);
+        self.hw.decode(self.arena.hw_read(at, view), level)
     }
 
     /// Translates as coherent hardware does.
@@ -382,14 +403,19 @@ impl<H: Hardware> Root<'_, H> {
     /// All tables that a walk can reach that reads each item as the CPU sees it, as it is in memory,
     /// or either, by `views`. Only needs items to be sound, not leaves to be complete.
     pub fn reachable(&self, views: &[View]) -> BTreeSet<u64> {
-        let mut found = BTreeMap::new();
-        let (top, level) = self.start();
-        self.reach(top, level, views, &mut found);
-        found.into_keys().collect()
+        self.reach(views).tables.into_keys().collect()
     }
 
-    fn reach(&self, table: u64, level: u8, views: &[View], found: &mut BTreeMap<u64, u8>) {
-        if let Some(before) = found.insert(table, level) {
+    /// As [`reachable`](Self::reachable), with levels, and with the items that lead there.
+    pub fn reach(&self, views: &[View]) -> Reach {
+        let mut found = Reach::default();
+        let (top, level) = self.start();
+        self.reach_table(top, level, views, &mut found);
+        found
+    }
+
+    fn reach_table(&self, table: u64, level: u8, views: &[View], found: &mut Reach) {
+        if let Some(before) = found.tables.insert(table, level) {
             assert_eq!(before, level, "a table at two levels");
             return;
         }
@@ -397,11 +423,39 @@ impl<H: Hardware> Root<'_, H> {
             return;
         }
         for index in 0..1 << H::ITEMS_LG2 {
+            let at = Self::slot(table, index);
             for &view in views {
-                let item = self.arena.hw_read(Self::slot(table, index), view);
+                let item = self.arena.hw_read(at, view);
                 if let Entry::Table { addr, .. } = self.hw.decode(item, level) {
-                    self.reach(addr, level - 1, views, found);
+                    found.links.insert(at);
+                    self.reach_table(addr, level - 1, views, found);
                 }
+            }
+        }
+    }
+
+    /// The items that walks for `va` read, whichever view they have of each: what they find depends
+    /// on these only. None if it cannot be translated at all.
+    pub fn path(&self, va: u64, views: &[View]) -> Vec<u64> {
+        let start = self.start();
+        let mut path = Vec::new();
+        if self.canonical(va, start.1) {
+            self.path_from(start, va, views, &mut path);
+        }
+        path
+    }
+
+    fn path_from(&self, from: (u64, u8), va: u64, views: &[View], path: &mut Vec<u64>) {
+        let (table, level) = from;
+        let at = Self::slot(table, va >> Self::item_lg2(level));
+        if path.contains(&at) {
+            return;
+        }
+        path.push(at);
+        for &view in views {
+            let item = self.arena.hw_read(at, view);
+            if let Entry::Table { addr, .. } = self.hw.decode(item, level) {
+                self.path_from((addr, level - 1), va, views, path);
             }
         }
     }

@@ -6,7 +6,9 @@
 
 mod each_format;
 mod failures;
+mod explore;
 mod formats;
+mod iotlb;
 mod judges;
 mod map_unmap;
 mod random;
