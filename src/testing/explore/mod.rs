@@ -30,9 +30,18 @@ use crate::{Level, RawTable};
 pub mod touch;
 pub mod view;
 
-/// Whether everything is to be explored, and not only what `cargo test` has the time for.
+fn asked_for(what: &str) -> bool {
+    std::env::var("IOTABLE_EXPLORE").is_ok_and(|value| value == what)
+}
+
+/// Whether more is to be explored than what `cargo test` has the time for.
 pub fn full() -> bool {
-    std::env::var("IOTABLE_EXPLORE").is_ok_and(|value| value == "full")
+    everything() || asked_for("full")
+}
+
+/// Whether nothing is to be left out, however long it takes.
+pub fn everything() -> bool {
+    asked_for("all")
 }
 
 /// One call, or something that a test does to a table.
