@@ -94,6 +94,12 @@ impl Stride {
         }
     }
 
+    /// Of less, of which more is taken.
+    fn dense(self) -> Stride {
+        let n = (self.n / 8).clamp(1, 29);
+        Stride { n, at: 0 }
+    }
+
     fn times(self, factor: usize) -> Stride {
         let n = if self.n == 1 { 1 } else { self.n * factor };
         Stride { n, at: 0 }
@@ -302,7 +308,7 @@ fn all<H: Hardware>(setup: Setup, stride: Stride) -> Count {
     let mut count = splits_of_one_leaf::<H>(setup, stride);
     count.add(splits_of_two_leaves::<H>(setup, stride));
     count.add(splits_after_a_split::<H>(setup, stride));
-    count.add(maps::<H>(setup, stride));
+    count.add(maps::<H>(setup, stride.dense()));
     count.add(unmaps::<H>(setup, stride.times(3)));
     count.add(clears::<H>(setup, stride.times(3)));
     count
