@@ -544,8 +544,8 @@ fn accessed_and_dirty_at_every_point() {
     line("amdv1", 62_000_000, &|| {
         touches::<Amd<false>>(few(amd()), manner(true, true, wide))
     });
-    let wide = [(150001, 8009), (0, 20011), (0, 0)];
-    line("amdv1_mock", 0, &|| {
+    let wide = [(60013, 8009), (0, 20011), (0, 0)];
+    line("amdv1_mock", 1_400_000, &|| {
         touches::<Amd<true>>(few(mock()), manner(true, true, wide))
     });
     let wide = [(67, 5), (167, 17), (0, 0)];
@@ -553,7 +553,7 @@ fn accessed_and_dirty_at_every_point() {
         touches::<Riscv>(few(riscv()), manner(false, true, wide))
     });
     let wide = [(9001, 997), (0, 3001), (0, 30011)];
-    line("odd", 0, &|| {
+    line("odd", 16_000_000, &|| {
         touches::<Odd>(few(odd()), manner(true, true, wide))
     });
     let mut single = every_point::<Odd>(few(odd()), 17, (1 << 11, 1 << 16), true);
