@@ -95,6 +95,72 @@ fn riscv_64_keeps_the_laws() {
     }
 }
 
+// As the kernel's headers number them; the kernel layer passes both on as they are.
+#[test]
+fn numbers_of_features_and_protections() {
+    for (n, feature) in [
+        Features::DMA_INCOHERENT,
+        Features::FULL_VA,
+        Features::DYNAMIC_TOP,
+        Features::SIGN_EXTEND,
+        Features::FLUSH_RANGE,
+        Features::FLUSH_RANGE_NO_GAPS,
+        Features::DETAILED_GATHER,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(feature.0, 1 << n);
+    }
+    assert_eq!(Features::FORMAT_START, 7);
+    // Each format counts its own from there.
+    for (first, second) in [
+        (amdv1::ENCRYPT_TABLES, Some(amdv1::FORCE_COHERENCE)),
+        (Vtdss::FORCE_COHERENCE, Some(Vtdss::FORCE_WRITEABLE)),
+        (Riscv64::SVNAPOT_64K, Some(Riscv64::SVPBMT)),
+        (X86_64::AMD_ENCRYPT_TABLES, None),
+    ] {
+        assert_eq!(first.0, 1 << 7);
+        assert!(second.is_none_or(|second| second.0 == 1 << 8));
+    }
+    for (n, prot) in [
+        Prot::READ,
+        Prot::WRITE,
+        Prot::CACHE,
+        Prot::NOEXEC,
+        Prot::MMIO,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(prot.0, 1 << n);
+    }
+}
+
+#[test]
+fn sets_of_features_and_protections() {
+    for a in 0..32 {
+        for b in 0..32 {
+            let (has_all, union) = (a & b == b, a | b);
+            assert_eq!(Prot(a).has(Prot(b)), has_all);
+            assert_eq!(Features(a).has(Features(b)), has_all);
+            assert_eq!(Prot(a).with(Prot(b)), Prot(union));
+            assert_eq!(Features(a).with(Features(b)), Features(union));
+        }
+    }
+}
+
+// What the registers and context entries hold of the address of a top table.
+#[test]
+fn addresses_of_a_top_table() {
+    let pages = !0xfff;
+    assert_eq!(Amdv1::<false>::TOP_OA_MASK, pages & ((1 << 52) - 1));
+    assert_eq!(Amdv1::<true>::TOP_OA_MASK, pages & ((1 << 52) - 1));
+    assert_eq!(Riscv64::TOP_OA_MASK, pages & ((1 << 56) - 1));
+    assert_eq!(Vtdss::TOP_OA_MASK, pages);
+    assert_eq!(X86_64::TOP_OA_MASK, pages & ((1 << 52) - 1));
+}
+
 // Exact bytes, from section 9.8 of the VT-d specification and not from the code.
 #[test]
 fn vtdss_items_bit_by_bit() {
