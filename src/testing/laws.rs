@@ -7,7 +7,7 @@
 use std::vec::Vec;
 
 use super::hw::{Entry, Hardware};
-use crate::fmt::{Attrs, Format, Kind, Params, Prot};
+use crate::fmt::{Attrs, Features, Format, Kind, Params, Prot};
 use crate::size::pow2;
 use crate::Level;
 
@@ -45,6 +45,9 @@ pub fn check<H: Hardware>(params: &Params) {
         (F::<H>::GRANULE_LG2, F::<H>::ITEMS_LG2),
         (H::GRANULE_LG2, H::ITEMS_LG2)
     );
+
+    let incoherent = F::<H>::FEATURES.has(Features::DMA_INCOHERENT);
+    assert_eq!(F::<H>::CLEANED.count_ones(), u32::from(incoherent));
 
     let mut sizes = 0;
     let mut level = Level::LEAF;
@@ -128,6 +131,7 @@ fn check_leaf<H: Hardware>(hw: &H, params: &Params, level: Level, size_lg2: u32,
 fn check_table<H: Hardware>(hw: &H, params: &Params, level: Level, oa_lg2: u32) {
     type F<H> = <H as Hardware>::Format;
     for oa in oas(F::<H>::ITEMS_LG2 + 3, oa_lg2) {
+        assert_eq!(oa & !F::<H>::TOP_OA_MASK, 0, "no top table at {oa:#x}");
         let item = F::<H>::encode_table(oa, level, params);
         // As it is, once cleaned, and after the hardware came by.
         for item in [item, item | F::<H>::CLEANED, item | H::TABLE_ACCESSED] {

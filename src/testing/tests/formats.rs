@@ -10,7 +10,8 @@ use crate::fmt::{Attrs, Features, Format, Params, Prot};
 use crate::testing::hw::{Amd, OddHw, Riscv, Vtd, X86};
 use crate::testing::laws;
 use crate::testing::odd::{Odd, ENC};
-use crate::{page_sizes, Error, Level};
+use crate::testing::tests::{K4, M2};
+use crate::{page_sizes, Config, Error, Level};
 
 fn with(features: Features) -> Params {
     Params {
@@ -159,6 +160,13 @@ fn addresses_of_a_top_table() {
     assert_eq!(Riscv64::TOP_OA_MASK, pages & ((1 << 56) - 1));
     assert_eq!(Vtdss::TOP_OA_MASK, pages);
     assert_eq!(X86_64::TOP_OA_MASK, pages & ((1 << 52) - 1));
+}
+
+// The software bits that the C formats use: a table may be looked at by either.
+#[test]
+fn bits_of_a_cleaned_item() {
+    assert_eq!(Vtdss::CLEANED, 1 << 10);
+    assert_eq!(X86_64::CLEANED, 1 << 9);
 }
 
 // Exact bytes, from section 9.8 of the VT-d specification and not from the code.
@@ -354,9 +362,29 @@ fn page_sizes_of_a_table() {
         page_sizes::<Amdv1<true>>(&dynamic, Level(2), 56, 51),
         ((1 << 47) - (1 << 11)) & !(1 << 39)
     );
+    // A top grows only if the format can do it and the table is to do it.
+    assert_eq!(sizes(&plain, 48), (1 << 39) - (1 << 12));
+    assert_eq!(page_sizes::<Vtdss>(&dynamic, Level(1), 48, 52), K4 | M2);
     let sizes = |features, top, va| page_sizes::<Riscv64>(&with(features), Level(top), va, 56);
     let five = 0x1_0080_4020_1000;
     assert_eq!(sizes(Features::default(), 4, 57), five);
     assert_eq!(sizes(Riscv64::SVNAPOT_64K, 2, 39), 0x4021_1000);
     assert_eq!(sizes(Features::default(), 3, 48), five & ((1 << 47) - 1));
+}
+
+#[test]
+fn aperture_of_a_table() {
+    let aperture = |features, max_va_lg2| {
+        let config = Config {
+            params: with(features),
+            max_va_lg2,
+            max_oa_lg2: 52,
+            pgsize_bitmap: K4,
+        };
+        config.aperture()
+    };
+    assert_eq!(aperture(Features::default(), 48), (0, (1 << 48) - 1));
+    assert_eq!(aperture(Features::FULL_VA, 64), (0, u64::MAX));
+    // The half above the sign bit is not part of it.
+    assert_eq!(aperture(Features::SIGN_EXTEND, 48), (0, (1 << 47) - 1));
 }

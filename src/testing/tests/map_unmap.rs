@@ -67,6 +67,17 @@ fn rights_and_features() {
 }
 
 #[test]
+fn what_a_range_says() {
+    let rig = Rig::<Vtd>::new(Setup::plain(2));
+    let lock = rig.arena.lock(M2, 2 * K4).unwrap();
+    let range = lock.range();
+    assert_eq!((range.va(), range.last()), (M2, M2 + 2 * K4 - 1));
+    assert_eq!((range.len(), range.is_empty()), (2 * K4, false));
+    drop(lock);
+    rig.finish();
+}
+
+#[test]
 fn map_out_of_range() {
     let mut rig = vtd(2);
     let end = 1 << 39;
