@@ -311,6 +311,8 @@ impl<'a> Touches<'a> {
                     rig.pt().unmap(lock.range(), &mut free)
                 });
                 assert_eq!(done, len);
+                // It was flushed before its tables were freed.
+                run.flushed = true;
             }
             Call::Map { va, len, oa, prot } => {
                 let lock = rig.arena.lock(va, len).unwrap();

@@ -534,18 +534,18 @@ fn accessed_and_dirty_at_every_point() {
         "", "states", "calls", "raced", "rewalked", "s"
     );
     let wide = [(29, 3), (71, 7), (0, 73)];
-    line("vtdss", 10_500_000, &|| {
+    line("vtdss", 10_000_000, &|| {
         touches::<Vtd>(few(Setup::plain(2)), manner(true, true, wide))
     });
     line("x86_64", 8_600_000, &|| {
         touches::<X86>(few(x86()), manner(false, true, wide))
     });
     let wide = [(30011, 4001), (80021, 10007), (0, 150001)];
-    line("amdv1", 62_000_000, &|| {
+    line("amdv1", 58_000_000, &|| {
         touches::<Amd<false>>(few(amd()), manner(true, true, wide))
     });
     let wide = [(60013, 8009), (0, 20011), (0, 0)];
-    line("amdv1_mock", 1_400_000, &|| {
+    line("amdv1_mock", 1_300_000, &|| {
         touches::<Amd<true>>(few(mock()), manner(true, true, wide))
     });
     let wide = [(67, 5), (167, 17), (0, 0)];
@@ -553,7 +553,7 @@ fn accessed_and_dirty_at_every_point() {
         touches::<Riscv>(few(riscv()), manner(false, true, wide))
     });
     let wide = [(9001, 997), (0, 3001), (0, 30011)];
-    line("odd", 16_000_000, &|| {
+    line("odd", 15_000_000, &|| {
         touches::<Odd>(few(odd()), manner(true, true, wide))
     });
     let mut single = every_point::<Odd>(few(odd()), 17, (1 << 11, 1 << 16), true);
