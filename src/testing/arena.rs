@@ -15,7 +15,7 @@ use std::cell::Cell as StdCell;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::vec::Vec;
 
 use crate::fmt::Format;
@@ -291,8 +291,16 @@ pub struct Arena {
     tops: Mutex<Vec<(u64, Level)>>,
 }
 
+/// Not `Mutex::lock`, whose slow path is in the standard library, where ThreadSanitizer does not see
+/// that it orders anything.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return guard,
+            Err(TryLockError::Poisoned(error)) => return error.into_inner(),
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+        }
+    }
 }
 
 impl Arena {

@@ -128,6 +128,17 @@ fn hardware<H: Hardware>(
                 }
             }
         };
+        let random = noise(&mut seed);
+        let (n, place) = (random % ZONES, (random >> 8) % PLACES);
+        let zone = &shared.zones[n as usize];
+        // An odd epoch means that the zone goes away, though not before this turn has ended:
+        // nothing may be written to it any more.
+        let writing = shared.writes && zone.epoch.load(Ordering::Acquire) % 2 == 0;
+        let mut cached = None;
+        if writing {
+            zone.began.fetch_or(1 << place, Ordering::AcqRel);
+            cached = translate(Zone::place(n, place), n);
+        }
         for _ in 0..BATCH {
             let random = noise(&mut seed);
             let n = random % ZONES;
@@ -141,28 +152,24 @@ fn hardware<H: Hardware>(
             };
             translate(Zone::va(n) + (offset & max_offset(ZONE_LG2)), n);
         }
-        let random = noise(&mut seed);
-        let (n, place) = (random % ZONES, (random >> 8) % PLACES);
-        let zone = &shared.zones[n as usize];
-        // An odd epoch means that the zone goes away after this turn at the earliest, if at all:
-        // nothing may be written to it any more.
-        if shared.writes && zone.epoch.load(Ordering::Acquire) % 2 == 0 {
-            let va = Zone::place(n, place);
-            zone.began.fetch_or(1 << place, Ordering::AcqRel);
+        if writing {
+            let bits = H::ACCESSED | H::DIRTY;
             let late = random & 16 == 0;
-            while let Some(hit) = translate(va, n) {
+            while let Some(hit) = cached {
                 if late {
                     // As hardware that does not look again.
-                    shared.rig.arena.hw_set(hit.item, H::ACCESSED | H::DIRTY);
+                    shared.rig.arena.hw_set(hit.item, bits);
                     break;
                 }
                 let item = shared.rig.arena.hw_read(hit.item, View::Cpu);
-                let same = matches!(shared.rig.hw.decode(item, hit.level),
-                    Entry::Leaf(bits) if (bits.oa, bits.size_lg2) == (hit.bits.oa, hit.bits.size_lg2));
-                let bits = H::ACCESSED | H::DIRTY;
+                let same = match shared.rig.hw.decode(item, hit.level) {
+                    Entry::Leaf(now) => (now.oa, now.size_lg2) == (hit.bits.oa, hit.bits.size_lg2),
+                    _ => false,
+                };
                 if same && shared.rig.arena.hw_update(hit.item, item, bits) {
                     break;
                 }
+                cached = translate(Zone::place(n, place), n);
             }
             zone.ended.fetch_or(1 << place, Ordering::AcqRel);
             writes += 1;
