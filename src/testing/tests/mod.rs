@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod each_format;
-mod failures;
 mod explore;
+mod failures;
 mod formats;
 mod iotlb;
 mod judges;
