@@ -114,7 +114,7 @@ impl Scene {
                 va,
                 len: 1 << size_lg2,
                 // As much alignment as the leaf needs, and no more.
-                oa: (2 * n as u64 + 1) << size_lg2 & oas,
+                oa: ((2 * n as u64 + 1) << size_lg2) & oas,
                 prot,
             })
             .collect();

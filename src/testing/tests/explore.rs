@@ -41,7 +41,7 @@ impl Place {
 
     /// The leaf sizes, the smallest page excepted.
     pub(super) fn sizes(&self) -> impl Iterator<Item = u32> + '_ {
-        (0..64).filter(|&lg2| self.rules.sizes >> lg2 & 1 == 1 && 1 << lg2 != self.page)
+        (0..64).filter(|&lg2| (self.rules.sizes >> lg2) & 1 == 1 && 1 << lg2 != self.page)
     }
 
     /// An address for a leaf: in each half that there is, by turns.

@@ -106,7 +106,7 @@ impl Word {
     fn writes(&self) {
         let me = ME.with(|me| me.get());
         for other in (0..self.marks.len()).filter(|&other| other != me) {
-            if self.readers.load(Std::Relaxed) >> other & 1 == 1 {
+            if (self.readers.load(Std::Relaxed) >> other) & 1 == 1 {
                 self.marks[other].store(0, Ordering::Relaxed);
             }
         }

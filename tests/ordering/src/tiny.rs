@@ -85,11 +85,11 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Format for Tiny<ITEMS_LG2, MARKED
 
     fn encode_leaf(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
         let contig_lg2 = size_lg2 - level.item_lg2::<Self>();
-        LEAF | u64::from(3 - contig_lg2) << SIZE_SHIFT | oa & LEAF_OA | attrs.0
+        LEAF | (u64::from(3 - contig_lg2) << SIZE_SHIFT) | (oa & LEAF_OA) | attrs.0
     }
 
     fn encode_table(oa: u64, _level: Level, _params: &Params) -> u64 {
-        TABLE | oa & TABLE_OA | if MARKED { CLEANED } else { 0 }
+        TABLE | (oa & TABLE_OA) | if MARKED { CLEANED } else { 0 }
     }
 
     fn leaf_sizes(level: Level, _params: &Params) -> u64 {
