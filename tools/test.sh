@@ -171,10 +171,15 @@ run_uml() {
 	return $rc
 }
 
-# The rows of tests.list that ONLY leaves: "NAME|BED|TIMEOUT|LEAST|COMMAND" without the blanks around the first four.
+# The runs of tests.list that ONLY leaves: "NAME@BED|BED|TIMEOUT|LEAST|COMMAND" without the blanks around the first four.
 guests() {
+	local name beds bed rest
 	sed 's/#.*//; /^[[:space:]]*$/d; s/ *| */|/; s/ *| */|/2; s/ *| */|/3; s/ *| */|/4' "$TOP/tools/tests.list" |
-		while IFS= read -r row; do ! wanted "${row%%|*}" || printf '%s\n' "$row"; done
+		while IFS='|' read -r name beds rest; do
+			for bed in $beds; do
+				! wanted "$name@$bed" || printf '%s|%s|%s\n' "$name@$bed" "$bed" "$rest"
+			done
+		done
 }
 
 # One guest, in a process of its own: what it has to say is in $run.report when $run.done is there.
