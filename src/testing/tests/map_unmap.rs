@@ -7,11 +7,12 @@
 
 use crate::fmt::vtdss::Vtdss;
 use crate::fmt::{Features, Format, Params, Prot};
+use crate::table::Index;
 use crate::testing::arena::{watch, Event, Step, Store, View};
 use crate::testing::hw::{Entry, Hardware, OddHw, Vtd};
 use crate::testing::rig::{Rig, Setup};
 use crate::testing::tests::{odd, rw, G1, K4, M2};
-use crate::{Error, Mapped};
+use crate::{Error, Level, Mapped};
 
 type Odd = OddHw<true, true>;
 
@@ -246,6 +247,22 @@ fn table_items_are_marked_once_they_are_clean() {
     rig.map_ok(1 << 33, 1 << 33, 0, rw());
     rig.split((1 << 33) + (1 << 11), 1 << 20).unwrap();
     all_marked(&rig);
+    rig.finish();
+}
+
+#[test]
+fn a_subtree_that_was_never_linked_is_freed() {
+    let rig = Rig::<Vtd>::new(Setup::plain(2));
+    let pt = rig.pt();
+    let table = |level| pt.new_table(Level(level)).unwrap();
+    let (high, low) = (table(2), table(1));
+    let at = |level| Index::of::<Vtdss>(7 * G1 + 5 * M2, Level(level));
+    pt.adopt(low.table(), at(1), table(0));
+    pt.adopt(high.table(), at(2), low);
+    assert!(std::format!("{:?}", high.table()).ends_with(", level 2)"));
+    assert_eq!(rig.arena.in_use(), 4);
+    drop(high);
+    assert_eq!(rig.arena.in_use(), 1);
     rig.finish();
 }
 

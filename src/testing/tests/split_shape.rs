@@ -327,7 +327,13 @@ fn dirty_leaves_have_dirty_children_only() {
 fn errors() {
     let mut rig = Rig::<Vtd>::new(Setup::plain(2));
     rig.map_ok(G1, G1, 0, rw());
-    for (va, len) in [(G1 + 1, K4), (G1, 1), (G1 + 2048, K4), (G1, K4 + 8)] {
+    for (va, len) in [
+        (G1 + 1, K4),
+        (G1, 1),
+        (G1 + 2048, K4),
+        (G1, K4 + 8),
+        (G1 + 2048, 2048),
+    ] {
         assert_eq!(rig.split(va, len), Err(Error::Invalid));
     }
     for (va, len) in [
