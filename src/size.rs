@@ -133,6 +133,9 @@ mod tests {
         // Only 4K alignment of the OA.
         let run = best_run(VTD, 0, (1 << 30) - 1, 0x1000).unwrap();
         assert_eq!((run.size_lg2, run.count), (12, 1 << 18));
+        // The OA is as aligned as the length is large.
+        let run = best_run(VTD, 0, (1 << 21) - 1, 1 << 21).unwrap();
+        assert_eq!((run.size_lg2, run.count), (21, 1));
         assert_eq!(best_run(VTD, 0, 0x7ff, 0), None);
         assert_eq!(best_run(1 << 12, 0, u64::MAX, 0).unwrap().count, 1 << 52);
     }
