@@ -9,6 +9,7 @@ use crate::testing::arena::{watch, Event, Step, Store, View};
 use crate::testing::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
 use crate::testing::rig::{still, Rig, Setup};
 use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
+use crate::DirtySink;
 
 type Odd = OddHw<true, true>;
 
@@ -500,5 +501,35 @@ fn an_incoherent_walker_finds_a_clean_subtree() {
     assert_eq!(published, 4);
     rig.model.split(hole.va, hole.len);
     rig.check();
+    rig.finish();
+}
+
+// Clearing D is an exchange too: an access that hardware notes at the same time is not forgotten.
+#[test]
+fn reading_dirty_keeps_what_is_set_meanwhile() {
+    struct Found(u64);
+    impl DirtySink for Found {
+        fn dirty(&mut self, _va: u64, len: u64, _cleared: bool) {
+            self.0 += len;
+        }
+    }
+    let mut rig = Rig::<Vtd>::new(Setup::plain(2));
+    rig.map_ok(G1, G1, 0, rw());
+    let item = rig.root().translate(G1).unwrap().item;
+    rig.arena.hw_set(item, Vtd::DIRTY);
+    let bits = || rig.arena.hw_read(item, View::Cpu) & (Vtd::ACCESSED | Vtd::DIRTY);
+    assert_eq!(bits(), Vtd::DIRTY);
+    let lock = rig.arena.lock(G1, G1).unwrap();
+    let mut found = Found(0);
+    watch(
+        &mut |event| {
+            if let Step::Before(_) = event.step {
+                rig.arena.hw_set(event.at, Vtd::ACCESSED);
+            }
+        },
+        || rig.pt().read_dirty(lock.range(), true, &mut found).unwrap(),
+    );
+    assert_eq!((found.0, bits()), (G1, Vtd::ACCESSED));
+    drop(lock);
     rig.finish();
 }

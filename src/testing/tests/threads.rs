@@ -51,8 +51,15 @@ impl Walkers {
         for (turns, active) in &self.0 {
             // A read-modify-write, so that the next turn begins after it.
             let now = turns.fetch_add(0, Ordering::AcqRel);
+            let mut spins = 0u32;
             while active.load(Ordering::Acquire) && turns.load(Ordering::Acquire) == now {
-                thread::yield_now();
+                // A turn is short, if it is not interrupted.
+                spins += 1;
+                if spins < 10_000 {
+                    core::hint::spin_loop();
+                } else {
+                    thread::yield_now();
+                }
             }
         }
     }
