@@ -137,7 +137,7 @@ fn hardware<H: Hardware>(
         // Only if the write before was accounted for: two would hide that the bit of one is lost.
         let writing = shared.writes
             && zone.epoch.load(Ordering::Acquire) % 2 == 0
-            && zone.began.fetch_or(1 << place, Ordering::AcqRel) >> place & 1 == 0;
+            && (zone.began.fetch_or(1 << place, Ordering::AcqRel) >> place) & 1 == 0;
         let mut cached = None;
         if writing {
             // Any address of the leaf may have brought it into the cache, by another item of a
