@@ -2,12 +2,12 @@
 # The front door. Everything is built and run in a toolchain root that the first target makes; see `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build vm shell clean distclean
+.PHONY: help demo test test-debug build vm shell clean distclean
 
 help: ## this list
 	@echo 'Hitless IOPTE splitting for Linux, in Rust.'
 	@echo
-	@sed -n 's/^\([a-z]*\): ## \(.*\)/  make \1 \2/p' Makefile | awk '{ printf "  %s %-10s ", $$1, $$2; $$1 = $$2 = ""; print substr($$0, 3) }'
+	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1 \2/p' Makefile | awk '{ printf "  %s %-10s ", $$1, $$2; $$1 = $$2 = ""; print substr($$0, 3) }'
 	@echo
 	@echo 'Settings, as in make test KVM=1:'
 	@echo '  KERNEL=/path/to/linux  use this tree (any 7.3.x; it is copied, never changed) instead of Debian'"'"'s'
@@ -25,6 +25,9 @@ demo: ## split a live 1G mapping under DMA and show it: the main job
 
 test: ## every test; the last line is the result
 	@tools/run test
+
+test-debug: ## the guests again on a kernel with KASAN, lockdep and what else watches; takes hours
+	@DEBUG=1 tools/run test
 
 build: ## kernels, selftests and initramfs only
 	@tools/run build

@@ -25,10 +25,16 @@ check_null() { [ -c /dev/null ] || die "/dev/null in the toolchain root is no lo
 
 # flavour FLAVOUR: sets what differs between the kernels, and for those with a guest what it is made of.
 flavour() {
+	config=$TOP/tools/configs/$1.config
 	case $1 in
 	x86)
-		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1900 minutes=10 label='x86_64 kernel'
+		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1540 minutes=10 label='x86_64 kernel'
 		cc=gcc suites='iommu vfio' guest_root=
+		;;
+	debug)
+		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=2000 minutes=15 label='x86_64 debug kernel'
+		config=/tmp/debug.config
+		cat "$TOP/tools/configs/x86.config" "$TOP/tools/configs/debug.config" >"$config"
 		;;
 	riscv)
 		arch=riscv target=Image image=arch/riscv/boot/Image objects=1500 minutes=8 label='RISC-V kernel'
@@ -42,7 +48,7 @@ flavour() {
 kernel_progress() { awk -v n="$objects" '/^  [A-Z]/ { c++ } END { printf "%d of about %d build steps", c, n }' "$1"; }
 
 prepare_kernel() {
-	local f=$1 config=$TOP/tools/configs/$1.config wanted
+	local f=$1 config wanted
 	flavour "$f"
 	if have_output "$f" "$(cat "$BUILD/pristine.id" "$config" "$TOP/tools/build.sh" /etc/toolchain-versions - <<<"$kernel_hash" | key_of)"; then
 		note "$label: up to date"

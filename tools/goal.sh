@@ -20,10 +20,10 @@ prepare() {
 	for what; do
 		case $what in
 		tree) ;;
-		x86 | riscv)
+		x86 | debug | riscv)
 			prepare_kernel "$what"
-			prepare_selftests "$what"
-			prepare_initramfs "$what"
+			prepare_selftests "${what/debug/x86}"
+			prepare_initramfs "${what/debug/x86}"
 			;;
 		uml) prepare_kernel uml ;;
 		esac

@@ -5,8 +5,8 @@
 #   $TOP /src   the checkout, read-only          $OUT   /out    <checkout>/out: what the user gets
 #   $BUILD      trees and O= dirs of this kernel  $LINUX         the patched kernel tree with the overlay
 #   say, step, note, die, quiet, need_gb          tools/ui.sh
-#   kernel_of_bed BED              x86, riscv or uml
-#   kernel_image x86|riscv|uml     path of the built kernel
+#   kernel_of_bed BED              x86, debug (x86 with DEBUG=1), riscv or uml
+#   kernel_image KERNEL            path of the built kernel
 #   initramfs_image x86|riscv      path of the base initramfs
 #   "$TOP/tools/vm"         boots a guest: see there
 #
@@ -25,7 +25,7 @@ BED=${BED:-vtd}
 mkdir -p "$LOGS" "$BUILD/out"
 if [ ! -d "$CURRENT" ]; then
 	mkdir "$CURRENT"
-	for name in x86 riscv uml tests.x86 tests.riscv initramfs.x86 initramfs.riscv; do
+	for name in x86 debug riscv uml tests.x86 tests.riscv initramfs.x86 initramfs.riscv; do
 		newest=$(find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$name-*" ! -name '*.tmp' -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')
 		[ -z "$newest" ] || ln -s "$newest" "$CURRENT/$name"
 	done
@@ -36,22 +36,23 @@ fi
 . "$TOP/tools/version.sh"
 
 # What the kernel prints when something in it went wrong. Faults of a device's DMA are not among it: tests provoke them.
-kernel_complaints='Kernel panic|BUG:|WARNING:|Oops|Call Trace:|rust_kernel: panicked|general protection fault|UBSAN:|KASAN:|blocked for more than|rcu:.*stall|Unable to handle|soft lockup'
+kernel_complaints='Kernel panic|kmemleak: ([0-9]+ new suspected|Cannot|Kernel memory leak detector disabled)|BUG:|WARNING:|Oops|Call Trace:|rust_kernel: panicked|general protection fault|UBSAN:|KASAN:|blocked for more than|rcu:.*stall|Unable to handle|soft lockup'
 
 built() { readlink -e "$CURRENT/$1" || die "$1 has not been built: run make build first."; }
 
 kernel_image() {
 	local image
 	case $1 in
-	x86) image=bzImage ;;
+	x86 | debug) image=bzImage ;;
 	riscv) image=Image ;;
 	uml) image=linux ;;
-	*) die "kernel_image: there is no kernel '$1'; there are x86, riscv and uml." ;;
+	*) die "kernel_image: there is no kernel '$1'; there are x86, debug, riscv and uml." ;;
 	esac
 	echo "$(built "$1")/$image"
 }
 
-initramfs_image() { built "initramfs.$1"; }
+# The kernel with everything that watches runs what the usual one runs.
+initramfs_image() { built "initramfs.${1/debug/x86}"; }
 
 # use_bed BED[+io]: sets the bed_* variables; see tools/beds.
 use_bed() {
@@ -62,6 +63,7 @@ use_bed() {
 	. "$TOP/tools/beds/$bed"
 	# shellcheck source=tools/beds/with.io
 	[ "$bed" = "$1" ] || . "$TOP/tools/beds/with.io"
+	[ -z "${DEBUG-}" ] || [ "$bed_kernel" != x86 ] || . "$TOP/tools/beds/with.debug"
 }
 
 # In a subshell: the variables are not kept.
