@@ -153,6 +153,21 @@ pub struct Grant {
     pub rest: u64,
 }
 
+impl Grant {
+    /// A new leaf of `2^size_lg2` bytes.
+    pub(super) fn bits(&self, oa: u64, size_lg2: u32) -> Bits {
+        Bits {
+            oa,
+            size_lg2,
+            read: self.read,
+            write: self.write,
+            accessed: false,
+            dirty: self.dirty,
+            rest: self.rest,
+        }
+    }
+}
+
 /// A leaf that must be replaced by a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
@@ -256,15 +271,7 @@ impl Model {
             if self.overlaps(at, at + ((1 << size_lg2) - 1)) {
                 return (bytes, Err(Error::Busy));
             }
-            let bits = Bits {
-                oa,
-                size_lg2,
-                read: grant.read,
-                write: grant.write,
-                accessed: false,
-                dirty: grant.dirty,
-                rest: grant.rest,
-            };
+            let bits = grant.bits(oa, size_lg2);
             self.leaves.insert(at, bits);
             bytes += 1 << size_lg2;
         }

@@ -336,15 +336,7 @@ impl Runs {
                 self.tables_for(level, at, fail, tables)?;
                 let (done, result) = self.room(level, at, size_lg2, part, &mut tables.gone);
                 if done != 0 {
-                    let bits = Bits {
-                        oa,
-                        size_lg2,
-                        read: grant.read,
-                        write: grant.write,
-                        accessed: false,
-                        dirty: grant.dirty,
-                        rest: grant.rest,
-                    };
+                    let bits = grant.bits(oa, size_lg2);
                     let last = at + ((done << size_lg2) - 1);
                     let i = self.index(at);
                     self.runs.insert(i, Run { va: at, last, bits });
