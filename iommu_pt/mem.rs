@@ -53,6 +53,13 @@ unsafe impl Cell for KernelCell {
         // SAFETY: valid and aligned; other accesses are single copy atomic as well.
         unsafe { atomic::cmpxchg(self.0.get(), old, new, ordering::Release) }.map(|_| ())
     }
+
+    #[inline]
+    fn clear_bits(&self, bits: u64) {
+        // SAFETY: valid and aligned; other accesses are single copy atomic as well. `atomic64_t`
+        // is one 64-bit word.
+        unsafe { bindings::atomic64_andnot(bits as i64, self.0.get().cast()) }
+    }
 }
 
 /// The environment of one call.

@@ -9,13 +9,44 @@ use crate::mem::{Cell, PtMem};
 use crate::range::Locked;
 use crate::size;
 use crate::table::{Index, Item, Table};
-use crate::{Error, Pt, Result, SplitFlush};
+use crate::{Error, Level, Pt, Result, SplitFlush};
 
 /// Receives the dirty leaves that [`Pt::read_dirty`] finds.
 pub trait DirtySink {
-    /// `len` bytes from `va`, one leaf, were written to. If `cleared`, the leaf is clean now and
-    /// what the hardware caches of it has to be flushed.
+    /// `len` bytes from `va`, one leaf or several that follow each other, were written to. If
+    /// `cleared`, they are clean now and what the hardware caches of them has to be flushed.
     fn dirty(&mut self, va: u64, len: u64, cleared: bool);
+}
+
+/// Dirty leaves that follow each other, to be reported as one.
+struct Reports<'s, S: DirtySink> {
+    sink: &'s mut S,
+    clear: bool,
+    va: u64,
+    /// 0 if there is none.
+    len: u64,
+}
+
+impl<S: DirtySink> Reports<'_, S> {
+    fn leaves(&mut self, va: u64, len: u64) {
+        match self.len.checked_add(len) {
+            Some(sum) if va == self.va.wrapping_add(self.len) => self.len = sum,
+            // Not the next one, or all of 64 bits.
+            _ => {
+                self.report();
+                self.va = va;
+                self.len = len;
+            }
+        }
+    }
+
+    #[inline]
+    fn report(&mut self) {
+        if self.len != 0 {
+            self.sink.dirty(self.va, self.len, self.clear);
+            self.len = 0;
+        }
+    }
 }
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
@@ -29,69 +60,118 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             return Err(Error::NotSupported);
         }
         self.check_range(range)?;
-        self.read_dirty_table(self.top, range.va(), range.last(), clear, sink);
+        let mut reports = Reports {
+            sink,
+            clear,
+            va: 0,
+            len: 0,
+        };
+        self.read_dirty_table(self.top, range.va(), range.last(), &mut reports);
+        reports.report();
         Ok(())
     }
 
     fn read_dirty_table<S: DirtySink>(
         &self,
         table: Table<'t, F, M>,
-        mut va: u64,
+        va: u64,
         last: u64,
-        clear: bool,
-        sink: &mut S,
+        reports: &mut Reports<'_, S>,
     ) {
-        let item_lg2 = table.item_lg2();
-        loop {
-            let item = table.read_at(va);
-            let mut block_lg2 = item_lg2;
-            match item.kind() {
-                Kind::Empty => {}
-                Kind::Table => {
-                    if let Some(child) = item.child(&self.cfg.params) {
-                        let child_last = size::block_last(va, item_lg2).min(last);
-                        self.read_dirty_table(child, va, child_last, clear, sink);
-                    }
+        // Most leaves are at the lowest level; knowing it spares questions about each.
+        if table.level() == Level::LEAF {
+            self.read_dirty_items(table, Level::LEAF, va, last, reports);
+        } else {
+            self.read_dirty_items(table, table.level(), va, last, reports);
+        }
+    }
+
+    #[inline(always)]
+    fn read_dirty_items<S: DirtySink>(
+        &self,
+        table: Table<'t, F, M>,
+        level: Level,
+        va: u64,
+        last: u64,
+        reports: &mut Reports<'_, S>,
+    ) {
+        let item_lg2 = level.item_lg2::<F>();
+        let first = Index::of::<F>(va, level);
+        let start = size::floor(va, item_lg2);
+        let want = (last >> item_lg2).wrapping_sub(va >> item_lg2);
+        let cells = table.cells(first, want.wrapping_add(1));
+        let va_of = |n: u64| start.wrapping_add(n << item_lg2);
+        // Items just before this one that are dirty leaves.
+        let mut run = 0u64;
+        let mut n = 0u64;
+        for cell in cells {
+            let item = cell.read();
+            let single = F::is_single(item, level, &self.cfg.params);
+            if single && item & F::DIRTY != 0 {
+                if reports.clear {
+                    cell.clear_bits(F::DIRTY);
                 }
-                Kind::Leaf => {
-                    let contig_lg2 = item.contig_lg2(&self.cfg.params);
-                    block_lg2 = item_lg2.wrapping_add(contig_lg2);
-                    if self.leaf_dirty(item, contig_lg2, clear) {
-                        sink.dirty(size::floor(va, block_lg2), size::pow2(block_lg2), clear);
-                    }
+                run = run.wrapping_add(1);
+            } else {
+                if run != 0 {
+                    reports.leaves(va_of(n.wrapping_sub(run)), run << item_lg2);
+                    run = 0;
+                }
+                if !single && F::kind(item, level) != Kind::Empty {
+                    let item = table.read(first.plus::<F>(n));
+                    self.read_dirty_other(item, va_of(n), va, last, reports);
                 }
             }
-            let block_last = size::block_last(va, block_lg2);
-            if block_last >= last {
-                break;
-            }
-            va = block_last.wrapping_add(1);
-            if Index::of::<F>(va, table.level()) == Index::of::<F>(0, table.level()) {
-                break;
+            n = n.wrapping_add(1);
+        }
+        if run != 0 {
+            reports.leaves(va_of(n.wrapping_sub(run)), run << item_lg2);
+        }
+    }
+
+    /// The table or the contiguous leaf of an item whose first address is `at`.
+    fn read_dirty_other<S: DirtySink>(
+        &self,
+        item: Item<'t, F, M>,
+        at: u64,
+        va: u64,
+        last: u64,
+        reports: &mut Reports<'_, S>,
+    ) {
+        let item_lg2 = item.table().item_lg2();
+        if let Some(child) = item.child(&self.cfg.params) {
+            let child_last = size::block_last(at, item_lg2).min(last);
+            self.read_dirty_table(child, va.max(at), child_last, reports);
+            return;
+        }
+        let contig_lg2 = item.contig_lg2(&self.cfg.params);
+        let leaf_lg2 = item_lg2.wrapping_add(contig_lg2);
+        // At the first of its items that is in the range, and not again.
+        if at <= va || size::offset(at, leaf_lg2) == 0 {
+            let first = item.index().group(contig_lg2);
+            if self.read_group(item.table(), first, contig_lg2, reports.clear) {
+                reports.leaves(size::floor(at, leaf_lg2), size::pow2(leaf_lg2));
             }
         }
     }
 
-    /// Whether any item of the leaf is dirty; makes all clean if `clear` is set.
+    /// Whether any item of a contiguous leaf is dirty; makes all clean if `clear` is set.
     #[inline]
-    fn leaf_dirty(&self, leaf: Item<'t, F, M>, contig_lg2: u32, clear: bool) -> bool {
-        let first = leaf.index().group(contig_lg2);
+    fn read_group(
+        &self,
+        table: Table<'t, F, M>,
+        first: Index,
+        contig_lg2: u32,
+        clear: bool,
+    ) -> bool {
         let mut dirty = false;
-        let mut i = 0;
-        while i != size::pow2(contig_lg2) {
-            let cell = leaf.table().cell(first.plus::<F>(i));
-            let mut item = cell.read();
-            while item & F::DIRTY != 0 {
+        for cell in table.cells(first, size::pow2(contig_lg2)) {
+            if cell.read() & F::DIRTY != 0 {
                 dirty = true;
-                if !clear {
-                    break;
-                }
-                match cell.publish(item, item & !F::DIRTY) {
-                    Ok(()) => break,
-                    Err(now) => item = now,
+                if clear {
+                    cell.clear_bits(F::DIRTY);
                 }
             }
-            i = i.wrapping_add(1);
         }
         dirty
     }

@@ -4,7 +4,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::fmt::{Attrs, Format, Kind};
+use crate::fmt::{Attrs, Format, Kind, Leaves};
 use crate::gather::Gather;
 use crate::mem::{Cell, PtMem};
 use crate::range::Locked;
@@ -40,12 +40,37 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         attrs: Attrs,
         gather: &mut G,
     ) -> Mapped {
+        if self.map_page(range, oa, attrs).is_some() {
+            return Mapped {
+                bytes: range.len(),
+                result: Ok(()),
+            };
+        }
         let mut bytes = 0;
         let result = self.map_all(range, oa, attrs, gather, &mut bytes);
         Mapped { bytes, result }
     }
 
-    #[inline]
+    /// The shortest way for what is mapped most often, one smallest page into a table that is there.
+    /// `None` if it is anything else: nothing has changed then, and [`map`](Self::map) does it.
+    #[inline(always)]
+    pub fn map_page(&self, range: Locked, oa: u64, attrs: Attrs) -> Option<()> {
+        let page = size::pow2(F::GRANULE_LG2);
+        let aligned = size::offset(range.va() | oa, F::GRANULE_LG2) == 0;
+        if range.len() != page || !aligned || self.sizes(Level::LEAF) & page == 0 {
+            return None;
+        }
+        if self.incoherent() || self.check_range(range).is_err() {
+            return None;
+        }
+        self.check_oa(range, oa).ok()?;
+        let leaf = F::encode_leaf(oa, F::GRANULE_LG2, Level::LEAF, attrs);
+        self.walk(range.va(), Level::LEAF, |item| {
+            let free = item.table().level() == Level::LEAF && item.kind() == Kind::Empty;
+            free.then(|| item.cell().set(leaf))
+        })
+    }
+
     fn map_all<G: Gather<M>>(
         &self,
         range: Locked,
@@ -148,35 +173,46 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         &self,
         table: Table<'t, F, M>,
         va: u64,
-        mut oa: u64,
+        oa: u64,
         run: Run,
         attrs: Attrs,
         gather: &mut G,
     ) -> (u64, Result) {
         let level = table.level();
         let group_lg2 = run.size_lg2.wrapping_sub(table.item_lg2());
-        let items = size::pow2(group_lg2);
         let first = Index::of::<F>(va, level);
-        let mut index = first;
+        let mut leaves = Leaves::new::<F>(oa, run.size_lg2, level, attrs);
         let mut done = 0;
         let mut result = Ok(());
-        while done != run.count {
-            if group_lg2 != 0 || F::kind(table.cell(index).read(), level) != Kind::Empty {
-                let at = va.wrapping_add(done << run.size_lg2);
-                result = self.clear_tables(table, at, items, gather);
-                if result.is_err() {
-                    break;
+        if group_lg2 == 0 {
+            for cell in table.cells(first, run.count) {
+                if F::kind(cell.read(), level) != Kind::Empty {
+                    let at = va.wrapping_add(done << run.size_lg2);
+                    result = self.clear_tables(table, at, 1, gather);
+                    if result.is_err() {
+                        break;
+                    }
                 }
+                cell.set(leaves.next_item());
+                done = done.wrapping_add(1);
             }
-            let item = F::encode_leaf(oa, run.size_lg2, level, attrs);
-            let mut i = 0;
-            while i != items {
-                table.cell(index.plus::<F>(i)).set(item);
-                i = i.wrapping_add(1);
+        } else {
+            while done != run.count {
+                let at = va.wrapping_add(done << run.size_lg2);
+                let cells = table.cells(Index::of::<F>(at, level), size::pow2(group_lg2));
+                let empty = |cell: &M::Cell| F::kind(cell.read(), level) == Kind::Empty;
+                if !cells.iter().all(empty) {
+                    result = self.clear_tables(table, at, size::pow2(group_lg2), gather);
+                    if result.is_err() {
+                        break;
+                    }
+                }
+                let item = leaves.next_item();
+                for cell in cells {
+                    cell.set(item);
+                }
+                done = done.wrapping_add(1);
             }
-            index = index.plus::<F>(items);
-            oa = oa.wrapping_add(size::pow2(run.size_lg2));
-            done = done.wrapping_add(1);
         }
         self.clean_items(table, first, done << group_lg2);
         (done, result)

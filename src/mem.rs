@@ -35,6 +35,9 @@ pub unsafe trait Cell {
     /// Release: all writes before it, to whatever memory, are visible to the hardware before `new`
     /// is, on a uniprocessor kernel too.
     fn publish(&self, old: u64, new: u64) -> core::result::Result<(), u64>;
+
+    /// Makes these bits 0 in one atomic step: what hardware sets in others meanwhile stays.
+    fn clear_bits(&self, bits: u64);
 }
 
 /// The environment of one call on one table.

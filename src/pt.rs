@@ -77,22 +77,17 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     #[inline(always)]
     pub fn check_range(&self, range: Locked) -> Result {
         let lg2 = self.top_va_lg2();
-        if lg2 >= 64 {
+        if F::MAX_VA_LG2 >= 64 && lg2 >= 64 {
             return Ok(());
         }
-        // All bits above the translated ones are equal: to the sign bit, or 0.
-        let prefix =
-            if self.has(Features::SIGN_EXTEND) && (range.va() >> lg2.wrapping_sub(1)) & 1 == 1 {
-                !size::max_offset(lg2.wrapping_sub(1))
-            } else {
-                0
-            };
-        let bits = if self.has(Features::SIGN_EXTEND) {
-            lg2.wrapping_sub(1)
+        let inside = if self.has(Features::SIGN_EXTEND) {
+            // All bits from the sign bit on are equal, at both ends.
+            let sign = |va: u64| (va as i64).wrapping_shr(lg2.wrapping_sub(1));
+            sign(range.va()) == sign(range.last()) && matches!(sign(range.va()), 0 | -1)
         } else {
-            lg2
+            range.last().wrapping_shr(lg2) == 0
         };
-        if size::floor(range.va(), bits) == prefix && size::floor(range.last(), bits) == prefix {
+        if inside {
             Ok(())
         } else {
             Err(Error::OutOfRange)

@@ -11,18 +11,47 @@ use crate::table::{Item, Table};
 use crate::{Level, Pt};
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
+    /// Walks to `va`, which must be inside the table's range, and gives `end` the item at which the
+    /// walk ends: a leaf, an empty one, or one of level `stop` or of a top that is lower.
+    #[inline(always)]
+    pub(crate) fn walk<R>(&self, va: u64, stop: Level, end: impl Fn(Item<'t, F, M>) -> R) -> R {
+        // The usual tops once each: the level is a constant then in every step, and with it most
+        // answers about an item.
+        if let Some(top) = self.top.at(Level(3)) {
+            return self.walk_from(top, va, stop, end);
+        }
+        if let Some(top) = self.top.at(Level(2)) {
+            return self.walk_from(top, va, stop, end);
+        }
+        self.walk_from(self.top, va, stop, end)
+    }
+
+    #[inline(always)]
+    fn walk_from<R>(
+        &self,
+        mut table: Table<'t, F, M>,
+        va: u64,
+        stop: Level,
+        end: impl Fn(Item<'t, F, M>) -> R,
+    ) -> R {
+        loop {
+            let item = table.read_at(va);
+            if table.level() <= stop {
+                return end(item);
+            }
+            match item.child(&self.cfg.params) {
+                Some(child) => table = child,
+                None => return end(item),
+            }
+        }
+    }
+
     /// The item of the leaf that translates `va`, which must be inside the table's range.
     #[inline(always)]
     pub(crate) fn find(&self, va: u64) -> Option<Item<'t, F, M>> {
-        let mut table = self.top;
-        loop {
-            let item = table.read_at(va);
-            match item.kind() {
-                Kind::Empty => return None,
-                Kind::Leaf => return Some(item),
-                Kind::Table => table = item.child(&self.cfg.params)?,
-            }
-        }
+        self.walk(va, Level::LEAF, |item| {
+            (item.kind() == Kind::Leaf).then_some(item)
+        })
     }
 
     /// The table of this level that serves `va`, which must be inside the table's range.
@@ -38,7 +67,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     #[inline]
     pub fn iova_to_phys(&self, at: Locked) -> Option<u64> {
         self.check_range(at).ok()?;
-        let item = self.find(at.va())?;
-        Some(item.leaf_oa_at(at.va(), &self.cfg.params))
+        self.walk(at.va(), Level::LEAF, |item| {
+            (item.kind() == Kind::Leaf).then(|| item.leaf_oa_at(at.va(), &self.cfg.params))
+        })
     }
 }

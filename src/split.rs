@@ -22,7 +22,7 @@
 
 #![forbid(unsafe_code)]
 
-use crate::fmt::{Attrs, Format};
+use crate::fmt::{Attrs, Format, Leaves};
 use crate::mem::{Cell, PtMem};
 use crate::range::Locked;
 use crate::size::{self, best_run, Level, Run};
@@ -61,12 +61,14 @@ struct Cuts {
 }
 
 impl Cuts {
-    /// The last address of the piece that starts at `va` and ends at `last` or at a cut.
+    /// The last address of the piece that starts at `va` and ends at `last` or at a cut. A cut that
+    /// is aligned to `2^ignore_lg2` bytes does not count.
     #[inline(always)]
-    fn piece_last(self, va: u64, last: u64) -> u64 {
-        if va < self.low && self.low <= last {
+    fn piece_last(self, va: u64, last: u64, ignore_lg2: u32) -> u64 {
+        let counts = |cut: u64| va < cut && cut <= last && size::offset(cut, ignore_lg2) != 0;
+        if counts(self.low) {
             self.low.wrapping_sub(1)
-        } else if va < self.high && self.high <= last {
+        } else if counts(self.high) {
             self.high.wrapping_sub(1)
         } else {
             last
@@ -105,6 +107,21 @@ impl<F: Format, M: PtMem> Leaf<'_, F, M> {
             level: self.level(),
             late_dirty,
         })
+    }
+}
+
+/// Writes an item into each cell, by eights: that leaves few instructions that are no stores.
+#[inline(always)]
+fn init_each<C: Cell>(cells: &[C], mut item: impl FnMut() -> u64) {
+    let eights = cells.chunks_exact(8);
+    let rest = eights.remainder();
+    for eight in eights {
+        for cell in eight {
+            cell.init(item());
+        }
+    }
+    for cell in rest {
+        cell.init(item());
     }
 }
 
@@ -200,11 +217,19 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// What comes at `va` in a table of `level`.
     #[inline]
     fn piece(&self, leaf: &Leaf<'t, F, M>, cuts: Cuts, level: Level, va: u64, last: u64) -> Piece {
-        let last = cuts.piece_last(va, last);
+        let sizes = self.sizes(level);
+        let item_lg2 = level.item_lg2::<F>();
+        // Where all leaves are one item, a cut between two of them changes nothing.
+        let ignore_lg2 = if sizes == size::pow2(item_lg2) {
+            item_lg2
+        } else {
+            64
+        };
+        let last = cuts.piece_last(va, last, ignore_lg2);
         if va == last {
             return Piece::Table;
         }
-        match best_run(self.sizes(level), va, last, leaf.oa_at(va)) {
+        match best_run(sizes, va, last, leaf.oa_at(va)) {
             Some(run) => Piece::Leaves(run),
             None => Piece::Table,
         }
@@ -289,13 +314,15 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     #[inline]
     fn init_leaves(&self, table: Table<'t, F, M>, index: Index, oa: u64, run: Run, attrs: Attrs) {
         let group_lg2 = run.size_lg2.wrapping_sub(table.item_lg2());
-        let items = run.count << group_lg2;
-        let mut i = 0;
-        while i != items {
-            let leaf_oa = oa.wrapping_add((i >> group_lg2) << run.size_lg2);
-            let item = F::encode_leaf(leaf_oa, run.size_lg2, table.level(), attrs);
-            table.cell(index.plus::<F>(i)).init(item);
-            i = i.wrapping_add(1);
+        let mut leaves = Leaves::new::<F>(oa, run.size_lg2, table.level(), attrs);
+        let cells = table.cells(index, run.count << group_lg2);
+        if group_lg2 == 0 {
+            init_each(cells, || leaves.next_item());
+        } else {
+            for group in cells.chunks(1 << group_lg2) {
+                let item = leaves.next_item();
+                init_each(group, || item);
+            }
         }
     }
 

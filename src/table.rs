@@ -127,6 +127,13 @@ impl<'t, F: Format, M: PtMem> Table<'t, F, M> {
         self.level
     }
 
+    /// The same table, if this is its level.
+    #[inline(always)]
+    pub(crate) fn at(self, level: Level) -> Option<Self> {
+        // INVARIANT: the same level, but one that the compiler may know.
+        (self.level == level).then_some(Table { level, ..self })
+    }
+
     /// The table for the environment.
     #[inline(always)]
     pub(crate) fn raw(self) -> RawTable<M> {
@@ -139,6 +146,14 @@ impl<'t, F: Format, M: PtMem> Table<'t, F, M> {
         // SAFETY: in bounds by the invariant of `Index` and invariant 1 of `Table`, which also
         // keeps the memory alive for 't. Cells are only ever accessed through shared references.
         unsafe { self.items.add(index.0 as usize).as_ref() }
+    }
+
+    /// The cells of `n` items from `index` on, fewer if the table ends before.
+    #[inline(always)]
+    pub(crate) fn cells(self, index: Index, n: u64) -> &'t [M::Cell] {
+        let n = n.min(index.room::<F>()) as usize;
+        // SAFETY: as for `cell`, for each of them: `n` items from `index` are in the table.
+        unsafe { core::slice::from_raw_parts(self.items.as_ptr().add(index.0 as usize), n) }
     }
 
     /// Reads an item.

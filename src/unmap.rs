@@ -10,7 +10,7 @@ use crate::mem::{Cell, PtMem};
 use crate::range::Locked;
 use crate::size;
 use crate::table::{Index, Table};
-use crate::{Error, Pt, Result};
+use crate::{Error, Level, Pt, Result};
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Removes the translation of `range`. Never allocates.
@@ -24,12 +24,30 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let mut bytes = 0;
         if self.check_range(range).is_ok() {
             // An error says where it ended early, and so does the count.
-            let _ = self.unmap_table(self.top, range.va(), range.last(), gather, &mut bytes);
+            let table = self.lowest_table(range);
+            let _ = self.unmap_table(table, range.va(), range.last(), gather, &mut bytes);
         }
         if bytes != 0 {
             gather.range(range.va(), bytes);
         }
         bytes
+    }
+
+    /// The lowest table that serves all of the range and that unmapping the range leaves in place.
+    #[inline(always)]
+    fn lowest_table(&self, range: Locked) -> Table<'t, F, M> {
+        let mut table = self.top;
+        loop {
+            let item_lg2 = table.item_lg2();
+            let crosses = (range.va() ^ range.last()) >> item_lg2 != 0;
+            if crosses || range.len() == size::pow2(item_lg2) {
+                return table;
+            }
+            match table.read_at(range.va()).child(&self.cfg.params) {
+                Some(child) => table = child,
+                None => return table,
+            }
+        }
     }
 
     fn unmap_table<G: Gather<M>>(
@@ -62,16 +80,26 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         result = Err(Error::NotMapped);
                         break;
                     }
-                    let items = size::pow2(contig_lg2);
-                    let mut i = 0;
-                    while i != items {
-                        table.cell(index.plus::<F>(i)).set(0);
-                        i = i.wrapping_add(1);
+                    let mut items = size::pow2(contig_lg2);
+                    for cell in table.cells(index, items) {
+                        cell.set(0);
+                    }
+                    // Usually not the only one.
+                    let more = (last >> item_lg2).wrapping_sub(va >> item_lg2);
+                    if contig_lg2 == 0 && more != 0 && left != 1 {
+                        let more = more.min(left.wrapping_sub(1));
+                        let behind = table.cells(index.plus::<F>(1), more);
+                        // Most leaves are here; knowing the level spares questions about each.
+                        items = items.wrapping_add(match level {
+                            Level(0) => self.clear_leaves(behind, Level(0)),
+                            Level(1) => self.clear_leaves(behind, Level(1)),
+                            _ => self.clear_leaves(behind, level),
+                        });
                     }
                     gather.leaf(level);
-                    *bytes = bytes.wrapping_add(size::pow2(leaf_lg2));
+                    *bytes = bytes.wrapping_add(items << item_lg2);
                     emptied = first.room::<F>().wrapping_sub(left).wrapping_add(items);
-                    (items, size::block_last(va, leaf_lg2))
+                    (items, va.wrapping_add((items << item_lg2).wrapping_sub(1)))
                 }
                 Kind::Table => {
                     let block_last = size::block_last(va, item_lg2);
@@ -100,6 +128,20 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
         self.clean_items(table, first, emptied);
         result
+    }
+
+    /// Empties items while they are leaves of one item each. Returns how many there were.
+    #[inline(always)]
+    fn clear_leaves(&self, cells: &[M::Cell], level: Level) -> u64 {
+        let mut n = 0usize;
+        while let Some(cell) = cells.get(n) {
+            if !F::is_single(cell.read(), level, &self.cfg.params) {
+                break;
+            }
+            cell.set(0);
+            n = n.wrapping_add(1);
+        }
+        n as u64
     }
 
     /// Hands every table to `gather`, the top one included.

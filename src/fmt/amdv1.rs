@@ -115,6 +115,11 @@ impl<const MOCK: bool> Format for Amdv1<MOCK> {
     }
 
     #[inline(always)]
+    fn is_single(item: u64, _level: Level, _params: &Params) -> bool {
+        item & (PR | NEXT_LEVEL) == PR
+    }
+
+    #[inline(always)]
     fn leaf_attrs(item: u64, _level: Level, params: &Params) -> Attrs {
         Attrs(item & !((OA & !params.enc_mask) | NEXT_LEVEL))
     }

@@ -11,16 +11,20 @@
 //! `2^MAX_OA_LG2` and every `attrs` from [`Format::attrs`] or [`Format::leaf_attrs`]:
 //!
 //! 1. `kind(encode_leaf(..)) == Leaf`, `kind(encode_table(..)) == Table`, `kind(0) == Empty`.
-//! 2. `leaf_oa(encode_leaf(oa, ..)) == oa`, and `contig_lg2` gives the size back.
+//! 2. `leaf_oa(encode_leaf(oa, ..)) == oa`, and `contig_lg2` gives the size back; `is_single` is
+//!    true for leaves of one item and for nothing else.
 //! 3. `leaf_attrs(encode_leaf(.., attrs)) == attrs`: nothing is lost and nothing is added, bits that
 //!    are ignored by hardware, encryption and dirty bits included.
 //! 4. For an item of a contiguous leaf, 1 to 3 hold whichever item of the group is read.
 //! 5. `table_oa(encode_table(oa, ..)) == oa`, with every right that a leaf below might grant.
+//! 6. The items of leaves that follow each other are equally far apart as numbers:
+//!    `encode_leaf(oa + 2^size_lg2, ..) - encode_leaf(oa, ..)` is the same for every OA.
 //!
 //! The test suite in `testing/laws.rs` checks these for every format.
 
 #![forbid(unsafe_code)]
 
+use crate::size::pow2;
 use crate::{Level, Result};
 
 pub mod amdv1;
@@ -79,6 +83,34 @@ pub enum Kind {
 /// encryption, accessed and dirty, and those that hardware ignores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attrs(pub u64);
+
+/// The items of leaves of one size that follow each other, made by adding (law 6).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaves {
+    item: u64,
+    step: u64,
+}
+
+impl Leaves {
+    /// Items for leaves of `2^size_lg2` bytes from `oa` on.
+    #[inline(always)]
+    pub(crate) fn new<F: Format>(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> Self {
+        let item = F::encode_leaf(oa, size_lg2, level, attrs);
+        let second = F::encode_leaf(oa.wrapping_add(pow2(size_lg2)), size_lg2, level, attrs);
+        Leaves {
+            item,
+            step: second.wrapping_sub(item),
+        }
+    }
+
+    /// The item of the next leaf.
+    #[inline(always)]
+    pub(crate) fn next_item(&mut self) -> u64 {
+        let item = self.item;
+        self.item = item.wrapping_add(self.step);
+        item
+    }
+}
 
 /// What a mapping may be used for, numbered as `IOMMU_READ` and friends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,6 +199,13 @@ pub trait Format: 'static {
     #[inline(always)]
     fn contig_lg2(_item: u64, _level: Level, _params: &Params) -> u32 {
         0
+    }
+
+    /// Whether `item` is a leaf of one item: one question where [`Self::kind`] and
+    /// [`Self::contig_lg2`] are two.
+    #[inline(always)]
+    fn is_single(item: u64, level: Level, params: &Params) -> bool {
+        Self::kind(item, level) == Kind::Leaf && Self::contig_lg2(item, level, params) == 0
     }
 
     /// All bits of a leaf item that [`Self::encode_leaf`] does not derive from OA and size.

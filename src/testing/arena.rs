@@ -184,6 +184,12 @@ unsafe impl Cell for HostCell {
         fire(Step::After(Store::Publish), self.at());
         result
     }
+
+    fn clear_bits(&self, bits: u64) {
+        fire(Step::Before(Store::Publish), self.at());
+        not_poison(self.0.fetch_and(!bits, Ordering::Relaxed));
+        fire(Step::After(Store::Publish), self.at());
+    }
 }
 
 /// Zeroed memory, in pages that the system provides when they are first touched.

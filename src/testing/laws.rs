@@ -32,7 +32,7 @@ fn oas(size_lg2: u32, oa_lg2: u32) -> Vec<u64> {
     oas
 }
 
-/// Checks laws 1 to 5 for the format of `H`, and that the hardware agrees.
+/// Checks laws 1 to 6 for the format of `H`, and that the hardware agrees.
 pub fn check<H: Hardware>(params: &Params) {
     type F<H> = <H as Hardware>::Format;
     let hw = H::new(params);
@@ -53,6 +53,7 @@ pub fn check<H: Hardware>(params: &Params) {
     let mut level = Level::LEAF;
     while level <= F::<H>::MAX_TOP_LEVEL {
         assert_eq!(F::<H>::kind(0, level), Kind::Empty);
+        assert!(!F::<H>::is_single(0, level, params), "law 2");
         for size_lg2 in 0..64 {
             if F::<H>::leaf_sizes(level, params) & pow2(size_lg2) != 0 {
                 assert_eq!(Level::of_size::<F<H>>(size_lg2), level);
@@ -99,7 +100,15 @@ fn check_leaf<H: Hardware>(hw: &H, params: &Params, level: Level, size_lg2: u32,
                 assert_eq!(F::<H>::kind(item, level), Kind::Leaf, "law 1: {item:#x}");
                 assert_eq!(F::<H>::leaf_oa(item, level, params), oa, "law 2: {item:#x}");
                 assert_eq!(F::<H>::contig_lg2(item, level, params), contig_lg2, "law 2");
+                let single = F::<H>::is_single(item, level, params);
+                assert_eq!(single, contig_lg2 == 0, "law 2: {item:#x}");
                 assert_eq!(F::<H>::leaf_attrs(item, level, params), attrs, "law 3");
+                if oa + pow2(size_lg2) < pow2(oa_lg2) {
+                    let encode = |oa| F::<H>::encode_leaf(oa, size_lg2, level, attrs);
+                    let step = encode(pow2(size_lg2)).wrapping_sub(encode(0));
+                    let next = encode(oa + pow2(size_lg2));
+                    assert_eq!(next.wrapping_sub(item), step, "law 6: {item:#x}");
+                }
                 let Entry::Leaf(bits) = hw.decode(item, level.0) else {
                     panic!("for the hardware {item:#x} is no leaf");
                 };
@@ -136,6 +145,7 @@ fn check_table<H: Hardware>(hw: &H, params: &Params, level: Level, oa_lg2: u32) 
         // As it is, once cleaned, and after the hardware came by.
         for item in [item, item | F::<H>::CLEANED, item | H::TABLE_ACCESSED] {
             assert_eq!(F::<H>::kind(item, level), Kind::Table, "law 1: {item:#x}");
+            assert!(!F::<H>::is_single(item, level, params), "law 2: {item:#x}");
             assert_eq!(F::<H>::table_oa(item, params), oa, "law 5: {item:#x}");
             let want = Entry::Table {
                 addr: oa,

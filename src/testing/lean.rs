@@ -12,7 +12,7 @@ use std::vec::Vec;
 
 use super::arena::{watch, Arena, Event, Step, Store, View};
 use super::hw::{Hardware, LeafAt, Root, TableAt, Visitor};
-use super::log::Dirty;
+use super::log::{joined, Dirty};
 use super::model::Cut;
 use super::rig::{Rig, Setup};
 use super::runs::{Place, Runs};
@@ -435,7 +435,7 @@ impl<H: Hardware> Lean<H> {
             assert_eq!((result, sink.0.len()), (Err(Error::NotSupported), 0));
         } else if self.rig.in_reach(va, last) {
             assert_eq!(result, Ok(()));
-            let want = self.runs.read_dirty(va, last, clear);
+            let want = joined(self.runs.read_dirty(va, last, clear));
             assert!(sink.0 == want, "dirty: {:x?}, not {want:x?}", sink.0);
         } else {
             assert_eq!(result, Err(Error::OutOfRange));

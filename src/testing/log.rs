@@ -124,3 +124,15 @@ impl DirtySink for Dirty {
         self.0.push((va, len));
     }
 }
+
+/// Leaves that follow each other as one: they are reported so.
+pub(super) fn joined(leaves: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for (va, len) in leaves {
+        match runs.last_mut() {
+            Some(run) if run.0.wrapping_add(run.1) == va => run.1 += len,
+            _ => runs.push((va, len)),
+        }
+    }
+    runs
+}

@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 use super::arena::{watch, Arena, Event, Step, Store, View};
 use super::hw::{Hardware, Hit, LeafAt, Root};
-use super::log::{Dirty, Log};
+use super::log::{joined, Dirty, Log};
 use super::model::{Cut, Grant, Model, Rules};
 use crate::fmt::{Attrs, Features, Format, Params, Prot};
 use crate::gather::Gather;
@@ -547,7 +547,8 @@ impl<H: Hardware> Rig<H> {
             assert_eq!((result, sink.0.len()), (Err(Error::NotSupported), 0));
         } else if self.in_reach(va, last) {
             assert_eq!(result, Ok(()));
-            assert_eq!(sink.0, self.model.read_dirty(va, last, clear), "dirty");
+            let want = joined(self.model.read_dirty(va, last, clear));
+            assert_eq!(sink.0, want, "dirty");
         } else {
             assert_eq!(result, Err(Error::OutOfRange));
         }

@@ -534,7 +534,7 @@ fn accessed_and_dirty_at_every_point() {
         "", "states", "calls", "raced", "rewalked", "s"
     );
     let wide = [(29, 3), (71, 7), (0, 73)];
-    line("vtdss", 10_000_000, &|| {
+    line("vtdss", 9_000_000, &|| {
         touches::<Vtd>(few(Setup::plain(2)), manner(true, true, wide))
     });
     line("x86_64", 8_600_000, &|| {

@@ -189,6 +189,14 @@ unsafe impl Cell for LoomCell {
         }
         self.value.replace(old, new, self.release())
     }
+
+    fn clear_bits(&self, bits: u64) {
+        self.shared();
+        let mut item = self.value.load(Ordering::Relaxed);
+        while let Err(now) = self.value.replace(item, item & !bits, Ordering::Relaxed) {
+            item = now;
+        }
+    }
 }
 
 /// All tables that there will be. A freed one is not used again, so a late use is seen.
