@@ -7,11 +7,27 @@
 #include <kunit/visibility.h>
 #include <linux/export.h>
 #include <linux/generic_pt/iommu.h>
+#include <linux/init.h>
+#include <linux/io.h>
 #include <linux/printk.h>
 #include <linux/spinlock.h>
 
 #include "../../../iommu-pages.h"
 #include "iommu_pt_rust.h"
+
+/*
+ * Tables are in the linear map, so their addresses differ from the physical
+ * ones by a constant. A walk converts one for each level, and rustc does not
+ * inline phys_to_virt().
+ */
+unsigned long pt_iommu_rust_linear_map __ro_after_init;
+
+static int __init pt_iommu_rust_linear_map_init(void)
+{
+	pt_iommu_rust_linear_map = (unsigned long)phys_to_virt(0);
+	return 0;
+}
+pure_initcall(pt_iommu_rust_linear_map_init);
 
 /* Where the tables meet memory: tests fail allocations and see each flush */
 void *pt_iommu_rust_alloc(int nid, gfp_t gfp, size_t size)

@@ -104,6 +104,65 @@ impl<'a> KernelGather<'a> {
         }
     }
 
+    /// Hands over the range, and the tables on the list with it.
+    fn range_with_tables(&mut self, va: u64, len: u64) {
+        if self.owned && !self.started {
+            self.start();
+        }
+        if self.started && self.features.has(Features::DMA_INCOHERENT) {
+            // SAFETY: the list is initialised; the device is the one the tables were made for.
+            unsafe {
+                bindings::iommu_pages_stop_incoherent_list(
+                    self.list.as_mut_ptr(),
+                    (*self.iommu).iommu_device,
+                )
+            };
+        }
+        self.gather_range(va, len);
+        if self.started {
+            // SAFETY: both lists are initialised; ours is made empty again.
+            unsafe {
+                bindings::iommu_pages_list_splice(
+                    self.list.as_mut_ptr(),
+                    &raw mut (*self.iotlb).freelist,
+                );
+                bindings::INIT_LIST_HEAD(&raw mut (*self.list.as_mut_ptr()).pages);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn gather_range(&mut self, va: u64, len: u64) {
+        // SAFETY: valid and initialised by the invariants.
+        let queued = unsafe { (*self.iotlb).queued };
+        // With a flush queue everything is flushed later anyhow.
+        if !queued {
+            // SAFETY: as above. The sync frees what was gathered for earlier ranges only.
+            unsafe {
+                if self.features.has(Features::FLUSH_RANGE_NO_GAPS)
+                    && bindings::iommu_iotlb_gather_is_disjoint(
+                        self.iotlb,
+                        va as usize,
+                        len as usize,
+                    )
+                {
+                    bindings::iommu_iotlb_sync(&raw mut (*self.iommu).domain, self.iotlb);
+                }
+                add_range(self.iotlb, va, len);
+            }
+        }
+        if self.features.has(Features::DETAILED_GATHER) {
+            // SAFETY: valid; every bit pattern is valid for these fields.
+            unsafe {
+                let pt = &mut (*self.iotlb).__bindgen_anon_1.pt;
+                pt.leaf_levels_bitmap |= self.leaf_levels;
+                pt.table_levels_bitmap |= self.table_levels;
+            }
+            self.leaf_levels = 0;
+            self.table_levels = 0;
+        }
+    }
+
     #[cold]
     fn start(&mut self) {
         // INVARIANT: 1: both are initialised in place, and do not move while borrowed.
@@ -149,56 +208,11 @@ impl Gather<KernelMem> for KernelGather<'_> {
         self.leaf_levels |= 1 << level.0;
     }
 
+    #[inline(always)]
     fn range(&mut self, va: u64, len: u64) {
-        if self.owned && !self.started {
-            self.start();
+        if self.owned || self.started {
+            return self.range_with_tables(va, len);
         }
-        // SAFETY: valid and initialised by the invariants.
-        let queued = unsafe { (*self.iotlb).queued };
-        if self.started && self.features.has(Features::DMA_INCOHERENT) {
-            // SAFETY: the list is initialised; the device is the one the tables were made for.
-            unsafe {
-                bindings::iommu_pages_stop_incoherent_list(
-                    self.list.as_mut_ptr(),
-                    (*self.iommu).iommu_device,
-                )
-            };
-        }
-        // With a flush queue everything is flushed later anyhow.
-        if !queued {
-            // SAFETY: as above. The sync frees what was gathered for earlier ranges only.
-            unsafe {
-                if self.features.has(Features::FLUSH_RANGE_NO_GAPS)
-                    && bindings::iommu_iotlb_gather_is_disjoint(
-                        self.iotlb,
-                        va as usize,
-                        len as usize,
-                    )
-                {
-                    bindings::iommu_iotlb_sync(&raw mut (*self.iommu).domain, self.iotlb);
-                }
-                add_range(self.iotlb, va, len);
-            }
-        }
-        if self.started {
-            // SAFETY: both lists are initialised; ours is made empty again.
-            unsafe {
-                bindings::iommu_pages_list_splice(
-                    self.list.as_mut_ptr(),
-                    &raw mut (*self.iotlb).freelist,
-                );
-                bindings::INIT_LIST_HEAD(&raw mut (*self.list.as_mut_ptr()).pages);
-            }
-        }
-        if self.features.has(Features::DETAILED_GATHER) {
-            // SAFETY: valid; every bit pattern is valid for these fields.
-            unsafe {
-                let pt = &mut (*self.iotlb).__bindgen_anon_1.pt;
-                pt.leaf_levels_bitmap |= self.leaf_levels;
-                pt.table_levels_bitmap |= self.table_levels;
-            }
-            self.leaf_levels = 0;
-            self.table_levels = 0;
-        }
+        self.gather_range(va, len);
     }
 }

@@ -10,7 +10,7 @@ use iotable::mem::PtMem;
 use iotable::{Config, Error, Level, RawTable};
 use kernel::bindings;
 
-use crate::mem::{top_word, KernelMem};
+use crate::mem::{is_in_linear_map, top_word, KernelMem};
 use crate::ops::{self, errno, KernelFormat};
 
 /// What a format derives from its driver's configuration.
@@ -123,6 +123,11 @@ unsafe fn try_init<F: KernelFormat, T>(
     // SAFETY: all that `env` reads is set.
     let mem = unsafe { ops::env::<F>(iommu, gfp) };
     let top = mem.alloc(F::ITEMS_LG2 + 3)?;
+    if kernel::warn_on!(!is_in_linear_map(top)) {
+        // SAFETY: nobody else knows the table.
+        unsafe { mem.free(top) };
+        return Err(Error::NotSupported);
+    }
     // SAFETY: `common` is valid; nobody reads it yet.
     unsafe { (*mem.common).top_of_table = top_word(top, shape.top_level) };
 

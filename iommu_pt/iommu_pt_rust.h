@@ -7,6 +7,9 @@
 
 #include <linux/generic_pt/iommu.h>
 
+/* phys_to_virt(0), which is all that the conversion adds where tables can be */
+extern unsigned long pt_iommu_rust_linear_map;
+
 bool pt_iommu_rust_change_top(struct pt_iommu *iommu_table,
 			      struct pt_common *common, uintptr_t old_top,
 			      uintptr_t new_top, phys_addr_t top_paddr,

@@ -28,10 +28,10 @@ static int raw_read_dirty(struct iova_bitmap *bitmap, unsigned long iova,
 }
 
 /* The bits for len bytes from va, of step bytes each */
-static u64 raw_dirty_bits(struct raw_test *t, u64 __user *user, u64 va,
-			  u64 len, u64 step, unsigned long flags)
+static u64 raw_bitmap(struct raw_report *report, u64 __user *user, u64 va,
+		      u64 len, u64 step)
 {
-	struct raw_report report = { .t = t, .flags = flags };
+	struct raw_test *t = report->t;
 	struct iova_bitmap *bitmap;
 	u64 bits = 0;
 	int ret;
@@ -39,10 +39,20 @@ static u64 raw_dirty_bits(struct raw_test *t, u64 __user *user, u64 va,
 	KUNIT_ASSERT_EQ(t->test, 0, put_user(bits, user));
 	bitmap = iova_bitmap_alloc(va, len, step, user);
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(t->test, bitmap);
-	ret = iova_bitmap_for_each(bitmap, &report, raw_read_dirty);
+	ret = iova_bitmap_for_each(bitmap, report, raw_read_dirty);
 	iova_bitmap_free(bitmap);
 	KUNIT_ASSERT_NO_ERRNO(t->test, ret);
 	KUNIT_ASSERT_EQ(t->test, 0, get_user(bits, user));
+	return bits;
+}
+
+/* The same for four leaves, of which the second may be dirty */
+static u64 raw_dirty_bits(struct raw_test *t, u64 __user *user, u64 va,
+			  u64 len, u64 step, unsigned long flags)
+{
+	struct raw_report report = { .t = t, .flags = flags };
+	u64 bits = raw_bitmap(&report, user, va, len, step);
+
 	/* The leaf in the middle has to be flushed if it was made clean */
 	if (bits && !(flags & IOMMU_DIRTY_NO_CLEAR)) {
 		KUNIT_ASSERT_EQ(t->test, report.gather.start, va + len / 4);
@@ -53,6 +63,24 @@ static u64 raw_dirty_bits(struct raw_test *t, u64 __user *user, u64 va,
 				report.gather.end);
 	}
 	return bits;
+}
+
+/* A bitmap that begins inside a dirty leaf gets all of the leaf that it covers */
+static void raw_dirty_inside(struct raw_test *t, u64 __user *user, u64 va,
+			     u64 size, u64 step, u64 *item)
+{
+	struct raw_report report = { .t = t };
+	unsigned int bits = size / step - 1;
+
+	if (!bits)
+		return;
+	*item |= RAW_DIRTY;
+	KUNIT_ASSERT_EQ(t->test, GENMASK_ULL(bits - 1, 0),
+			raw_bitmap(&report, user, va + step, size - step,
+				   step));
+	KUNIT_ASSERT_FALSE(t->test, *item & RAW_DIRTY);
+	KUNIT_ASSERT_EQ(t->test, report.gather.start, va);
+	KUNIT_ASSERT_EQ(t->test, report.gather.end, va + size - 1);
 }
 
 /* The item for va in the table of that level */
@@ -132,6 +160,8 @@ static void test_dirty_report(struct kunit *test)
 					raw_dirty_bits(t, user, va, 4 * size,
 						       step, 0));
 		}
+		raw_dirty_inside(t, user, va + size, size, step,
+				 raw_item(t, va + size, level));
 		raw_unmap(t, va, 3 * size);
 		raw_check(t);
 		cond_resched();

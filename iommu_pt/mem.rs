@@ -3,7 +3,6 @@
 //! Table memory: pages of the IOMMU page allocator.
 
 use core::cell::UnsafeCell;
-use core::ffi::c_void;
 use core::ptr::NonNull;
 
 use iotable::mem::{Cell, PtMem};
@@ -76,6 +75,22 @@ pub(crate) struct KernelMem {
     pub(crate) common: *mut bindings::pt_common,
 }
 
+/// Where the linear map starts: `phys_to_virt(0)`.
+#[inline(always)]
+fn linear_map() -> u64 {
+    // SAFETY: written once, before any driver can make a table.
+    unsafe { bindings::pt_iommu_rust_linear_map as u64 }
+}
+
+/// Whether this table is where its address says that it is.
+pub(crate) fn is_in_linear_map(table: NonNull<KernelCell>) -> bool {
+    // SAFETY: from `alloc`, so in the linear map.
+    let oa = unsafe { bindings::virt_to_phys(table.as_ptr().cast()) };
+    // SAFETY: as above.
+    oa == KernelMem::table_oa(table)
+        && unsafe { bindings::phys_to_virt(oa) } == table.as_ptr().cast()
+}
+
 /// The low bits of `top_of_table` hold the level.
 const TOP_LEVEL_MASK: usize = bindings::PT_TOP_LEVEL_MASK as usize;
 
@@ -87,7 +102,8 @@ pub(crate) fn top_word(table: NonNull<KernelCell>, level: Level) -> usize {
 // SAFETY:
 // 1. `iommu_alloc_pages_node_sz()` returns zeroed memory, aligned to its size;
 //    `iommu_pages_start_incoherent()` cleans it.
-// 2. Tables are in the linear map, where virt_to_phys() and phys_to_virt() are inverses.
+// 2. Tables are in the linear map, where virt_to_phys() and phys_to_virt() are inverses, and
+//    differ by a constant: `init` refuses to make a table where that is not so.
 // 3. A table goes to the gather's freelist and is freed by the driver after its IOTLB flush; the
 //    caller's range lock keeps it from readers of other ranges, as `pt_iommu_ops` requires.
 // 4. `iommu_pages_flush_incoherent()` is a cache clean with the barriers that DMA needs.
@@ -117,16 +133,18 @@ unsafe impl PtMem for KernelMem {
 
     #[inline(always)]
     fn table_oa(table: NonNull<KernelCell>) -> u64 {
-        // SAFETY: tables are in the linear map.
-        unsafe { bindings::virt_to_phys(table.as_ptr().cast()) }
+        (table.as_ptr() as u64).wrapping_sub(linear_map())
     }
 
     #[inline(always)]
     unsafe fn table_at(oa: u64) -> NonNull<KernelCell> {
-        // SAFETY: the address of a table, by the safety requirement, so in the linear map.
-        let table: *mut c_void = unsafe { bindings::phys_to_virt(oa) };
-        // SAFETY: the linear map does not contain the null pointer.
-        unsafe { NonNull::new_unchecked(table.cast()) }
+        let table = oa.wrapping_add(linear_map()) as *mut KernelCell;
+        // SAFETY: the address of a table, by the safety requirement, so in the linear map, which
+        // does not contain the null pointer. Said twice: rustc believes it only so.
+        unsafe {
+            core::hint::assert_unchecked(!table.is_null());
+            NonNull::new_unchecked(table)
+        }
     }
 
     fn change_top(

@@ -191,6 +191,39 @@ unsafe extern "C" fn map_range<F: KernelFormat>(
     gfp: bindings::gfp_t,
     mapped: *mut usize,
 ) -> c_int {
+    // SAFETY: by the safety requirement. Nothing is allocated here.
+    let mem = unsafe { env::<F>(iommu, 0) };
+    // SAFETY: as above.
+    let pt = unsafe { view::<F>(iommu, &mem) };
+    // SAFETY: the caller holds the range lock.
+    let range = unsafe { Locked::new(iova, len) };
+    let any = prot & (Prot::READ.0 | Prot::WRITE.0) != 0;
+    if let (true, Ok(range), Ok(attrs)) = (any, range, F::attrs(Prot(prot), &pt.config().params)) {
+        if pt.map_page(range, paddr, attrs).is_some() {
+            // SAFETY: valid by the safety requirement.
+            unsafe { *mapped = (*mapped).wrapping_add(len as usize) };
+            return 0;
+        }
+    }
+    // SAFETY: as for this function.
+    unsafe { map_any::<F>(iommu, iova, paddr, len, prot, gfp, mapped) }
+}
+
+/// `map_range()` of whatever is not one page: apart, for the stack that it needs.
+///
+/// # Safety
+///
+/// As for [`map_range`].
+#[inline(never)]
+unsafe extern "C" fn map_any<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    iova: bindings::dma_addr_t,
+    paddr: bindings::phys_addr_t,
+    len: bindings::dma_addr_t,
+    prot: c_uint,
+    gfp: bindings::gfp_t,
+    mapped: *mut usize,
+) -> c_int {
     // SAFETY: by the safety requirement.
     let mem = unsafe { env::<F>(iommu, gfp) };
     // SAFETY: as above.
@@ -381,15 +414,26 @@ pub(crate) unsafe fn iova_to_phys<F: KernelFormat>(
 const _: () = assert!(core::mem::offset_of!(bindings::pt_iommu, domain) == 0);
 
 /// Puts dirty leaves into `struct iommu_dirty_bitmap`.
-struct DirtyBitmap(*mut bindings::iommu_dirty_bitmap);
+struct DirtyBitmap {
+    dirty: *mut bindings::iommu_dirty_bitmap,
+    /// The first address that the caller asked about.
+    start: u64,
+}
 
 impl DirtySink for DirtyBitmap {
     fn dirty(&mut self, va: u64, len: u64, cleared: bool) {
         // SAFETY: valid for the call that made this value.
-        let (bitmap, iotlb) = unsafe { ((*self.0).bitmap, (*self.0).gather) };
+        let (bitmap, iotlb) = unsafe { ((*self.dirty).bitmap, (*self.dirty).gather) };
         if !bitmap.is_null() {
             // SAFETY: valid, and the caller of the op serialises its use.
             unsafe { bindings::iova_bitmap_set(bitmap, va as usize, len as usize) };
+            // The bitmap may begin in the middle of the first leaf, and takes nothing then that
+            // starts before it.
+            if let Some(before @ 1..) = self.start.checked_sub(va) {
+                let rest = len.wrapping_sub(before);
+                // SAFETY: as above.
+                unsafe { bindings::iova_bitmap_set(bitmap, self.start as usize, rest as usize) };
+            }
         }
         if cleared {
             // SAFETY: a caller that lets bits be cleared gives a gather.
@@ -422,5 +466,9 @@ pub(crate) unsafe fn read_and_clear_dirty<F: KernelFormat>(
     // SAFETY: the caller holds the range lock.
     let range = unsafe { Locked::new(iova as u64, size as u64) };
     let clear = flags & bindings::IOMMU_DIRTY_NO_CLEAR as usize == 0;
-    errno_of(range.and_then(|range| pt.read_dirty(range, clear, &mut DirtyBitmap(dirty))))
+    let mut sink = DirtyBitmap {
+        dirty,
+        start: iova as u64,
+    };
+    errno_of(range.and_then(|range| pt.read_dirty(range, clear, &mut sink)))
 }
