@@ -2,7 +2,7 @@
 # The front door. Everything is built and run in a toolchain root that the first target makes; see `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug build vm shell clean distclean
+.PHONY: help demo test test-debug bench build vm shell clean distclean
 
 help: ## this list
 	@echo 'Hitless IOPTE splitting for Linux, in Rust.'
@@ -14,6 +14,7 @@ help: ## this list
 	@echo '  KVM=1                  let QEMU use /dev/kvm; otherwise it emulates'
 	@echo '  ONLY=REGEX             make test: only the checks whose names match, as in ONLY=kunit'
 	@echo '  BED=NAME CMD=COMMAND   make vm: the machine (of tools/beds) and what to run in it'
+	@echo '  BOOTS=N ROUNDS=N       make bench: how often (default: 8 boots of 16 rounds)'
 	@echo '  JOBS=N                 build jobs and test guests at once (default: one per processor)'
 	@echo '  IOPTE_CACHE=DIR        where the toolchain and the builds are kept (default: ~/.cache/iopte-split)'
 	@echo '  IOPTE_MIRROR=URL       Debian mirror for the toolchain'
@@ -28,6 +29,9 @@ test: ## every test; the last line is the result
 
 test-debug: ## the guests again on a kernel with KASAN, lockdep and what else watches; takes hours
 	@DEBUG=1 tools/run test
+
+bench: ## the page tables against those in C: time and instructions
+	@tools/run bench
 
 build: ## kernels, selftests and initramfs only
 	@tools/run build

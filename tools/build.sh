@@ -41,6 +41,10 @@ flavour() {
 		cc=riscv64-linux-gnu-gcc suites=vfio guest_root=/usr/guest-riscv64
 		;;
 	uml) arch=um target=linux image=linux objects=1110 minutes=5 label='User-Mode Linux kernel' suites='' ;;
+	bench) arch=um target=linux image=linux objects=1050 minutes=5 label='User-Mode Linux kernel for bench' suites='' ;;
+	count)
+		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1100 minutes=6 label='x86_64 kernel that counts' suites=''
+		;;
 	esac
 	kmake=(make -C "$LINUX" "ARCH=$arch" LLVM=1 "O=$BUILD/$1" KBUILD_BUILD_USER=iopte KBUILD_BUILD_HOST=build)
 }

@@ -25,7 +25,7 @@ prepare() {
 			prepare_selftests "${what/debug/x86}"
 			prepare_initramfs "${what/debug/x86}"
 			;;
-		uml) prepare_kernel uml ;;
+		uml | bench | count) prepare_kernel "$what" ;;
 		esac
 	done
 	exec 9>&-
@@ -45,6 +45,10 @@ main() {
 		exec bash "$TOP/tools/demo/run" "$@"
 		;;
 	test) . "$TOP/tools/test.sh" ;;
+	bench)
+		prepare count bench
+		exec bash "$TOP/tools/bench/run" "$@"
+		;;
 	vm)
 		prepare "$(kernel_of_bed "$BED")"
 		exec "$TOP/tools/vm" "$@"

@@ -25,7 +25,7 @@ BED=${BED:-vtd}
 mkdir -p "$LOGS" "$BUILD/out"
 if [ ! -d "$CURRENT" ]; then
 	mkdir "$CURRENT"
-	for name in x86 debug riscv uml tests.x86 tests.riscv initramfs.x86 initramfs.riscv; do
+	for name in x86 debug riscv uml bench count tests.x86 tests.riscv initramfs.x86 initramfs.riscv; do
 		newest=$(find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$name-*" ! -name '*.tmp' -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')
 		[ -z "$newest" ] || ln -s "$newest" "$CURRENT/$name"
 	done
@@ -43,10 +43,10 @@ built() { readlink -e "$CURRENT/$1" || die "$1 has not been built: run make buil
 kernel_image() {
 	local image
 	case $1 in
-	x86 | debug) image=bzImage ;;
+	x86 | debug | count) image=bzImage ;;
 	riscv) image=Image ;;
-	uml) image=linux ;;
-	*) die "kernel_image: there is no kernel '$1'; there are x86, debug, riscv and uml." ;;
+	uml | bench) image=linux ;;
+	*) die "kernel_image: there is no kernel '$1'; there are x86, debug, riscv, uml, bench and count." ;;
 	esac
 	echo "$(built "$1")/$image"
 }
