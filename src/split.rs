@@ -245,6 +245,22 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         last: u64,
     ) -> usize {
         let mut tables = 0usize;
+        let item_lg2 = level.item_lg2::<F>();
+        if self.sizes(level) & size::pow2(item_lg2) != 0 {
+            // Any item can be a leaf, but for those that a cut goes through.
+            let mut counted = None;
+            for cut in [cuts.low, cuts.high] {
+                let block = size::floor(cut, item_lg2);
+                let through = va < cut && cut <= last && cut != block;
+                if through && counted != Some(block) {
+                    counted = Some(block);
+                    let block_last = size::block_last(block, item_lg2);
+                    let below = self.count_tables(leaf, cuts, level.below(), block, block_last);
+                    tables = tables.wrapping_add(1).wrapping_add(below);
+                }
+            }
+            return tables;
+        }
         loop {
             let block_last = match self.piece(leaf, cuts, level, va, last) {
                 Piece::Leaves(run) => va.wrapping_add(run.count << run.size_lg2).wrapping_sub(1),
