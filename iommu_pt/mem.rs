@@ -87,8 +87,8 @@ pub(crate) fn is_in_linear_map(table: NonNull<KernelCell>) -> bool {
     // SAFETY: from `alloc`, so in the linear map.
     let oa = unsafe { bindings::virt_to_phys(table.as_ptr().cast()) };
     // SAFETY: as above.
-    oa == KernelMem::table_oa(table)
-        && unsafe { bindings::phys_to_virt(oa) } == table.as_ptr().cast()
+    let virt = unsafe { bindings::phys_to_virt(oa) };
+    oa == KernelMem::table_oa(table) && virt == table.as_ptr().cast()
 }
 
 /// The low bits of `top_of_table` hold the level.
