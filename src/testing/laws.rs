@@ -103,11 +103,11 @@ fn check_leaf<H: Hardware>(hw: &H, params: &Params, level: Level, size_lg2: u32,
                 let single = F::<H>::is_single(item, level, params);
                 assert_eq!(single, contig_lg2 == 0, "law 2: {item:#x}");
                 assert_eq!(F::<H>::leaf_attrs(item, level, params), attrs, "law 3");
-                if oa + pow2(size_lg2) < pow2(oa_lg2) {
-                    let encode = |oa| F::<H>::encode_leaf(oa, size_lg2, level, attrs);
+                let encode = |oa| F::<H>::encode_leaf(oa, size_lg2, level, attrs);
+                if 2 * pow2(size_lg2) <= pow2(oa_lg2) {
                     let step = encode(pow2(size_lg2)).wrapping_sub(encode(0));
-                    let next = encode(oa + pow2(size_lg2));
-                    assert_eq!(next.wrapping_sub(item), step, "law 6: {item:#x}");
+                    let steps = step.wrapping_mul(oa >> size_lg2);
+                    assert_eq!(item.wrapping_sub(encode(0)), steps, "law 6: {item:#x}");
                 }
                 let Entry::Leaf(bits) = hw.decode(item, level.0) else {
                     panic!("for the hardware {item:#x} is no leaf");
