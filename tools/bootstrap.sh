@@ -1,10 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# tools/bootstrap.sh SUITE DIRECTORY PACKAGES BACKPORTS RISCV64 [MIRROR]: makes the toolchain root; runs as (namespace)
-# root. A change of this file makes a new root.
+# tools/bootstrap.sh SUITE DIRECTORY PACKAGES BACKPORTS RISCV64 NEW_RUST [MIRROR]: makes the toolchain root; runs as
+# (namespace) root. A change of this file makes a new root.
 set -eu
-suite=$1 dir=$2 packages=$3 backports=$4 riscv64=$5 mirror=${6-}
+suite=$1 dir=$2 packages=$3 backports=$4 riscv64=$5 new_rust=$6 mirror=${7-}
 foreign=$(dirname "$0")/foreign.sh
+beside=$(dirname "$0")/new-rust.sh
 
 # What a kernel or a guest's program can depend on: builds in the cache stay valid while these packages do.
 toolchain='^(gcc|g\+\+|cpp|lib(gcc|c6|clang|llvm|elf|cap|std-rust)|linux-libc|binutils|clang|llvm|lld|rust|bindgen|pahole|busybox|uuid)'
@@ -20,6 +21,7 @@ customize='set -e
 	chroot "$1" env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -t '$suite'-backports install '$backports'
 	chroot "$1" dpkg-query -W | grep -E "'$toolchain'" >"$1/etc/toolchain-versions"
 	chroot "$1" sh -s riscv64 '$suite' '$riscv64' <"'$foreign'"
+	chroot "$1" sh -s '$suite' '$new_rust' <"'$beside'"
 	chroot "$1" apt-get clean
 	mkdir -p "$1/src" "$1/build" "$1/cache" "$1/out" "$1/kernel"'
 

@@ -32,7 +32,7 @@ root_packages() {
 }
 
 root_make() {
-	root_key=$( (cat "$top/tools/root-packages" "$top/tools/bootstrap.sh" "$top/tools/foreign.sh" && echo "$userns ${IOPTE_MIRROR-}") | sha256sum | cut -c1-12)
+	root_key=$( (cat "$top/tools/root-packages" "$top/tools/bootstrap.sh" "$top/tools/foreign.sh" "$top/tools/new-rust.sh" && echo "$userns ${IOPTE_MIRROR-}") | sha256sum | cut -c1-12)
 	root=$cache/root-$root_key
 	[ ! -d "$root" ] || return 0
 
@@ -48,7 +48,7 @@ root_make() {
 		root_ns rm -rf "$root.tmp"
 		mkdir "$root.tmp"
 		quiet -p root_progress "Toolchain root" root_ns "$top/tools/bootstrap.sh" $root_suite "$root.tmp" \
-			"$(root_packages)" "$(root_packages backports:)" "$(root_packages riscv64:)" "${IOPTE_MIRROR-}" ||
+			"$(root_packages)" "$(root_packages backports:)" "$(root_packages riscv64:)" "$(root_packages new-rust:)" "${IOPTE_MIRROR-}" ||
 			die "the toolchain root could not be made: check that this machine reaches its Debian mirror (http_proxy, IOPTE_MIRROR=URL for another mirror) and run the same command again."
 		mv "$root.tmp" "$root"
 	fi
