@@ -28,7 +28,7 @@ flavour() {
 	config=$TOP/tools/configs/$1.config
 	case $1 in
 	x86)
-		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1540 minutes=10 label='x86_64 kernel'
+		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1900 minutes=10 label='x86_64 kernel'
 		cc=gcc suites='iommu vfio' guest_root=
 		;;
 	debug)
@@ -119,11 +119,37 @@ prepare_selftests() {
 	publish "tests.$f" "$tmp"
 }
 
+# Programs of the host's users, for the guest: static, by the newer compiler that their dependencies want.
+prepare_programs() {
+	local tmp crate=$TOP/iommufd_split/user target=x86_64-unknown-linux-gnu cargo
+	if have_output programs "$( (cd "$crate" && find . -type f -print0 | sort -z | xargs -0 sha256sum && cat "$TOP/Cargo.lock" "$TOP/tools/build.sh" /usr/rust-new/version) | key_of)"; then
+		note "programs for the guest: up to date"
+		return 0
+	fi
+	step "Programs for the guest: building iommufd-split"
+	tmp=$output.tmp
+	rm -rf "$tmp"
+	mkdir "$tmp"
+	cargo=(new_cargo --config "target.$target.rustflags=['-C','target-feature=+crt-static']" --config profile.release.debug=0)
+	quiet "iommufd-split" "${cargo[@]}" test --manifest-path "$TOP/Cargo.toml" --locked --release --target $target -p iommufd-split \
+		--no-run --message-format=json --test kernel --example vmm ||
+		die "the programs do not build: see the log above."
+	quiet "iommufd-split, vmm" "${cargo[@]}" build --manifest-path "$TOP/Cargo.toml" --locked --release --target $target -p iommufd-split --example vmm ||
+		die "the programs do not build: see the log above."
+	cp "$CARGO_TARGET_DIR-new/$target/release/examples/vmm" "$tmp/"
+	cp "$(sed -n 's/.*"name":"kernel".*"executable":"\([^"]*\)".*/\1/p' "$LOGS/iommufd-split.log")" "$tmp/kernel"
+	publish programs "$tmp"
+}
+
+# Beside the kernel's own, which is the oldest that the kernel accepts.
+new_cargo() { PATH=/usr/rust-new/usr/bin:$PATH CARGO_TARGET_DIR=$CARGO_TARGET_DIR-new cargo "$@"; }
+
 prepare_initramfs() {
-	local f=$1 root=/tmp/initramfs tests busybox=$guest_root/bin/busybox
+	local f=$1 root=/tmp/initramfs tests programs='' busybox=$guest_root/bin/busybox
 	tests=$(built "tests.$f")
+	[ "$f" != x86 ] || programs=$(built programs)
 	[ -e "$busybox" ] || busybox=$guest_root/usr/bin/busybox
-	if have_output "initramfs.$f" "$( (echo "$tests" && cat "$TOP"/tools/guest/* "$TOP/tools/build.sh" "$busybox") | key_of)"; then
+	if have_output "initramfs.$f" "$( (echo "$tests $programs" && cat "$TOP"/tools/guest/* "$TOP/tools/build.sh" "$busybox") | key_of)"; then
 		return 0
 	fi
 	step "$arch initramfs: busybox and the selftests"
@@ -134,6 +160,7 @@ prepare_initramfs() {
 	find "$TOP/tools/guest" -type f ! -name init -exec cp {} $root/guest/ \;
 	# shellcheck disable=SC2086 # a list of names
 	(cd "$tests" && find $suites -maxdepth 1 -type f -executable -exec cp --parents {} $root/tests/ \;)
+	[ -z "$programs" ] || cp -r "$programs" $root/programs
 	[ -n "$(ls $root/tests)" ] || die "no selftest was built: see $LOGS_SHOWN/$arch-selftests.log."
 	(cd $root && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 --reproducible | gzip -1n) >"$output.tmp"
 	publish "initramfs.$f" "$output.tmp"

@@ -23,6 +23,7 @@ prepare() {
 		x86 | debug | riscv)
 			prepare_kernel "$what"
 			prepare_selftests "${what/debug/x86}"
+			[ "$what" = riscv ] || prepare_programs
 			prepare_initramfs "${what/debug/x86}"
 			;;
 		uml | bench | count) prepare_kernel "$what" ;;
@@ -46,8 +47,10 @@ main() {
 		;;
 	test) . "$TOP/tools/test.sh" ;;
 	bench)
-		prepare count bench
-		exec bash "$TOP/tools/bench/run" "$@"
+		[[ ${ONLY:-tables} != tables ]] || prepare count bench
+		[[ ${ONLY:-vmm} != vmm ]] || prepare "$(kernel_of_bed "$BED")"
+		[[ ${ONLY:-tables} != tables ]] || "$TOP/tools/bench/run" "$@"
+		[[ ${ONLY:-vmm} != vmm ]] || "$TOP/tools/bench/vmm"
 		;;
 	vm)
 		prepare "$(kernel_of_bed "$BED")"

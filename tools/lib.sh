@@ -25,7 +25,7 @@ BED=${BED:-vtd}
 mkdir -p "$LOGS" "$BUILD/out"
 if [ ! -d "$CURRENT" ]; then
 	mkdir "$CURRENT"
-	for name in x86 debug riscv uml bench count tests.x86 tests.riscv initramfs.x86 initramfs.riscv; do
+	for name in x86 debug riscv uml bench count tests.x86 tests.riscv initramfs.x86 initramfs.riscv programs; do
 		newest=$(find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$name-*" ! -name '*.tmp' -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')
 		[ -z "$newest" ] || ln -s "$newest" "$CURRENT/$name"
 	done
@@ -54,15 +54,16 @@ kernel_image() {
 # The kernel with everything that watches runs what the usual one runs.
 initramfs_image() { built "initramfs.${1/debug/x86}"; }
 
-# use_bed BED[+io]: sets the bed_* variables; see tools/beds.
+# use_bed BED[+WITH]: sets the bed_* variables; see tools/beds.
 use_bed() {
-	local bed=${1%+io}
-	[[ -f $TOP/tools/beds/$bed && $bed != *.* ]] ||
-		die "there is no bed '$1': choose one of $(find "$TOP/tools/beds" -type f ! -name '*.*' -printf '%f '), all also with +io."
+	local bed=${1%%+*} with=
+	[ "$bed" = "$1" ] || with=${1#*+}
+	[[ -f $TOP/tools/beds/$bed && $bed != *.* && (-z $with || -f $TOP/tools/beds/with.$with) ]] ||
+		die "there is no bed '$1': choose one of $(find "$TOP/tools/beds" -type f ! -name '*.*' -printf '%f '), all also with +io or +vmm."
 	# shellcheck source=tools/beds/vtd
 	. "$TOP/tools/beds/$bed"
 	# shellcheck source=tools/beds/with.io
-	[ "$bed" = "$1" ] || . "$TOP/tools/beds/with.io"
+	[ -z "$with" ] || . "$TOP/tools/beds/with.$with"
 	[ -z "${DEBUG-}" ] || [ "$bed_kernel" != x86 ] || . "$TOP/tools/beds/with.debug"
 }
 

@@ -100,21 +100,29 @@ patch_applies() {
 	patch -d $stage -p1 -F0 -N --batch --no-backup-if-mismatch -r - <"$TOP/patches/$1"
 }
 
-# With the root's rustc, which is the oldest that the kernel accepts.
+# With the root's rustc, which is the oldest that the kernel accepts; the crate for VMMs with the newer one.
 test_cargo() {
-	local args=(--manifest-path "$TOP/Cargo.toml" --workspace --locked)
+	local args=(--manifest-path "$TOP/Cargo.toml" --locked) kernel=(--workspace --exclude iommufd-split) user=(-p iommufd-split)
 	if check clippy; then
-		verdict 'cargo clippy' cargo clippy "${args[@]}" --all-targets --quiet -- -D warnings | record clippy
+		{
+			verdict 'cargo clippy' cargo clippy "${args[@]}" "${kernel[@]}" --all-targets --quiet -- -D warnings
+			verdict 'cargo clippy, iommufd-split' new_cargo clippy "${args[@]}" "${user[@]}" --all-targets --quiet -- -D warnings
+			verdict 'cargo doc, iommufd-split' user_doc
+		} | record clippy
 	fi
 	if check cargo; then
 		mkdir -p "$shots/cargo"
 		{
-			quiet "cargo test" cargo test "${args[@]}" --no-fail-fast >&2 || true
-			cp "$LOGS/cargo-test.log" "$shots/cargo/log"
+			quiet "cargo test" cargo test "${args[@]}" "${kernel[@]}" --no-fail-fast >&2 || true
+			quiet "cargo test of iommufd-split" user_tests >&2 || true
+			cat "$LOGS/cargo-test.log" "$LOGS/cargo-test-of-iommufd-split.log" >"$shots/cargo/log"
 			cargo_cases "$shots/cargo/log"
 		} | record cargo
 	fi
 }
+
+user_tests() { new_cargo test "${args[@]}" "${user[@]}" --lib --examples --no-fail-fast && new_cargo test "${args[@]}" "${user[@]}" --doc; }
+user_doc() { RUSTDOCFLAGS='-D warnings' new_cargo doc "${args[@]}" "${user[@]}" --no-deps; }
 
 # The kernel's crates, with the flags of the x86_64 build as kbuild left them; the kernel's lints become errors.
 test_kernel_clippy() {

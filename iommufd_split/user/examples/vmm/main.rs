@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A program that treats an IOAS as the VMM of a confidential guest does: it shares the guest's memory with devices, then
+//! converts parts of it to private and back, while the devices copy. See `vmm --help`.
+
+mod areas;
+mod convert;
+mod copier;
+mod cost;
+mod gaps;
+mod list;
+mod machine;
+mod nvme;
+mod options;
+
+use std::process::ExitCode;
+
+use options::{Mode, Options};
+
+/// Everything that ends a run says in a sentence what to do about it.
+type Result<T> = std::result::Result<T, String>;
+
+fn main() -> ExitCode {
+    let done = Options::parse(lexopt::Parser::from_env()).and_then(|options| {
+        let Some(options) = options else {
+            print!("{}", options::HELP);
+            return Ok(());
+        };
+        match options.mode {
+            Mode::Convert => convert::run(&options),
+            Mode::Cost => cost::run(&options),
+            Mode::Gaps => gaps::run(&options),
+        }
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("vmm: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The ioctl itself: the only unsafe code of the crate.
+
+use iommufd_bindings::iommufd::IOMMUFD_TYPE;
+use iommufd_ioctls::IommuFd;
+use vmm_sys_util::errno::Error as SysError;
+use vmm_sys_util::ioctl::ioctl_with_mut_ref;
+use vmm_sys_util::ioctl_io_nr;
+
+use crate::{iommu_ioas_split, Result, SplitError, IOMMUFD_CMD_IOAS_SPLIT};
+
+// The macro takes no documentation.
+#[allow(missing_docs)]
+mod request {
+    use super::{ioctl_io_nr, IOMMUFD_CMD_IOAS_SPLIT, IOMMUFD_TYPE};
+
+    ioctl_io_nr!(
+        IOMMU_IOAS_SPLIT,
+        IOMMUFD_TYPE as u32,
+        IOMMUFD_CMD_IOAS_SPLIT
+    );
+}
+
+/// The request number of the ioctl, `0x3b96`.
+pub use request::IOMMU_IOAS_SPLIT;
+
+/// `IOMMU_IOAS_SPLIT` as a method of [`IommuFd`], in the manner of its own.
+pub trait IommuFdSplit {
+    /// Calls `IOMMU_IOAS_SPLIT` with `split`, as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`SplitError::IommuIoasSplit`] with the kernel's errno.
+    fn split_iommu_ioas(&self, split: &mut iommu_ioas_split) -> Result<()>;
+}
+
+impl IommuFdSplit for IommuFd {
+    fn split_iommu_ioas(&self, split: &mut iommu_ioas_split) -> Result<()> {
+        // The kernel reads as many bytes as `size` says.
+        if split.size as usize > size_of::<iommu_ioas_split>() {
+            return Err(SplitError::IommuIoasSplit(SysError::new(libc::E2BIG)));
+        }
+        // SAFETY: The descriptor is open as long as `self` is borrowed. The kernel reads at most the whole of `split`, by the
+        // check above, and writes nothing.
+        let ret = unsafe { ioctl_with_mut_ref(self, IOMMU_IOAS_SPLIT(), split) };
+        if ret < 0 {
+            return Err(SplitError::IommuIoasSplit(SysError::last()));
+        }
+        Ok(())
+    }
+}
+
+/// The system's page size in bytes.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: It has no preconditions.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    bytes.unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn number_is_the_documented_one() {
+        assert_eq!(IOMMU_IOAS_SPLIT(), 0x3b96);
+    }
+
+    #[test]
+    fn error_keeps_the_errno() {
+        // A device without ioctls.
+        let iommufd = IommuFd::new_from_fd(File::open("/dev/null").unwrap());
+        let error = crate::split(&iommufd, 1, 0, 4096).unwrap_err();
+        assert!(matches!(&error, SplitError::IommuIoasSplit(e) if e.errno() == libc::ENOTTY));
+        assert_eq!(error.errno(), Some(libc::ENOTTY));
+        assert!(error.is_unsupported());
+        assert!(error.to_string().contains("split"), "{error}");
+    }
+
+    #[test]
+    fn errors_of_other_ioctls_keep_theirs() {
+        let iommufd = IommuFd::new_from_fd(File::open("/dev/null").unwrap());
+        let error = SplitError::from(iommufd.destroy_iommu_object(1).unwrap_err());
+        assert_eq!(error.errno(), Some(libc::ENOTTY));
+        let no_file = std::io::Error::from_raw_os_error(libc::ENOENT);
+        let error = SplitError::from(iommufd_ioctls::IommufdError::OpenIommufd(no_file));
+        assert_eq!(error.errno(), Some(libc::ENOENT));
+        assert!(!error.is_unsupported());
+    }
+
+    #[test]
+    fn size_beyond_the_struct_never_reaches_the_kernel() {
+        let iommufd = IommuFd::new_from_fd(File::open("/dev/null").unwrap());
+        let mut split = iommu_ioas_split {
+            size: 40,
+            ..Default::default()
+        };
+        let error = iommufd.split_iommu_ioas(&mut split).unwrap_err();
+        assert_eq!(error.errno(), Some(libc::E2BIG));
+        assert!(!error.is_unsupported());
+    }
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `IOMMU_IOAS_SPLIT` for VMMs: cut an iommufd mapping while devices do DMA through it.
+//!
+//! A VMM that runs a confidential guest with assigned devices has to take any page of shared memory out of the IOAS when
+//! the guest makes it private. `IOMMU_IOAS_UNMAP` removes whole mappings only. With the ioctl of this crate memory is
+//! mapped in large pieces all the same, and cut where a hole is needed; no device notices.
+//!
+//! The crate adds to [`iommufd_ioctls`] and works on its types, in three layers:
+//!
+//! - [`IommuFdSplit`]: the raw ioctl with its struct, [`iommu_ioas_split`], as a method of
+//!   [`IommuFd`](iommufd_ioctls::IommuFd);
+//! - [`split`] and [`can_split`]: one range of one IOAS, and whether a device's IOMMU can do it;
+//! - [`SharedMemory`]: what a VMM wants, *share this range*, *carve this range out*, on kernels and hardware that can split
+//!   and on those that cannot.
+//!
+//! ```no_run
+//! use std::fs::File;
+//! use std::os::fd::AsFd;
+//! use std::sync::Arc;
+//!
+//! use iommufd_ioctls::{IommuFd, IommufdIoas};
+//! use iommufd_split::{Granularity, SharedMemory};
+//!
+//! # fn devices(_: &IommuFd) -> Vec<u32> { vec![] }
+//! # fn memfd() -> File { unimplemented!() }
+//! # fn main() -> Result<(), iommufd_split::SplitError> {
+//! let iommufd = Arc::new(IommuFd::new()?);
+//! let ioas = IommufdIoas::new(Arc::clone(&iommufd))?;
+//! // Bound to the iommufd; vfio-ioctls gives the ID by VfioDevice::iommufd_dev_id().
+//! let dev_ids = devices(&iommufd);
+//!
+//! let shared = SharedMemory::new(iommufd, ioas.id(), &dev_ids)?;
+//! if let Granularity::Pieces(bytes) = shared.granularity() {
+//!     eprintln!("this IOMMU cannot split mappings: sharing memory in pieces of {bytes} bytes");
+//! }
+//!
+//! // Guest memory, 4 GiB at guest physical address 4 GiB. One ioctl if the IOMMU can split.
+//! let memory = memfd();
+//! shared.share_file(memory.as_fd(), 0, 4 << 30, 4 << 30, true)?;
+//!
+//! // The guest makes 64 KiB private: no device reaches them any more when this returns.
+//! shared.carve((4 << 30) + 0x1230_0000, 64 << 10)?;
+//!
+//! // And shares them again.
+//! shared.share_file(memory.as_fd(), 0x1230_0000, (4 << 30) + 0x1230_0000, 64 << 10, true)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Seccomp
+//!
+//! A filter that lists the iommufd ioctls by number needs [`IOMMU_IOAS_SPLIT()`](IOMMU_IOAS_SPLIT), `0x3b96`, in addition,
+//! in every thread that converts; and `IOMMU_GET_HW_INFO`, `0x3b8a`, in the thread that calls [`can_split`].
+
+mod bindings;
+mod ioctls;
+mod shared;
+
+pub use bindings::{
+    iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT, IOMMUFD_CMD_IOAS_SPLIT,
+};
+pub use ioctls::{IommuFdSplit, IOMMU_IOAS_SPLIT};
+pub use shared::{Granularity, SharedMemory};
+
+use iommufd_bindings::iommufd::{iommu_hw_info, iommu_ioas_unmap};
+use iommufd_ioctls::{IommuFd, IommufdError};
+use vmm_sys_util::errno::Error as SysError;
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SplitError {
+    /// `IOMMU_IOAS_SPLIT` failed. No mapping has been cut.
+    ///
+    /// | errno | meaning |
+    /// |---|---|
+    /// | `ENOTTY`, `EOPNOTSUPP` | this kernel, this IOMMU or this kind of memory cannot be split, see [`Self::is_unsupported`] |
+    /// | `EINVAL`, `EOVERFLOW`, `E2BIG` | a mistake of the caller: alignment, length |
+    /// | `ENOENT` | a part of the range is not mapped |
+    /// | `EBUSY` | a part of the range is being mapped or unmapped by another thread, or pinned by an in-kernel user |
+    /// | `ENOMEM` | out of memory; may be retried |
+    #[error("failed to split a mapping of the IOAS: {0}")]
+    IommuIoasSplit(#[source] SysError),
+    /// Another ioctl failed.
+    #[error(transparent)]
+    Iommufd(#[from] IommufdError),
+    /// An unmap removed another number of bytes than it was asked for.
+    #[error("unmapping {wanted:#x} bytes at {iova:#x} removed {unmapped:#x} bytes")]
+    UnmappedLength {
+        /// First byte of the range.
+        iova: u64,
+        /// Bytes that should have been unmapped.
+        wanted: u64,
+        /// Bytes that were.
+        unmapped: u64,
+    },
+    /// Memory could not be shared in pieces, and what had been shared by then could not be taken back: it is still shared.
+    #[error("{cause}; {length:#x} bytes at {iova:#x} are shared all the same")]
+    Rollback {
+        /// Why the rest could not be shared.
+        #[source]
+        cause: Box<SplitError>,
+        /// First byte of what is shared.
+        iova: u64,
+        /// Bytes that are shared.
+        length: u64,
+    },
+    /// Not a size of pieces: a power of two of bytes, at least the system's page size.
+    #[error("memory cannot be mapped in pieces of {0:#x} bytes")]
+    Granularity(u64),
+    /// The range is empty, does not end in 64 bits, or is not made of whole pages.
+    #[error(
+        "{length:#x} bytes at {iova:#x} are not a range of whole pages of {page_size:#x} bytes"
+    )]
+    Range {
+        /// First byte of the range.
+        iova: u64,
+        /// Bytes.
+        length: u64,
+        /// Bytes of a page.
+        page_size: u64,
+    },
+}
+
+impl SplitError {
+    /// The errno that the kernel gave, if it gave one.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::IommuIoasSplit(e) => Some(e.errno()),
+            Self::Rollback { cause, .. } => cause.errno(),
+            Self::Iommufd(e) => errno_of(e),
+            Self::UnmappedLength { .. } | Self::Granularity(_) | Self::Range { .. } => None,
+        }
+    }
+
+    /// Whether a split failed because this kernel, IOMMU or memory can never do it: do not retry.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Self::IommuIoasSplit(e) if matches!(e.errno(), libc::EOPNOTSUPP | libc::ENOTTY))
+    }
+}
+
+/// Every variant of [`IommufdError`] that has an errno has it as its source.
+fn errno_of(error: &IommufdError) -> Option<i32> {
+    let source = std::error::Error::source(error)?;
+    match source.downcast_ref::<SysError>() {
+        Some(e) => Some(e.errno()),
+        None => source.downcast_ref::<std::io::Error>()?.raw_os_error(),
+    }
+}
+
+/// Result of this crate's functions.
+pub type Result<T> = std::result::Result<T, SplitError>;
+
+/// Makes `iova..iova + length` (bytes) of the IOAS a mapping of its own, so that it can be unmapped without what surrounds it.
+///
+/// Devices can do DMA to the range and around it all the time and do not notice. Nothing is done, successfully, where both
+/// ends are ends of mappings already, so a split may be repeated.
+///
+/// # Errors
+///
+/// [`SplitError::IommuIoasSplit`] with the kernel's errno. All or nothing: after an error no mapping has been cut.
+pub fn split(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<()> {
+    let mut split = iommu_ioas_split {
+        size: size_of::<iommu_ioas_split>() as u32,
+        ioas_id,
+        iova,
+        length,
+        ..Default::default()
+    };
+
+    iommufd.split_iommu_ioas(&mut split)
+}
+
+/// Whether the IOMMU of a device, bound to `iommufd` as `dev_id`, can split large pages that the device is using.
+///
+/// False, too, on kernels that do not know of it, or cannot tell (`ENOTTY`, `EOPNOTSUPP`). The answer is for the page table that the kernel makes when the device is
+/// attached to an IOAS; an IOAS can be split if all its devices have the capability. Ask before mapping memory.
+///
+/// # Errors
+///
+/// [`SplitError::Iommufd`] if there is no such device (`ENOENT`). A mediated device has no ID to ask for: its driver pins
+/// guest memory, and what is pinned cannot be split.
+pub fn can_split(iommufd: &IommuFd, dev_id: u32) -> Result<bool> {
+    let mut info = iommu_hw_info {
+        size: size_of::<iommu_hw_info>() as u32,
+        dev_id,
+        ..Default::default()
+    };
+
+    match iommufd.get_hw_info(&mut info) {
+        Err(e) if matches!(errno_of(&e), Some(libc::ENOTTY | libc::EOPNOTSUPP)) => {
+            return Ok(false)
+        }
+        other => other?,
+    }
+    let capability = u64::from(iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT);
+    Ok(info.out_capabilities & capability != 0)
+}
+
+/// Unmaps exactly this range.
+fn unmap(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<()> {
+    let mut unmap = iommu_ioas_unmap {
+        size: size_of::<iommu_ioas_unmap>() as u32,
+        ioas_id,
+        iova,
+        length,
+    };
+
+    iommufd.unmap_iommu_ioas(&mut unmap)?;
+    if unmap.length != length {
+        return Err(SplitError::UnmappedLength {
+            iova,
+            wanted: length,
+            unmapped: unmap.length,
+        });
+    }
+    Ok(())
+}

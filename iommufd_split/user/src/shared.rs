@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The memory of a guest that devices may reach.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use iommufd_bindings::iommufd::{
+    iommu_ioas_map, iommu_ioas_map_file, iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA,
+    iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE,
+    iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE,
+};
+use iommufd_ioctls::IommuFd;
+
+use crate::ioctls::page_size;
+use crate::{can_split, split, unmap, Result, SplitError};
+
+/// How memory is mapped, so that every page of it can be taken out again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Granularity {
+    /// With one mapping for each range. It is split where it has to be.
+    Whole,
+    /// In mappings of so many bytes each: the IOMMU of at least one device cannot split.
+    Pieces(u64),
+}
+
+/// The part of an IOAS that holds a guest's shared memory.
+///
+/// Nothing is remembered of what is mapped: the kernel knows. All methods can be called by several threads; the kernel does
+/// one after the other. Two calls for overlapping ranges at the same time are for the caller to avoid, here as in the guest.
+#[derive(Clone)]
+pub struct SharedMemory {
+    iommufd: Arc<IommuFd>,
+    ioas_id: u32,
+    granularity: Granularity,
+    /// A power of two: every range is made of pages of so many bytes.
+    page_size: u64,
+}
+
+// Conversions come from every vCPU.
+const _: () = {
+    const fn send_and_sync<T: Send + Sync>() {}
+    send_and_sync::<SharedMemory>();
+};
+
+impl std::fmt::Debug for SharedMemory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedMemory")
+            .field("ioas_id", &self.ioas_id)
+            .field("granularity", &self.granularity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SharedMemory {
+    /// Asks the IOMMUs of all `devices`, IDs by which they are bound to `iommufd`, whether they can split.
+    ///
+    /// To be called before any memory is mapped: memory that was mapped whole cannot be taken out page by page where nothing
+    /// can be split. [`Self::granularity`] tells the outcome, for the log. Without any device the answer is
+    /// [`Granularity::Pieces`], because nothing is known of the first one that comes.
+    ///
+    /// # Errors
+    ///
+    /// [`SplitError::Iommufd`] if a device cannot be asked, as when there is none with this ID.
+    pub fn new(iommufd: Arc<IommuFd>, ioas_id: u32, devices: &[u32]) -> Result<Self> {
+        let mut whole = !devices.is_empty();
+        for &dev_id in devices {
+            whole = can_split(&iommufd, dev_id)? && whole;
+        }
+        let granularity = if whole {
+            Granularity::Whole
+        } else {
+            Granularity::Pieces(page_size())
+        };
+        Self::with_granularity(iommufd, ioas_id, granularity)
+    }
+
+    /// The same without a question.
+    ///
+    /// # Errors
+    ///
+    /// [`SplitError::Granularity`] if the size of pieces is not a power of two, or smaller than the system's pages.
+    pub fn with_granularity(
+        iommufd: Arc<IommuFd>,
+        ioas_id: u32,
+        granularity: Granularity,
+    ) -> Result<Self> {
+        let page_size = match granularity {
+            Granularity::Whole => page_size(),
+            Granularity::Pieces(bytes) if bytes.is_power_of_two() && bytes >= page_size() => bytes,
+            Granularity::Pieces(bytes) => return Err(SplitError::Granularity(bytes)),
+        };
+        Ok(Self {
+            iommufd,
+            ioas_id,
+            granularity,
+            page_size,
+        })
+    }
+
+    /// The IOAS.
+    pub fn ioas_id(&self) -> u32 {
+        self.ioas_id
+    }
+
+    /// How memory is mapped.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// Whether a device that is plugged in later may be attached to the IOAS.
+    ///
+    /// If memory is mapped whole and the device's IOMMU cannot split, then nothing could be carved out any more. Such a device
+    /// belongs into an IOAS of its own, with [`Granularity::Pieces`].
+    ///
+    /// # Errors
+    ///
+    /// [`SplitError::Iommufd`] if the device cannot be asked.
+    pub fn accepts(&self, dev_id: u32) -> Result<bool> {
+        match self.granularity {
+            Granularity::Whole => can_split(&self.iommufd, dev_id),
+            Granularity::Pieces(_) => Ok(true),
+        }
+    }
+
+    /// Lets devices reach `length` bytes of the memory in `file` (a memfd), from `offset` on, at `iova`.
+    ///
+    /// All or nothing, but for [`SplitError::Rollback`].
+    ///
+    /// # Errors
+    ///
+    /// [`SplitError::Range`] for what is not made of whole pages, `offset` included; [`SplitError::Iommufd`] if the kernel
+    /// refuses, with `EEXIST` if a part of the range is mapped.
+    pub fn share_file(
+        &self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        iova: u64,
+        length: u64,
+        writeable: bool,
+    ) -> Result<()> {
+        self.check(offset, length)?;
+        self.share(iova, length, |done, bytes| {
+            let map = iommu_ioas_map_file {
+                size: size_of::<iommu_ioas_map_file>() as u32,
+                flags: map_flags(writeable),
+                ioas_id: self.ioas_id,
+                fd: file.as_raw_fd(),
+                start: offset + done,
+                length: bytes,
+                iova: iova + done,
+            };
+            self.iommufd.map_iommu_ioas_file(&map)?;
+            Ok(())
+        })
+    }
+
+    /// Lets devices reach the `length` bytes of this process's memory at `user_va`.
+    ///
+    /// All or nothing, but for [`SplitError::Rollback`].
+    ///
+    /// # Safety
+    ///
+    /// `user_va..user_va + length` has to be memory of the caller's, and has to stay mapped, the same memory at the same
+    /// place, until [`Self::carve`] of all of it has succeeded or the IOAS is gone. Until then devices may read it at any time,
+    /// and write it if `writeable`. So no reference to it may exist; what is permitted are atomic and volatile accesses through
+    /// raw pointers, sharing it with another process or a guest, and system calls that read or write it whatever it holds.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::share_file`].
+    pub unsafe fn share_memory(
+        &self,
+        user_va: *mut u8,
+        iova: u64,
+        length: u64,
+        writeable: bool,
+    ) -> Result<()> {
+        self.check(user_va as u64, length)?;
+        self.share(iova, length, |done, bytes| {
+            let map = iommu_ioas_map {
+                size: size_of::<iommu_ioas_map>() as u32,
+                flags: map_flags(writeable),
+                ioas_id: self.ioas_id,
+                user_va: user_va as u64 + done,
+                length: bytes,
+                iova: iova + done,
+                ..Default::default()
+            };
+            self.iommufd.map_iommu_ioas(&map)?;
+            Ok(())
+        })
+    }
+
+    /// Takes `iova..iova + length` out of what devices can reach; the devices do not notice where it is not.
+    ///
+    /// When this returns `Ok` no device reads or writes the range any more, and the IOAS does not pin its memory. All of the
+    /// range has to be shared; it may lie across several mappings.
+    ///
+    /// # Errors
+    ///
+    /// - [`SplitError::Range`] and [`SplitError::IommuIoasSplit`]: nothing has changed. The range is still shared, and a
+    ///   confidential guest's page must not be made private.
+    /// - [`SplitError::Iommufd`]: the unmap failed. After a split that only happens if another thread works on the same range,
+    ///   or an in-kernel user does not let go of a mapping in it. Mappings in front of it may be unmapped.
+    /// - [`SplitError::UnmappedLength`]: a part of the range was not shared. No device reaches any of it now.
+    pub fn carve(&self, iova: u64, length: u64) -> Result<()> {
+        self.check(iova, length)?;
+        if self.granularity == Granularity::Whole {
+            split(&self.iommufd, self.ioas_id, iova, length)?;
+        }
+        unmap(&self.iommufd, self.ioas_id, iova, length)
+    }
+
+    /// Calls `map` with offset and length of every mapping that the range needs; takes them back if one fails.
+    fn share(&self, iova: u64, length: u64, map: impl Fn(u64, u64) -> Result<()>) -> Result<()> {
+        self.check(iova, length)?;
+        let step = match self.granularity {
+            Granularity::Whole => length,
+            Granularity::Pieces(bytes) => bytes,
+        };
+        let mut done = 0;
+        while done < length {
+            if let Err(cause) = map(done, step) {
+                if done > 0 && unmap(&self.iommufd, self.ioas_id, iova, done).is_err() {
+                    return Err(SplitError::Rollback {
+                        cause: Box::new(cause),
+                        iova,
+                        length: done,
+                    });
+                }
+                return Err(cause);
+            }
+            done += step;
+        }
+        Ok(())
+    }
+
+    fn check(&self, iova: u64, length: u64) -> Result<()> {
+        // Of a power of two: both are multiples if this is.
+        let pages = (iova | length).is_multiple_of(self.page_size);
+        if length == 0 || !pages || iova.checked_add(length - 1).is_none() {
+            return Err(self.not_a_range(iova, length));
+        }
+        Ok(())
+    }
+
+    fn not_a_range(&self, iova: u64, length: u64) -> SplitError {
+        SplitError::Range {
+            iova,
+            length,
+            page_size: self.page_size,
+        }
+    }
+}
+
+fn map_flags(writeable: bool) -> u32 {
+    let mut flags = iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA
+        | iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE;
+    if writeable {
+        flags |= iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE;
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn pieces_are_powers_of_two_and_at_least_a_page() {
+        let iommufd = Arc::new(IommuFd::new_from_fd(File::open("/dev/null").unwrap()));
+        for bytes in [0, 1, 2048, 12 << 10, page_size() / 2, page_size() + 1] {
+            let made =
+                SharedMemory::with_granularity(Arc::clone(&iommufd), 1, Granularity::Pieces(bytes));
+            assert!(matches!(made, Err(SplitError::Granularity(b)) if b == bytes));
+        }
+        for bytes in [page_size(), 2 << 20] {
+            let granularity = Granularity::Pieces(bytes);
+            let made = SharedMemory::with_granularity(Arc::clone(&iommufd), 1, granularity);
+            assert_eq!(made.unwrap().granularity(), granularity);
+        }
+    }
+
+    #[test]
+    fn without_devices_and_without_a_kernel_memory_is_in_pieces() {
+        let iommufd = Arc::new(IommuFd::new_from_fd(File::open("/dev/null").unwrap()));
+        for devices in [&[][..], &[1]] {
+            let shared = SharedMemory::new(Arc::clone(&iommufd), 1, devices).unwrap();
+            assert_eq!(shared.granularity(), Granularity::Pieces(page_size()));
+            assert!(shared.accepts(1).unwrap());
+        }
+    }
+}

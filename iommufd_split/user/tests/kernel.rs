@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The crate against the kernel: `kernel [--cannot-split] PCI-ADDRESS...` with devices that are bound to vfio-pci. Prints TAP.
+//! Without devices there is nothing to test. `--cannot-split` says that their IOMMU is one that cannot.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use iommufd_bindings::iommufd::iommu_hwpt_alloc;
+use iommufd_ioctls::{IommuFd, IommufdIoas};
+use iommufd_split::{
+    can_split, iommu_ioas_split, split, Granularity, IommuFdSplit, SharedMemory, SplitError,
+};
+use memfd::{HugetlbSize, MemfdOptions};
+use vfio_ioctls::{VfioDevice, VfioIommufd};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// Where the memory is mapped.
+const BASE: u64 = 4 * GIB;
+
+type Case = fn(&Setup) -> Result<(), String>;
+
+/// Whether a case is for IOMMUs that can split only.
+#[derive(PartialEq)]
+enum For {
+    All,
+    Splitting,
+}
+use For::{All, Splitting};
+
+const CASES: &[(For, &str, Case)] = &[
+    (All, "the capability of every device", capability),
+    (All, "granularity follows the capability", granularity),
+    (
+        All,
+        "an IOAS without devices is mapped in pieces",
+        no_device,
+    ),
+    (All, "4K out of a large page", |s| {
+        carve_one(s, 123 * 4 * KIB, 4 * KIB)
+    }),
+    (All, "64K out of a large page", |s| {
+        carve_one(s, 70 * 64 * KIB, 64 * KIB)
+    }),
+    (All, "2M out of a large page", |s| {
+        carve_one(s, 6 * MIB, 2 * MIB)
+    }),
+    (All, "the first page", |s| carve_one(s, 0, 4 * KIB)),
+    (All, "the last page", |s| {
+        carve_one(s, s.size - 4 * KIB, 4 * KIB)
+    }),
+    (All, "everything", |s| carve_one(s, 0, s.size)),
+    (Splitting, "a range across a refilled hole", across_refilled),
+    (
+        Splitting,
+        "a hundred holes, refilled, then all in one",
+        many,
+    ),
+    (All, "a second page table in the IOAS", second_hwpt),
+    (Splitting, "splitting again changes nothing", again),
+    (Splitting, "memory of the process", process_memory),
+    (All, "pieces are carved without a split", pieces),
+    (
+        All,
+        "pieces that cannot be shared leave nothing behind",
+        pieces_rollback,
+    ),
+    (All, "ranges that are none are refused", bad_ranges),
+    (All, "every errno arrives", errnos),
+];
+
+/// An IOAS with devices and a file of large pages, new for every case.
+struct Setup {
+    iommufd: Arc<IommuFd>,
+    ioas: Arc<IommufdIoas>,
+    /// Attached as long as they live.
+    devices: Vec<VfioDevice>,
+    dev_ids: Vec<u32>,
+    file: File,
+    size: u64,
+    splits: bool,
+}
+
+impl Setup {
+    fn new(addresses: &[String], splits: bool) -> Result<Self, String> {
+        let iommufd = Arc::new(IommuFd::new().map_err(text)?);
+        let ioas = Arc::new(IommufdIoas::new(Arc::clone(&iommufd)).map_err(text)?);
+        let vfio = Arc::new(
+            VfioIommufd::new(Arc::clone(&iommufd), Some(Arc::clone(&ioas)), None).map_err(text)?,
+        );
+        let mut devices = Vec::new();
+        let mut dev_ids = Vec::new();
+        for address in addresses {
+            let path = Path::new("/sys/bus/pci/devices").join(address);
+            let device = VfioDevice::new(&path, vfio.clone(), true).map_err(text)?;
+            dev_ids.push(device.iommufd_dev_id().ok_or("device without ID")?);
+            devices.push(device);
+        }
+        let (file, size) = large_pages()?;
+        Ok(Self {
+            iommufd,
+            ioas,
+            devices,
+            dev_ids,
+            file,
+            size,
+            splits,
+        })
+    }
+
+    fn shared(&self, granularity: Granularity) -> SharedMemory {
+        SharedMemory::with_granularity(Arc::clone(&self.iommufd), self.ioas.id(), granularity)
+            .expect("every granularity here is one")
+    }
+
+    fn whole(&self) -> Result<SharedMemory, String> {
+        let shared = self.shared(Granularity::Whole);
+        self.share(&shared, 0, self.size)?;
+        Ok(shared)
+    }
+
+    fn share(&self, shared: &SharedMemory, offset: u64, length: u64) -> Result<(), String> {
+        shared
+            .share_file(self.file.as_fd(), offset, BASE + offset, length, true)
+            .map_err(text)
+    }
+
+    /// All of a range is mapped, or nothing of it. Where it is, its ends are ends of mappings already, or a split makes them so.
+    fn expect(&self, offset: u64, length: u64, mapped: bool) -> Result<(), String> {
+        let (iova, ioas_id) = (BASE + offset, self.ioas.id());
+        if mapped {
+            return match split(&self.iommufd, ioas_id, iova, length) {
+                Err(e) if e.errno() == Some(libc::ENOENT) => Err(format!(
+                    "not all of {length:#x} bytes at {offset:#x} is mapped"
+                )),
+                Err(e) if self.splits || !e.is_unsupported() => Err(e.to_string()),
+                _ => Ok(()),
+            };
+        }
+        let all = self.shared(Granularity::Whole);
+        self.share(&all, offset, length)
+            .map_err(|e| format!("something of {length:#x} bytes at {offset:#x} is mapped: {e}"))?;
+        self.ioas.unmap(iova, length).map_err(text)
+    }
+}
+
+fn text(e: impl std::fmt::Display) -> String {
+    e.to_string()
+}
+
+/// The largest pages that the system has free.
+fn large_pages() -> Result<(File, u64), String> {
+    for (page, size) in [
+        (HugetlbSize::Huge1GB, GIB),
+        (HugetlbSize::Huge2MB, 32 * MIB),
+    ] {
+        let options = MemfdOptions::new().hugetlb(Some(page));
+        let Ok(file) = options.create("guest").map(memfd::Memfd::into_file) else {
+            continue;
+        };
+        // The pages, or an error.
+        if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).is_ok() {
+            return Ok((file, size));
+        }
+    }
+    Err("no hugetlb pages: boot with hugepagesz=1G hugepages=1".into())
+}
+
+fn capability(s: &Setup) -> Result<(), String> {
+    for &dev_id in &s.dev_ids {
+        if can_split(&s.iommufd, dev_id).map_err(text)? != s.splits {
+            return Err(format!("device {dev_id} says otherwise"));
+        }
+    }
+    match can_split(&s.iommufd, 12345) {
+        Err(e) if e.errno() == Some(libc::ENOENT) => Ok(()),
+        other => Err(format!("a device that does not exist: {other:?}")),
+    }
+}
+
+fn granularity(s: &Setup) -> Result<(), String> {
+    let shared =
+        SharedMemory::new(Arc::clone(&s.iommufd), s.ioas.id(), &s.dev_ids).map_err(text)?;
+    let want = if s.splits {
+        Granularity::Whole
+    } else {
+        Granularity::Pieces(4 * KIB)
+    };
+    if shared.granularity() != want {
+        return Err(format!("{:?}", shared.granularity()));
+    }
+    if !shared.accepts(s.dev_ids[0]).map_err(text)? {
+        return Err("its own device is not accepted".into());
+    }
+    let length = 64 * KIB;
+    s.share(&shared, 0, length)?;
+    shared.carve(BASE + 4 * KIB, 8 * KIB).map_err(text)?;
+    s.expect(4 * KIB, 8 * KIB, false)?;
+    s.expect(0, 4 * KIB, true)?;
+    s.expect(12 * KIB, length - 12 * KIB, true)
+}
+
+fn no_device(s: &Setup) -> Result<(), String> {
+    let shared = SharedMemory::new(Arc::clone(&s.iommufd), s.ioas.id(), &[]).map_err(text)?;
+    match shared.granularity() {
+        Granularity::Pieces(bytes) if bytes == 4 * KIB => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// Where the IOMMU cannot split, nothing changes and the error says why.
+fn carve_one(s: &Setup, offset: u64, length: u64) -> Result<(), String> {
+    let shared = s.whole()?;
+    let done = shared.carve(BASE + offset, length);
+    if !s.splits && length != s.size {
+        return match done {
+            Err(e) if e.is_unsupported() => s.expect(offset, length, true),
+            other => Err(format!("{other:?}")),
+        };
+    }
+    done.map_err(text)?;
+    s.expect(offset, length, false)?;
+    if offset > 0 {
+        s.expect(0, offset, true)?;
+    }
+    if offset + length < s.size {
+        s.expect(offset + length, s.size - offset - length, true)?;
+    }
+    s.share(&shared, offset, length)?;
+    s.expect(0, s.size, true)
+}
+
+fn across_refilled(s: &Setup) -> Result<(), String> {
+    let shared = s.whole()?;
+    shared.carve(BASE + 2 * MIB, 2 * MIB).map_err(text)?;
+    s.share(&shared, 2 * MIB, 2 * MIB)?;
+    shared.carve(BASE + MIB, 4 * MIB).map_err(text)?;
+    s.expect(MIB, 4 * MIB, false)?;
+    s.expect(0, MIB, true)?;
+    s.expect(5 * MIB, s.size - 5 * MIB, true)
+}
+
+fn many(s: &Setup) -> Result<(), String> {
+    let shared = s.whole()?;
+    for i in 0..100 {
+        let (offset, length) = (i * 68 * KIB, (1 + i % 16) * 4 * KIB);
+        shared.carve(BASE + offset, length).map_err(text)?;
+        s.expect(offset, length, false)?;
+        s.share(&shared, offset, length)?;
+    }
+    s.expect(0, s.size, true)?;
+    shared.carve(BASE, s.size).map_err(text)?;
+    s.expect(0, s.size, false)
+}
+
+fn second_hwpt(s: &Setup) -> Result<(), String> {
+    let mut hwpt = iommu_hwpt_alloc {
+        size: size_of::<iommu_hwpt_alloc>() as u32,
+        dev_id: s.dev_ids[0],
+        pt_id: s.ioas.id(),
+        ..Default::default()
+    };
+    s.iommufd.alloc_iommu_hwpt(&mut hwpt).map_err(text)?;
+    carve_one(s, 3 * MIB, 8 * KIB)?;
+    s.devices[0].attach_hwpt(hwpt.out_hwpt_id).map_err(text)?;
+    s.expect(0, s.size, true)?;
+    s.devices[0].attach_hwpt(s.ioas.id()).map_err(text)?;
+    s.iommufd
+        .destroy_iommu_object(hwpt.out_hwpt_id)
+        .map_err(text)
+}
+
+fn again(s: &Setup) -> Result<(), String> {
+    let _shared = s.whole()?;
+    for _ in 0..3 {
+        split(&s.iommufd, s.ioas.id(), BASE + 4 * MIB, 4 * KIB).map_err(text)?;
+    }
+    // The whole of what was mapped: both ends are ends of a mapping.
+    split(&s.iommufd, s.ioas.id(), BASE, s.size).map_err(text)?;
+    s.expect(0, s.size, true)
+}
+
+fn process_memory(s: &Setup) -> Result<(), String> {
+    let region = vm_memory::MmapRegion::<()>::from_file(
+        vm_memory::FileOffset::new(s.file.try_clone().map_err(text)?, 0),
+        s.size as usize,
+    )
+    .map_err(text)?;
+    let shared = s.shared(Granularity::Whole);
+    // SAFETY: Nothing refers to the memory of the file; `region` outlives the mapping, which is removed below.
+    unsafe { shared.share_memory(region.as_ptr(), BASE, s.size, false) }.map_err(text)?;
+    shared.carve(BASE + 8 * MIB, 4 * KIB).map_err(text)?;
+    s.expect(8 * MIB, 4 * KIB, false)?;
+    shared.carve(BASE, 8 * MIB).map_err(text)?;
+    let rest = 8 * MIB + 4 * KIB;
+    shared.carve(BASE + rest, s.size - rest).map_err(text)
+}
+
+fn pieces(s: &Setup) -> Result<(), String> {
+    let shared = s.shared(Granularity::Pieces(4 * KIB));
+    s.share(&shared, 0, MIB)?;
+    shared.carve(BASE + 64 * KIB, 4 * KIB).map_err(text)?;
+    s.expect(64 * KIB, 4 * KIB, false)?;
+    s.expect(0, 64 * KIB, true)?;
+    s.expect(68 * KIB, MIB - 68 * KIB, true)
+}
+
+fn pieces_rollback(s: &Setup) -> Result<(), String> {
+    let shared = s.shared(Granularity::Pieces(4 * KIB));
+    s.share(&shared, 40 * KIB, 4 * KIB)?;
+    match s.share(&shared, 0, 64 * KIB) {
+        Err(e) if e.contains("File exists") => {}
+        other => return Err(format!("{other:?}")),
+    }
+    s.expect(0, 40 * KIB, false)?;
+    s.expect(40 * KIB, 4 * KIB, true)?;
+    s.expect(44 * KIB, 20 * KIB, false)
+}
+
+fn bad_ranges(s: &Setup) -> Result<(), String> {
+    let shared = s.whole()?;
+    for (iova, length) in [
+        (BASE, 0),
+        (BASE + 1, 4 * KIB),
+        (BASE, 4 * KIB + 8),
+        (u64::MAX - 4 * KIB + 1, 8 * KIB),
+    ] {
+        match shared.carve(iova, length) {
+            Err(SplitError::Range { .. }) => {}
+            other => return Err(format!("{length:#x} at {iova:#x}: {other:?}")),
+        }
+    }
+    match shared.share_file(s.file.as_fd(), u64::MAX - 4095, BASE, 8 * KIB, true) {
+        Err(SplitError::Range { .. }) => {}
+        other => return Err(format!("offset: {other:?}")),
+    }
+    s.expect(0, s.size, true)
+}
+
+fn errnos(s: &Setup) -> Result<(), String> {
+    let _shared = s.whole()?;
+    let good = iommu_ioas_split {
+        size: 32,
+        ioas_id: s.ioas.id(),
+        iova: BASE,
+        length: s.size,
+        ..Default::default()
+    };
+    let cases = [
+        (libc::EINVAL, iommu_ioas_split { size: 8, ..good }),
+        (libc::EOPNOTSUPP, iommu_ioas_split { flags: 1, ..good }),
+        (
+            libc::EOPNOTSUPP,
+            iommu_ioas_split {
+                __reserved: 1,
+                ..good
+            },
+        ),
+        (
+            libc::EINVAL,
+            iommu_ioas_split {
+                iova: BASE + 512,
+                ..good
+            },
+        ),
+        (libc::EINVAL, iommu_ioas_split { length: 0, ..good }),
+        (
+            libc::EOVERFLOW,
+            iommu_ioas_split {
+                iova: !4095,
+                length: 8192,
+                ..good
+            },
+        ),
+        (
+            libc::ENOENT,
+            iommu_ioas_split {
+                ioas_id: 12345,
+                ..good
+            },
+        ),
+        (
+            libc::ENOENT,
+            iommu_ioas_split {
+                iova: BASE + 4096,
+                ..good
+            },
+        ),
+    ];
+    s.iommufd.split_iommu_ioas(&mut { good }).map_err(text)?;
+    for (errno, mut split) in cases {
+        match s.iommufd.split_iommu_ioas(&mut split) {
+            Err(e) if e.errno() == Some(errno) => {}
+            other => return Err(format!("{split:?}: {other:?}")),
+        }
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let mut splits = true;
+    let mut addresses = Vec::new();
+    for arg in std::env::args().skip(1) {
+        match arg.as_str() {
+            "--cannot-split" => splits = false,
+            flag if flag.starts_with('-') => {}
+            _ => addresses.push(arg),
+        }
+    }
+    println!("TAP version 13");
+    if addresses.is_empty() {
+        println!("1..0 # SKIP no device: give PCI addresses of devices bound to vfio-pci");
+        return ExitCode::SUCCESS;
+    }
+    println!("1..{}", CASES.len());
+    let mut failed = false;
+    for (i, (kind, name, case)) in CASES.iter().enumerate() {
+        if *kind == Splitting && !splits {
+            println!("ok {} {name} # SKIP this IOMMU cannot split", i + 1);
+            continue;
+        }
+        match Setup::new(&addresses, splits).and_then(|setup| case(&setup)) {
+            Ok(()) => println!("ok {} {name}", i + 1),
+            Err(e) => {
+                failed = true;
+                println!("# {e}");
+                println!("not ok {} {name}", i + 1);
+            }
+        }
+    }
+    ExitCode::from(u8::from(failed))
+}
