@@ -14,6 +14,7 @@ help: ## this list
 	@echo '  KVM=1                  let QEMU use /dev/kvm; otherwise it emulates'
 	@echo '  ONLY=REGEX             make test: only the checks whose names match, as in ONLY=kunit'
 	@echo '  BED=NAME CMD=COMMAND   make vm: the machine (of tools/beds) and what to run in it'
+	@echo '  ONLY=tables|vmm        make bench: one half of it'
 	@echo '  BOOTS=N ROUNDS=N       make bench: how often (default: 8 boots of 16 rounds)'
 	@echo '  JOBS=N                 build jobs and test guests at once (default: one per processor)'
 	@echo '  IOPTE_CACHE=DIR        where the toolchain and the builds are kept (default: ~/.cache/iopte-split)'
@@ -30,7 +31,7 @@ test: ## every test; the last line is the result
 test-debug: ## the guests again on a kernel with KASAN, lockdep and what else watches; takes hours
 	@DEBUG=1 tools/run test
 
-bench: ## the page tables against those in C: time and instructions
+bench: ## the page tables against those in C, and a VMM's job with splits against one without
 	@tools/run bench
 
 build: ## kernels, selftests and initramfs only
