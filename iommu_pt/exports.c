@@ -5,6 +5,7 @@
  */
 #include <kunit/static_stub.h>
 #include <kunit/visibility.h>
+#include <linux/atomic.h>
 #include <linux/export.h>
 #include <linux/generic_pt/iommu.h>
 #include <linux/init.h>
@@ -73,6 +74,15 @@ bool pt_iommu_rust_change_top(struct pt_iommu *iommu_table,
 	/* Pairs with the address dependency of whoever reads the top */
 	smp_store_release(&common->top_of_table, new_top);
 	return true;
+}
+
+/* rustc does not inline atomic64_andnot(): one call for all items */
+void pt_iommu_rust_clear_bits(u64 *items, size_t n, u64 bits)
+{
+	size_t i;
+
+	for (i = 0; i != n; i++)
+		atomic64_andnot(bits, (atomic64_t *)&items[i]);
 }
 
 #ifdef CONFIG_IOMMU_PT_RUST_VTDSS

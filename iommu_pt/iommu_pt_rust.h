@@ -18,6 +18,7 @@ void *pt_iommu_rust_alloc(int nid, gfp_t gfp, size_t size);
 int pt_iommu_rust_start_incoherent(void *table, struct device *dev);
 void pt_iommu_rust_flush_incoherent(struct device *dev, void *table,
 				    size_t offset, size_t len);
+void pt_iommu_rust_clear_bits(u64 *items, size_t n, u64 bits);
 void pt_iommu_vtdss_read_only_refused(void);
 
 #endif

@@ -55,9 +55,16 @@ unsafe impl Cell for KernelCell {
 
     #[inline]
     fn clear_bits(&self, bits: u64) {
-        // SAFETY: valid and aligned; other accesses are single copy atomic as well. `atomic64_t`
-        // is one 64-bit word.
-        unsafe { bindings::atomic64_andnot(bits as i64, self.0.get().cast()) }
+        Self::clear_bits_of(core::slice::from_ref(self), bits);
+    }
+
+    #[inline]
+    fn clear_bits_of(cells: &[Self], bits: u64) {
+        // SAFETY: valid and aligned; other accesses are single copy atomic as well. A cell is one
+        // 64-bit word.
+        unsafe {
+            bindings::pt_iommu_rust_clear_bits(cells.as_ptr().cast_mut().cast(), cells.len(), bits)
+        }
     }
 }
 

@@ -49,6 +49,15 @@ impl<S: DirtySink> Reports<'_, S> {
     }
 }
 
+/// The first place from `at` on whose item is not `like` that, or the end.
+#[inline(always)]
+fn skip<C: Cell>(cells: &[C], mut at: usize, like: impl Fn(u64) -> bool) -> usize {
+    while cells.get(at).is_some_and(|cell| like(cell.read())) {
+        at = at.wrapping_add(1);
+    }
+    at
+}
+
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Reports each dirty leaf that has an address in `range`, as a whole, and makes it clean if
     /// `clear` is set. A bit that hardware sets meanwhile is either reported or stays.
@@ -100,32 +109,30 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let start = size::floor(va, item_lg2);
         let want = (last >> item_lg2).wrapping_sub(va >> item_lg2);
         let cells = table.cells(first, want.wrapping_add(1));
-        let va_of = |n: u64| start.wrapping_add(n << item_lg2);
-        // Items just before this one that are dirty leaves.
-        let mut run = 0u64;
-        let mut n = 0u64;
-        for cell in cells {
-            let item = cell.read();
-            let single = F::is_single(item, level, &self.cfg.params);
-            if single && item & F::DIRTY != 0 {
+        let va_of = |n: usize| start.wrapping_add((n as u64) << item_lg2);
+        let single = |item| F::is_single(item, level, &self.cfg.params);
+        let dirty = |item| item & F::DIRTY != 0 && single(item);
+        let quiet =
+            |item| item & F::DIRTY == 0 && (single(item) || F::kind(item, level) == Kind::Empty);
+        let mut at = 0;
+        loop {
+            // Most have nothing to report; those that have often follow each other.
+            at = skip(cells, at, quiet);
+            let Some(cell) = cells.get(at) else {
+                return;
+            };
+            let mut end = at.wrapping_add(1);
+            if single(cell.read()) {
+                end = skip(cells, end, dirty);
                 if reports.clear {
-                    cell.clear_bits(F::DIRTY);
+                    M::Cell::clear_bits_of(cells.get(at..end).unwrap_or_default(), F::DIRTY);
                 }
-                run = run.wrapping_add(1);
+                reports.leaves(va_of(at), va_of(end).wrapping_sub(va_of(at)));
             } else {
-                if run != 0 {
-                    reports.leaves(va_of(n.wrapping_sub(run)), run << item_lg2);
-                    run = 0;
-                }
-                if !single && F::kind(item, level) != Kind::Empty {
-                    let item = table.read(first.plus::<F>(n));
-                    self.read_dirty_other(item, va_of(n), va, last, reports);
-                }
+                let item = table.read(first.plus::<F>(at as u64));
+                self.read_dirty_other(item, va_of(at), va, last, reports);
             }
-            n = n.wrapping_add(1);
-        }
-        if run != 0 {
-            reports.leaves(va_of(n.wrapping_sub(run)), run << item_lg2);
+            at = end;
         }
     }
 

@@ -38,6 +38,17 @@ pub unsafe trait Cell {
 
     /// Makes these bits 0 in one atomic step: what hardware sets in others meanwhile stays.
     fn clear_bits(&self, bits: u64);
+
+    /// [`clear_bits`](Self::clear_bits) of each, one after another.
+    #[inline]
+    fn clear_bits_of(cells: &[Self], bits: u64)
+    where
+        Self: Sized,
+    {
+        for cell in cells {
+            cell.clear_bits(bits);
+        }
+    }
 }
 
 /// The environment of one call on one table.
