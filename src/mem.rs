@@ -57,8 +57,9 @@ pub unsafe trait Cell {
 ///
 /// 1. [`alloc`](Self::alloc) returns memory of `2^lg2` bytes, aligned to its size, zeroed, that
 ///    nobody else uses; if the walker is incoherent the zeroes are in memory, not only in a cache.
+///    [`alloc_undefined`](Self::alloc_undefined) does the same, but for the zeroes.
 /// 2. [`table_at`](Self::table_at) is the inverse of [`table_oa`](Self::table_oa) for every table
-///    that `alloc` returned and that is not freed.
+///    that either returned and that is not freed.
 /// 3. A table given to a [`Gather`](crate::gather::Gather) stays allocated until the flush that
 ///    follows, and until no reader under the range lock of another range can hold it.
 /// 4. After [`clean`](Self::clean) returns, the bytes are in memory for a walker that does not
@@ -71,12 +72,18 @@ pub unsafe trait PtMem {
     /// A zeroed table of `2^lg2` bytes.
     fn alloc(&self, lg2: u32) -> Result<NonNull<Self::Cell>>;
 
+    /// As [`alloc`](Self::alloc), but with any contents: the caller writes, and cleans, all of it.
+    #[inline]
+    fn alloc_undefined(&self, lg2: u32) -> Result<NonNull<Self::Cell>> {
+        self.alloc(lg2)
+    }
+
     /// Frees a table.
     ///
     /// # Safety
     ///
-    /// `table` came from `alloc`, hardware cannot reach it and never could, and it is not used
-    /// again.
+    /// `table` came from `alloc` or `alloc_undefined`, hardware cannot reach it and never could, and
+    /// it is not used again.
     unsafe fn free(&self, table: NonNull<Self::Cell>);
 
     /// The address by which hardware reaches the table.

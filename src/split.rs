@@ -22,11 +22,11 @@
 
 #![forbid(unsafe_code)]
 
-use crate::fmt::{Attrs, Format, Leaves};
+use crate::fmt::{Attrs, Format};
 use crate::mem::{Cell, PtMem};
 use crate::range::Locked;
 use crate::size::{self, best_run, Level, Run};
-use crate::table::{Index, Item, Reserve, Table};
+use crate::table::{Index, Item, Reserve, Table, Unlinked};
 use crate::{Error, Pt, Result};
 
 /// A leaf that was replaced by smaller ones.
@@ -110,27 +110,35 @@ impl<F: Format, M: PtMem> Leaf<'_, F, M> {
     }
 }
 
-/// Writes an item into each cell, by eights: that leaves few instructions that are no stores.
-#[inline(always)]
-fn init_each<C: Cell>(cells: &[C], mut item: impl FnMut() -> u64) {
-    let eights = cells.chunks_exact(8);
-    let rest = eights.remainder();
-    for eight in eights {
-        for cell in eight {
-            cell.init(item());
-        }
-    }
-    for cell in rest {
-        cell.init(item());
-    }
-}
-
 /// How the addresses from some point on are to be translated by a table of one level.
 enum Piece {
     /// By leaves of this level.
     Leaves(Run),
     /// One item needs a table below.
     Table,
+}
+
+/// What [`Piece`] depends on, the same for all of a table.
+struct Pieces {
+    cuts: Cuts,
+    sizes: u64,
+    ignore_lg2: u32,
+}
+
+impl Pieces {
+    /// What comes at `va` in a table, or a part of one, that ends with `last`.
+    #[inline(always)]
+    fn at(&self, va: u64, last: u64) -> Piece {
+        let last = self.cuts.piece_last(va, last, self.ignore_lg2);
+        if va == last {
+            return Piece::Table;
+        }
+        // The OA is aligned as the IOVA is, up to the size of the leaf.
+        match best_run(self.sizes, va, last, va) {
+            Some(run) => Piece::Leaves(run),
+            None => Piece::Table,
+        }
+    }
 }
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
@@ -165,7 +173,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         };
         if low_cut && high_cut && first.va == last.va {
             let cuts = Cuts { low, high };
-            let mut reserve = Reserve::new(*self, self.plan(&first, cuts)?)?;
+            let mut reserve = Reserve::new(self, self.plan(&first, cuts)?)?;
             let late = self.replace(&first, cuts, &mut reserve)?;
             flush.leaves[0] = first.replaced(late);
             return Ok(flush);
@@ -179,7 +187,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         if high_cut {
             tables = tables.wrapping_add(self.plan(&last, high_cuts)?);
         }
-        let mut reserve = Reserve::new(*self, tables)?;
+        let mut reserve = Reserve::new(self, tables)?;
         if low_cut {
             let late = self.replace(&first, low_cuts, &mut reserve)?;
             flush.leaves[0] = first.replaced(late);
@@ -206,7 +214,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// The number of tables that replacing `leaf` takes; [`Error::NotSupported`] if the hardware
     /// does not allow it live.
     fn plan(&self, leaf: &Leaf<'t, F, M>, cuts: Cuts) -> Result<usize> {
-        let tables = self.count_tables(leaf, cuts, leaf.level(), leaf.va, leaf.last());
+        let tables = self.count_tables(cuts, leaf.level(), leaf.va, leaf.last());
         let contig = leaf.size_lg2 != leaf.item.table().item_lg2();
         if (tables != 0 && !F::LIVE.leaf_to_table) || (contig && !F::LIVE.contig_resize) {
             return Err(Error::NotSupported);
@@ -214,36 +222,25 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         Ok(tables)
     }
 
-    /// What comes at `va` in a table of `level`.
-    #[inline]
-    fn piece(&self, leaf: &Leaf<'t, F, M>, cuts: Cuts, level: Level, va: u64, last: u64) -> Piece {
+    /// How a table of `level` translates what a leaf did, cut at `cuts`.
+    #[inline(always)]
+    fn pieces(&self, cuts: Cuts, level: Level) -> Pieces {
         let sizes = self.sizes(level);
         let item_lg2 = level.item_lg2::<F>();
-        // Where all leaves are one item, a cut between two of them changes nothing.
-        let ignore_lg2 = if sizes == size::pow2(item_lg2) {
-            item_lg2
-        } else {
-            64
-        };
-        let last = cuts.piece_last(va, last, ignore_lg2);
-        if va == last {
-            return Piece::Table;
-        }
-        match best_run(sizes, va, last, leaf.oa_at(va)) {
-            Some(run) => Piece::Leaves(run),
-            None => Piece::Table,
+        Pieces {
+            cuts,
+            sizes,
+            // Where all leaves are one item, a cut between two of them changes nothing.
+            ignore_lg2: if sizes == size::pow2(item_lg2) {
+                item_lg2
+            } else {
+                64
+            },
         }
     }
 
     /// The number of tables below a table (or a part of one) of `level` that translates `va..=last`.
-    fn count_tables(
-        &self,
-        leaf: &Leaf<'t, F, M>,
-        cuts: Cuts,
-        level: Level,
-        mut va: u64,
-        last: u64,
-    ) -> usize {
+    fn count_tables(&self, cuts: Cuts, level: Level, mut va: u64, last: u64) -> usize {
         let mut tables = 0usize;
         let item_lg2 = level.item_lg2::<F>();
         if self.sizes(level) & size::pow2(item_lg2) != 0 {
@@ -255,14 +252,15 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 if through && counted != Some(block) {
                     counted = Some(block);
                     let block_last = size::block_last(block, item_lg2);
-                    let below = self.count_tables(leaf, cuts, level.below(), block, block_last);
+                    let below = self.count_tables(cuts, level.below(), block, block_last);
                     tables = tables.wrapping_add(1).wrapping_add(below);
                 }
             }
             return tables;
         }
+        let pieces = self.pieces(cuts, level);
         loop {
-            let block_last = match self.piece(leaf, cuts, level, va, last) {
+            let block_last = match pieces.at(va, last) {
                 Piece::Leaves(run) => va.wrapping_add(run.count << run.size_lg2).wrapping_sub(1),
                 Piece::Table => {
                     let block_last = size::block_last(va, level.item_lg2::<F>());
@@ -270,7 +268,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         let below = level.below();
                         tables = tables
                             .wrapping_add(1)
-                            .wrapping_add(self.count_tables(leaf, cuts, below, va, block_last));
+                            .wrapping_add(self.count_tables(cuts, below, va, block_last));
                     }
                     block_last
                 }
@@ -282,64 +280,52 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
     }
 
-    /// Fills a table that hardware cannot reach so that it translates `va..=last`, all of it, as
-    /// `leaf` does. May be called again with other `attrs`; it then uses the same subtables.
-    fn build(
+    /// A subtree of `level` that translates the addresses from `va` on as `leaf` does.
+    fn build<'p>(
         &self,
         leaf: &Leaf<'t, F, M>,
         cuts: Cuts,
-        table: Table<'t, F, M>,
-        span: (u64, u64),
+        level: Level,
+        mut va: u64,
         attrs: Attrs,
-        reserve: &mut Reserve<'t, F, M>,
-    ) -> Result {
-        let level = table.level();
-        let item_lg2 = table.item_lg2();
-        let (mut va, last) = span;
+        reserve: &mut Reserve<'p, 't, F, M>,
+    ) -> Result<Unlinked<'p, 't, F, M>> {
+        let item_lg2 = level.item_lg2::<F>();
+        let last = size::block_last(va, item_lg2.wrapping_add(F::ITEMS_LG2));
+        // Counted before, so there is one.
+        let mut new = reserve.take(level).ok_or(Error::NoMemory)?;
+        let pieces = self.pieces(cuts, level);
         loop {
-            let index = Index::of::<F>(va, level);
-            let block_last = match self.piece(leaf, cuts, level, va, last) {
+            let bytes = match pieces.at(va, last) {
                 Piece::Leaves(run) => {
-                    self.init_leaves(table, index, leaf.oa_at(va), run, attrs);
-                    va.wrapping_add(run.count << run.size_lg2).wrapping_sub(1)
+                    new.leaves(leaf.oa_at(va), run, attrs);
+                    run.count << run.size_lg2
                 }
                 Piece::Table => {
-                    let block_last = size::block_last(va, item_lg2);
-                    let child = match table.read(index).child(&self.cfg.params) {
-                        Some(child) => child,
-                        None => {
-                            // Counted before, so there is one.
-                            let new = reserve.take(level.below()).ok_or(Error::NoMemory)?;
-                            let child = new.table();
-                            self.adopt(table, index, new);
-                            child
-                        }
-                    };
-                    self.build(leaf, cuts, child, (va, block_last), attrs, reserve)?;
-                    block_last
+                    new.subtree(self.build(leaf, cuts, level.below(), va, attrs, reserve)?);
+                    size::pow2(item_lg2)
                 }
             };
-            if block_last >= last {
-                return Ok(());
+            va = va.wrapping_add(bytes);
+            if va.wrapping_sub(1) == last {
+                return Ok(new.finish());
             }
-            va = block_last.wrapping_add(1);
         }
     }
 
-    /// Writes leaves into a table that hardware cannot reach.
-    #[inline]
-    fn init_leaves(&self, table: Table<'t, F, M>, index: Index, oa: u64, run: Run, attrs: Attrs) {
-        let group_lg2 = run.size_lg2.wrapping_sub(table.item_lg2());
-        let mut leaves = Leaves::new::<F>(oa, run.size_lg2, table.level(), attrs);
-        let cells = table.cells(index, run.count << group_lg2);
-        if group_lg2 == 0 {
-            init_each(cells, || leaves.next_item());
-        } else {
-            for group in cells.chunks(1 << group_lg2) {
-                let item = leaves.next_item();
-                init_each(group, || item);
+    /// Gives all leaves of a subtree that hardware cannot reach other attributes.
+    #[cold]
+    fn rebuild(&self, table: Table<'t, F, M>, attrs: Attrs) {
+        let params = &self.cfg.params;
+        table.for_each(|item| match item.child(params) {
+            Some(child) => self.rebuild(child, attrs),
+            None => {
+                let oa = F::leaf_oa(item.raw(), table.level(), params);
+                let size_lg2 = item.leaf_lg2(params);
+                let leaf = F::encode_leaf(oa, size_lg2, table.level(), attrs);
+                item.cell().init(leaf);
             }
-        }
+        });
     }
 
     /// Replaces a live leaf, item by item. Returns [`Replaced::late_dirty`].
@@ -347,7 +333,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         &self,
         leaf: &Leaf<'t, F, M>,
         cuts: Cuts,
-        reserve: &mut Reserve<'t, F, M>,
+        reserve: &mut Reserve<'_, 't, F, M>,
     ) -> Result<bool> {
         let table = leaf.item.table();
         let level = table.level();
@@ -356,9 +342,10 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let dirty = self.group_dirty(leaf);
         let mut late = 0;
         let mut va = leaf.va;
+        let pieces = self.pieces(cuts, level);
         loop {
             let index = Index::of::<F>(va, level);
-            let block_last = match self.piece(leaf, cuts, level, va, last) {
+            let block_last = match pieces.at(va, last) {
                 Piece::Leaves(run) => {
                     self.demote(table, index, leaf.oa_at(va), run, dirty);
                     va.wrapping_add(run.count << run.size_lg2).wrapping_sub(1)
@@ -366,24 +353,22 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 Piece::Table => {
                     let block_last = size::block_last(va, item_lg2);
                     let mut item = table.read(index);
-                    let mut new = reserve.take(level.below()).ok_or(Error::NoMemory)?;
+                    let mut attrs = self.attrs_of(item, dirty);
+                    let mut new = self.build(leaf, cuts, level.below(), va, attrs, reserve)?;
                     loop {
-                        let attrs = self.attrs_of(item, dirty);
-                        let span = (va, block_last);
-                        self.build(leaf, cuts, new.table(), span, attrs, reserve)?;
                         self.clean_subtree(new.table());
                         match self.publish(item, new) {
-                            Ok(_) => {
-                                late |= attrs.0;
-                                break;
-                            }
+                            Ok(_) => break,
                             // Hardware set a bit meanwhile: the children get it too.
-                            Err((back, _)) => {
+                            Err(back) => {
                                 new = back;
                                 item = table.read(index);
+                                attrs = self.attrs_of(item, dirty);
+                                self.rebuild(new.table(), attrs);
                             }
                         }
                     }
+                    late |= attrs.0;
                     block_last
                 }
             };

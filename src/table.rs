@@ -10,9 +10,9 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use crate::fmt::{Features, Format, Kind, Params};
+use crate::fmt::{Attrs, Features, Format, Kind, Leaves, Params};
 use crate::mem::{Cell, PtMem};
-use crate::size::{self, Level};
+use crate::size::{self, Level, Run};
 use crate::{Error, Pt, Result};
 
 /// A table as the environment sees it: to be freed, or for its address.
@@ -268,21 +268,134 @@ impl<'t, F: Format, M: PtMem> Item<'t, F, M> {
 /// # Invariants
 ///
 /// Nothing points to `table` but this value, and all tables below are reached only through it.
-pub(crate) struct Unlinked<'t, F: Format, M: PtMem> {
+pub(crate) struct Unlinked<'p, 't, F: Format, M: PtMem> {
     table: Table<'t, F, M>,
-    pt: Pt<'t, F, M>,
+    pt: &'p Pt<'t, F, M>,
 }
 
-impl<'t, F: Format, M: PtMem> Unlinked<'t, F, M> {
+impl<'t, F: Format, M: PtMem> Unlinked<'_, 't, F, M> {
     #[inline(always)]
     pub(crate) fn table(&self) -> Table<'t, F, M> {
         self.table
     }
 }
 
-impl<F: Format, M: PtMem> Drop for Unlinked<'_, F, M> {
+impl<F: Format, M: PtMem> Drop for Unlinked<'_, '_, F, M> {
     fn drop(&mut self) {
         self.pt.free_unlinked(self.table);
+    }
+}
+
+/// A table that hardware cannot reach, while its items are written, the first one first.
+///
+/// # Invariants
+///
+/// 1. Nothing points to `table` but this value.
+/// 2. The first `written` items are leaves, or table items each made from an [`Unlinked`]. What is
+///    behind them is undefined: it is never read.
+pub(crate) struct Unwritten<'p, 't, F: Format, M: PtMem> {
+    table: Table<'t, F, M>,
+    written: u64,
+    pt: &'p Pt<'t, F, M>,
+}
+
+impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
+    /// The cells of the next `n` items, fewer if the table ends before.
+    #[inline(always)]
+    fn next(&self, n: u64) -> &'t [M::Cell] {
+        if self.written < size::pow2(F::ITEMS_LG2) {
+            // INVARIANT: compared.
+            self.table.cells(Index(self.written as u16), n)
+        } else {
+            &[]
+        }
+    }
+
+    /// The next items are leaves, for addresses from `oa` on.
+    #[inline(always)]
+    pub(crate) fn leaves(&mut self, oa: u64, run: Run, attrs: Attrs) {
+        let group_lg2 = run.size_lg2.wrapping_sub(self.table.item_lg2());
+        let cells = self.next(run.count << group_lg2);
+        let leaves = Leaves::new::<F>(oa, run.size_lg2, self.table.level, attrs);
+        if group_lg2 == 0 {
+            init_run(cells, leaves);
+        } else {
+            init_groups(cells, 1 << group_lg2, leaves);
+        }
+        // INVARIANT: 2: leaves.
+        self.written = self.written.wrapping_add(cells.len() as u64);
+    }
+
+    /// The next item points to the subtree.
+    #[inline]
+    pub(crate) fn subtree(&mut self, child: Unlinked<'_, 't, F, M>) {
+        if let Some(cell) = self.next(1).first() {
+            cell.init(self.pt.link(&child));
+            // INVARIANT: 2: it belongs to this table now.
+            core::mem::forget(child);
+            self.written = self.written.wrapping_add(1);
+        }
+    }
+
+    /// All items behind those that were written are empty.
+    #[inline(always)]
+    pub(crate) fn finish(self) -> Unlinked<'p, 't, F, M> {
+        core::mem::ManuallyDrop::new(self).end()
+    }
+
+    /// To be called once.
+    #[inline(always)]
+    fn end(&mut self) -> Unlinked<'p, 't, F, M> {
+        init_all(self.next(u64::MAX), 0);
+        Unlinked {
+            table: self.table,
+            pt: self.pt,
+        }
+    }
+}
+
+impl<F: Format, M: PtMem> Drop for Unwritten<'_, '_, F, M> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Writes leaves that follow each other, by eights: that leaves few instructions that are no stores.
+/// Not inlined, for the registers that it needs.
+#[inline(never)]
+fn init_run<C: Cell>(cells: &[C], mut leaves: Leaves) {
+    let eights = cells.chunks_exact(8);
+    let rest = eights.remainder();
+    for eight in eights {
+        for cell in eight {
+            cell.init(leaves.next_item());
+        }
+    }
+    for cell in rest {
+        cell.init(leaves.next_item());
+    }
+}
+
+/// The same for leaves of `group` items each.
+#[inline(never)]
+fn init_groups<C: Cell>(cells: &[C], group: usize, mut leaves: Leaves) {
+    for group in cells.chunks(group) {
+        init_all(group, leaves.next_item());
+    }
+}
+
+/// Writes the same item into all cells.
+#[inline(always)]
+fn init_all<C: Cell>(cells: &[C], item: u64) {
+    let eights = cells.chunks_exact(8);
+    let rest = eights.remainder();
+    for eight in eights {
+        for cell in eight {
+            cell.init(item);
+        }
+    }
+    for cell in rest {
+        cell.init(item);
     }
 }
 
@@ -290,25 +403,26 @@ impl<F: Format, M: PtMem> Drop for Unlinked<'_, F, M> {
 ///
 /// # Invariants
 ///
-/// 1. `head` is the first of `len` empty tables, each chained to the next through its item 0 (as
-///    an address, 0 at the end) and otherwise zero. They never were reachable for hardware.
-pub(crate) struct Reserve<'t, F: Format, M: PtMem> {
+/// 1. `head` is the first of `len` tables, each chained to the next through its item 0 (as an
+///    address, 0 at the end) and otherwise undefined. They never were reachable for hardware.
+pub(crate) struct Reserve<'p, 't, F: Format, M: PtMem> {
     head: u64,
     len: usize,
-    pt: Pt<'t, F, M>,
+    pt: &'p Pt<'t, F, M>,
 }
 
-impl<'t, F: Format, M: PtMem> Reserve<'t, F, M> {
+impl<'p, 't, F: Format, M: PtMem> Reserve<'p, 't, F, M> {
     /// Allocates `n` tables, or none.
-    pub(crate) fn new(pt: Pt<'t, F, M>, n: usize) -> Result<Self> {
+    #[inline]
+    pub(crate) fn new(pt: &'p Pt<'t, F, M>, n: usize) -> Result<Self> {
         let mut reserve = Reserve {
             head: 0,
             len: 0,
             pt,
         };
         while reserve.len < n {
-            let table = reserve.pt.alloc_table()?;
-            // SAFETY: 8 * 2^ITEMS_LG2 zeroed bytes; item 0 is in bounds and nobody else's.
+            let table = pt.mem.alloc_undefined(table_lg2::<F>())?;
+            // SAFETY: 8 * 2^ITEMS_LG2 bytes; item 0 is in bounds and nobody else's.
             unsafe { table.as_ref() }.init(reserve.head);
             // INVARIANT: chained in front.
             reserve.head = M::table_oa(table);
@@ -317,8 +431,9 @@ impl<'t, F: Format, M: PtMem> Reserve<'t, F, M> {
         Ok(reserve)
     }
 
-    /// Takes a table, zeroed, to be used at `level`; `None` if there are no more.
-    pub(crate) fn take(&mut self, level: Level) -> Option<Unlinked<'t, F, M>> {
+    /// Takes a table, to be used at `level`; `None` if there are no more.
+    #[inline]
+    pub(crate) fn take(&mut self, level: Level) -> Option<Unwritten<'p, 't, F, M>> {
         if self.len == 0 {
             return None;
         }
@@ -326,19 +441,21 @@ impl<'t, F: Format, M: PtMem> Reserve<'t, F, M> {
         let items = unsafe { M::table_at(self.head) };
         // SAFETY: as above, and nobody else refers to the table.
         let cell = unsafe { items.as_ref() };
-        // INVARIANT: unchained from the front, and zero again.
+        // INVARIANT: unchained from the front.
         self.head = cell.read();
         self.len = self.len.wrapping_sub(1);
-        cell.init(0);
-        Some(Unlinked {
-            // SAFETY: a whole table of zeroes is a table of any level; it lives until freed.
+        Some(Unwritten {
+            // SAFETY: a whole table is a table of any level once its items are written; it lives
+            // until freed.
             table: unsafe { Table::from_raw(items, level) },
+            written: 0,
             pt: self.pt,
         })
     }
 }
 
-impl<F: Format, M: PtMem> Drop for Reserve<'_, F, M> {
+impl<F: Format, M: PtMem> Drop for Reserve<'_, '_, F, M> {
+    #[inline]
     fn drop(&mut self) {
         while self.take(Level::LEAF).is_some() {}
     }
@@ -353,16 +470,18 @@ impl<F: Format, M: PtMem> Clone for Pt<'_, F, M> {
 
 impl<F: Format, M: PtMem> Copy for Pt<'_, F, M> {}
 
-impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
-    fn alloc_table(&self) -> Result<NonNull<M::Cell>> {
-        self.mem.alloc(F::ITEMS_LG2.wrapping_add(3))
-    }
+/// log2 of the bytes of a table.
+#[inline(always)]
+fn table_lg2<F: Format>() -> u32 {
+    F::ITEMS_LG2.wrapping_add(3)
+}
 
-    /// A zeroed table of `level`.
-    pub(crate) fn new_table(self, level: Level) -> Result<Unlinked<'t, F, M>> {
-        let items = self.alloc_table()?;
+impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
+    /// A table of `level` whose items are all empty.
+    pub(crate) fn new_table(&self, level: Level) -> Result<Unlinked<'_, 't, F, M>> {
+        let items = self.mem.alloc(table_lg2::<F>())?;
         Ok(Unlinked {
-            // SAFETY: as in `Reserve::take`.
+            // SAFETY: a whole table of zeroes is a table of any level; it lives until freed.
             table: unsafe { Table::from_raw(items, level) },
             pt: self,
         })
@@ -414,25 +533,19 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     /// The table item for a subtree, to be placed in a table one level above it.
     #[inline]
-    pub(crate) fn link(&self, child: &Unlinked<'t, F, M>) -> u64 {
+    pub(crate) fn link(&self, child: &Unlinked<'_, 't, F, M>) -> u64 {
         let level = child.table.level.above();
         F::encode_table(M::table_oa(child.table.items), level, &self.cfg.params)
     }
 
-    /// Places a subtree in a table that hardware cannot reach either.
-    pub(crate) fn adopt(&self, parent: Table<'t, F, M>, index: Index, child: Unlinked<'t, F, M>) {
-        parent.cell(index).init(self.link(&child));
-        // It belongs to the parent's owner now.
-        core::mem::forget(child);
-    }
-
     /// Makes a subtree reachable in place of `old`. If the item is not `old` any more, the
-    /// subtree is given back with what the item is now.
-    pub(crate) fn publish(
+    /// subtree is given back.
+    #[inline]
+    pub(crate) fn publish<'p>(
         &self,
         at: Item<'t, F, M>,
-        child: Unlinked<'t, F, M>,
-    ) -> core::result::Result<Table<'t, F, M>, (Unlinked<'t, F, M>, u64)> {
+        child: Unlinked<'p, 't, F, M>,
+    ) -> core::result::Result<Table<'t, F, M>, Unlinked<'p, 't, F, M>> {
         let new = self.link(&child);
         match at.cell().publish(at.raw, new) {
             Ok(()) => {
@@ -445,7 +558,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 }
                 Ok(table)
             }
-            Err(now) => Err((child, now)),
+            Err(_) => Err(child),
         }
     }
 

@@ -26,6 +26,9 @@ use crate::{Error, Level, RawTable, Result, Table};
 /// What fills a freed table. No format uses this value.
 pub(crate) const POISON: u64 = 0xdead_f4ee_7ab1_e000;
 
+/// What is in a table from [`PtMem::alloc_undefined`].
+const UNWRITTEN: u64 = 0xdead_0000_7ab1_e000;
+
 /// Bytes of one place in the slab; smaller tables use a part of it.
 const SLOT: usize = 4096;
 
@@ -135,6 +138,7 @@ impl HostCell {
 
 fn not_poison(item: u64) -> u64 {
     assert_ne!(item, POISON, "read of a freed table");
+    assert_ne!(item, UNWRITTEN, "read of an item that is not written yet");
     item
 }
 
@@ -158,7 +162,10 @@ unsafe impl Cell for HostCell {
 
     fn init(&self, item: u64) {
         fire(Step::Before(Store::Init), self.at());
-        not_poison(self.0.load(Ordering::Relaxed));
+        let old = self.0.load(Ordering::Relaxed);
+        if old != UNWRITTEN {
+            not_poison(old);
+        }
         // SAFETY: valid and aligned. Plain, so that ThreadSanitizer sees who reads it without
         // order; the contract of `init` is that nobody can.
         unsafe { self.0.as_ptr().write(item) };
@@ -600,6 +607,12 @@ unsafe impl PtMem for Arena {
         fire(Step::Alloc, addr);
         // SAFETY: `addr` is in the slab.
         Ok(unsafe { Self::table_at(addr) })
+    }
+
+    fn alloc_undefined(&self, lg2: u32) -> Result<NonNull<HostCell>> {
+        let table = self.alloc(lg2)?;
+        self.fill(self.slot_offset(Self::table_oa(table)).0, UNWRITTEN);
+        Ok(table)
     }
 
     unsafe fn free(&self, table: NonNull<HostCell>) {

@@ -224,7 +224,9 @@ impl<H: Hardware> Run<'_, H> {
 
     fn step(&mut self, event: Event) {
         match event.step {
-            Step::Read | Step::Before(_) => {
+            // What is written first is unwritten before.
+            Step::Read | Step::Before(Store::Init) => self.point(Some(event.at)),
+            Step::Before(_) => {
                 self.point(Some(event.at));
                 self.met = self.root.arena.hw_read(event.at, View::Cpu);
             }

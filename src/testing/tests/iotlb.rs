@@ -134,7 +134,7 @@ fn nothing_that_is_cached_is_ever_wrong() {
         assert!(count.mixed != 0, "{name}: never two sizes at once");
     };
     let at = Stride::of;
-    line("VT-d second stage", 39_000, &|| {
+    line("VT-d second stage", 38_900, &|| {
         all::<Vtd>(Setup::plain(2), VTD, at(11, 1))
     });
     line("VT-d, incoherent", 26_000, &|| {
@@ -166,7 +166,7 @@ fn nothing_that_is_cached_is_ever_wrong() {
     line("SMMUv3 BBML 2, x86_64", 25_900, &|| {
         all::<X86>(x86(), Vendor::Smmu, at(23, 1))
     });
-    line("SMMUv3 BBML 2, odd", 146_000, &|| {
+    line("SMMUv3 BBML 2, odd", 145_000, &|| {
         all::<Odd>(odd(), Vendor::Smmu, at(1499, 17))
     });
 }

@@ -7,7 +7,7 @@
 
 use crate::fmt::vtdss::Vtdss;
 use crate::fmt::{Features, Format, Params, Prot};
-use crate::table::Index;
+use crate::table::Reserve;
 use crate::testing::arena::{watch, Event, Step, Store, View};
 use crate::testing::hw::{Entry, Hardware, OddHw, Vtd};
 use crate::testing::rig::{Rig, Setup};
@@ -254,14 +254,15 @@ fn table_items_are_marked_once_they_are_clean() {
 fn a_subtree_that_was_never_linked_is_freed() {
     let rig = Rig::<Vtd>::new(Setup::plain(2));
     let pt = rig.pt();
-    let table = |level| pt.new_table(Level(level)).unwrap();
-    let (high, low) = (table(2), table(1));
-    let at = |level| Index::of::<Vtdss>(7 * G1 + 5 * M2, Level(level));
-    pt.adopt(low.table(), at(1), table(0));
-    pt.adopt(high.table(), at(2), low);
+    let mut reserve = Reserve::new(&pt, 3).unwrap();
+    let mut take = |level| reserve.take(Level(level)).unwrap();
+    let (mut high, mut low, lowest) = (take(2), take(1), take(0));
+    low.subtree(lowest.finish());
+    high.subtree(low.finish());
+    let high = high.finish();
     assert!(std::format!("{:?}", high.table()).ends_with(", level 2)"));
     assert_eq!(rig.arena.in_use(), 4);
-    drop(high);
+    drop((high, reserve));
     assert_eq!(rig.arena.in_use(), 1);
     rig.finish();
 }
