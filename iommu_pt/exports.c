@@ -31,9 +31,11 @@ static int __init pt_iommu_rust_linear_map_init(void)
 pure_initcall(pt_iommu_rust_linear_map_init);
 
 /* Where the tables meet memory: tests fail allocations and see each flush */
-void *pt_iommu_rust_alloc(int nid, gfp_t gfp, size_t size)
+void *pt_iommu_rust_alloc(int nid, gfp_t gfp, size_t size, bool zeroed)
 {
-	KUNIT_STATIC_STUB_REDIRECT(pt_iommu_rust_alloc, nid, gfp, size);
+	KUNIT_STATIC_STUB_REDIRECT(pt_iommu_rust_alloc, nid, gfp, size, zeroed);
+	if (!zeroed)
+		return iommu_alloc_pages_node_sz_undefined(nid, gfp, size);
 	return iommu_alloc_pages_node_sz(nid, gfp, size);
 }
 EXPORT_SYMBOL_IF_KUNIT(pt_iommu_rust_alloc);

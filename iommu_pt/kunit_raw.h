@@ -257,14 +257,19 @@ static void raw_unmap(struct raw_test *t, u64 va, u64 len)
 #include "kunit_raw_flush.h"
 #include "kunit_raw_free.h"
 
-static void *raw_alloc(int nid, gfp_t gfp, size_t size)
+static void *raw_alloc(int nid, gfp_t gfp, size_t size, bool zeroed)
 {
 	struct raw_test *t = kunit_get_current_test()->priv;
+	void *table;
 
 	t->allocs++;
 	if (t->fail_alloc && !--t->fail_alloc)
 		return NULL;
-	return iommu_alloc_pages_node_sz(nid, gfp, size);
+	table = iommu_alloc_pages_node_sz(nid, gfp, size);
+	/* What is not written is no item of a right table then */
+	if (table && !zeroed)
+		memset(table, 0xff, size);
+	return table;
 }
 
 static int raw_start_incoherent(void *table, struct device *dev)

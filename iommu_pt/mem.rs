@@ -106,20 +106,10 @@ pub(crate) fn top_word(table: NonNull<KernelCell>, level: Level) -> usize {
     table.as_ptr() as usize | usize::from(level.0)
 }
 
-// SAFETY:
-// 1. `iommu_alloc_pages_node_sz()` returns zeroed memory, aligned to its size;
-//    `iommu_pages_start_incoherent()` cleans it.
-// 2. Tables are in the linear map, where virt_to_phys() and phys_to_virt() are inverses, and
-//    differ by a constant: `init` refuses to make a table where that is not so.
-// 3. A table goes to the gather's freelist and is freed by the driver after its IOTLB flush; the
-//    caller's range lock keeps it from readers of other ranges, as `pt_iommu_ops` requires.
-// 4. `iommu_pages_flush_incoherent()` is a cache clean with the barriers that DMA needs.
-unsafe impl PtMem for KernelMem {
-    type Cell = KernelCell;
-
-    fn alloc(&self, lg2: u32) -> Result<NonNull<KernelCell>, Error> {
+impl KernelMem {
+    fn alloc_page(&self, lg2: u32, zeroed: bool) -> Result<NonNull<KernelCell>, Error> {
         // SAFETY: any node id and gfp that the caller of the op may use.
-        let page = unsafe { bindings::pt_iommu_rust_alloc(self.nid, self.gfp, 1 << lg2) };
+        let page = unsafe { bindings::pt_iommu_rust_alloc(self.nid, self.gfp, 1 << lg2, zeroed) };
         let table = NonNull::new(page.cast::<KernelCell>()).ok_or(Error::NoMemory)?;
         if !self.flush_dev.is_null() {
             // SAFETY: the page was allocated a moment ago; `flush_dev` is the table's device.
@@ -131,6 +121,27 @@ unsafe impl PtMem for KernelMem {
             }
         }
         Ok(table)
+    }
+}
+
+// SAFETY:
+// 1. `iommu_alloc_pages_node_sz()` returns zeroed memory, aligned to its size, and
+//    `iommu_alloc_pages_node_sz_undefined()` the same without the zeroes;
+//    `iommu_pages_start_incoherent()` cleans it.
+// 2. Tables are in the linear map, where virt_to_phys() and phys_to_virt() are inverses, and
+//    differ by a constant: `init` refuses to make a table where that is not so.
+// 3. A table goes to the gather's freelist and is freed by the driver after its IOTLB flush; the
+//    caller's range lock keeps it from readers of other ranges, as `pt_iommu_ops` requires.
+// 4. `iommu_pages_flush_incoherent()` is a cache clean with the barriers that DMA needs.
+unsafe impl PtMem for KernelMem {
+    type Cell = KernelCell;
+
+    fn alloc(&self, lg2: u32) -> Result<NonNull<KernelCell>, Error> {
+        self.alloc_page(lg2, true)
+    }
+
+    fn alloc_undefined(&self, lg2: u32) -> Result<NonNull<KernelCell>, Error> {
+        self.alloc_page(lg2, false)
     }
 
     unsafe fn free(&self, table: NonNull<KernelCell>) {
