@@ -22,10 +22,11 @@
 //! # Invariants
 //!
 //! 1. *Hitless*: during [`Pt::split`], after every single store, every IOVA translates to the same
-//!    OA with the same rights and memory type as before, whichever mix of old and new items a walker
-//!    or a cache holds.
-//! 2. *No dirty bit is lost*: an item that hardware may write to is only changed by compare-exchange,
-//!    and what hardware set meanwhile is carried over, or by an atomic and-not of its dirty bit.
+//!    OA with the same rights and memory type as before, whichever mix of old and new items a
+//!    walker or a cache holds.
+//! 2. *No dirty bit is lost*: an item that hardware may write to is only changed by
+//!    compare-exchange, and what hardware set meanwhile is carried over, or by an atomic and-not of
+//!    its dirty bit.
 //! 3. *Build unreachable, publish once*: memory that a table item points to is complete (and clean,
 //!    for an incoherent walker) before the store that makes it reachable.
 //! 4. A table is freed only through a [`gather::Gather`], that is after the IOTLB flush that covers

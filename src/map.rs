@@ -51,8 +51,9 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         Mapped { bytes, result }
     }
 
-    /// The shortest way for what is mapped most often, one smallest page into a table that is there.
-    /// `None` if it is anything else: nothing has changed then, and [`map`](Self::map) does it.
+    /// The shortest way for what is mapped most often, one smallest page into a table that is
+    /// there. `None` if it is anything else: nothing has changed then, and [`map`](Self::map) does
+    /// it.
     #[inline(always)]
     pub fn map_page(&self, range: Locked, oa: u64, attrs: Attrs) -> Option<()> {
         let page = size::pow2(F::GRANULE_LG2);

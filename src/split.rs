@@ -10,10 +10,10 @@
 //! nothing is ever not present. If hardware sets a bit in the item meanwhile, the compare-exchange
 //! fails, the bit is carried into the replacement, and it is tried again.
 //!
-//! A cached copy of the old leaf stays right too, until a later unmap: therefore every replaced leaf
-//! is reported, in [`SplitFlush`], to be flushed at its **old** size. Until that flush a device may
-//! write through the copy, and hardware that does not look at the item again sets the dirty bit in
-//! whatever is there now: [`Pt::fold_late_dirty`] collects such bits after the flush.
+//! A cached copy of the old leaf stays right too, until a later unmap: therefore every replaced
+//! leaf is reported, in [`SplitFlush`], to be flushed at its **old** size. Until that flush a
+//! device may write through the copy, and hardware that does not look at the item again sets the
+//! dirty bit in whatever is there now: [`Pt::fold_late_dirty`] collects such bits after the flush.
 //!
 //! # Failure
 //!
@@ -44,8 +44,8 @@ pub struct Replaced {
 }
 
 /// The leaves that [`Pt::split`] replaced, at most one at each edge, in ascending order. The caller
-/// flushes each at its old size, and calls [`Pt::fold_late_dirty`] if hardware sets dirty bits, before
-/// it lets go of the range lock.
+/// flushes each at its old size, and calls [`Pt::fold_late_dirty`] if hardware sets dirty bits,
+/// before it lets go of the range lock.
 #[must_use = "the old, large translations are still cached"]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SplitFlush {
@@ -239,7 +239,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
     }
 
-    /// The number of tables below a table (or a part of one) of `level` that translates `va..=last`.
+    /// The number of tables below a table (or a part of one) of `level` that translates
+    /// `va..=last`.
     fn count_tables(&self, cuts: Cuts, level: Level, mut va: u64, last: u64) -> usize {
         let mut tables = 0usize;
         let item_lg2 = level.item_lg2::<F>();

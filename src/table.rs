@@ -3,8 +3,8 @@
 //! Tables, items and subtrees that hardware cannot reach yet.
 //!
 //! The only file of the algorithms that touches memory. Safe code gets at an item only through a
-//! [`Table`], and at a table only through a table item that it read ([`Item::child`]), so an address
-//! is never made up.
+//! [`Table`], and at a table only through a table item that it read ([`Item::child`]), so an
+//! address is never made up.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -487,8 +487,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         })
     }
 
-    /// Adds a table of `level` above the top. Returns the top that the page table has afterwards: the
-    /// new one, or that of whoever was faster.
+    /// Adds a table of `level` above the top. Returns the top that the page table has afterwards:
+    /// the new one, or that of whoever was faster.
     pub(crate) fn add_top(&self, level: Level) -> Result<Table<'t, F, M>> {
         let new = self.new_table(level)?;
         let table = new.table;

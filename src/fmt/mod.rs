@@ -13,8 +13,8 @@
 //! 1. `kind(encode_leaf(..)) == Leaf`, `kind(encode_table(..)) == Table`, `kind(0) == Empty`.
 //! 2. `leaf_oa(encode_leaf(oa, ..)) == oa`, and `contig_lg2` gives the size back; `is_single` is
 //!    true for leaves of one item and for nothing else.
-//! 3. `leaf_attrs(encode_leaf(.., attrs)) == attrs`: nothing is lost and nothing is added, bits that
-//!    are ignored by hardware, encryption and dirty bits included.
+//! 3. `leaf_attrs(encode_leaf(.., attrs)) == attrs`: nothing is lost and nothing is added, bits
+//!    that are ignored by hardware, encryption and dirty bits included.
 //! 4. For an item of a contiguous leaf, 1 to 3 hold whichever item of the group is read.
 //! 5. `table_oa(encode_table(oa, ..)) == oa`, with every right that a leaf below might grant.
 //! 6. The items of leaves that follow each other are equally far apart as numbers:
@@ -177,8 +177,8 @@ pub trait Format: 'static {
     const FEATURES: Features;
     /// What the hardware allows on live items.
     const LIVE: Live;
-    /// The dirty bit of a leaf item, set by hardware or by [`crate::Pt::set_dirty`]; 0 if the format
-    /// has no dirty tracking.
+    /// The dirty bit of a leaf item, set by hardware or by [`crate::Pt::set_dirty`]; 0 if the
+    /// format has no dirty tracking.
     const DIRTY: u64;
     /// A bit of a table item that hardware ignores, which says that the item was cleaned to memory;
     /// 0 if the format does not support [`Features::DMA_INCOHERENT`].

@@ -80,8 +80,8 @@ std::thread_local! {
     static READS: StdCell<bool> = const { StdCell::new(false) };
 }
 
-/// As [`watch`], with the reads: what hardware does between two accesses to the same item may matter,
-/// elsewhere it cannot.
+/// As [`watch`], with the reads: what hardware does between two accesses to the same item may
+/// matter, elsewhere it cannot.
 pub fn watch_reads<R>(hook: &mut dyn FnMut(Event), body: impl FnOnce() -> R) -> R {
     struct Reset;
     impl Drop for Reset {
@@ -304,8 +304,8 @@ pub struct Arena {
     tops: Mutex<Vec<(u64, Level)>>,
 }
 
-/// Not `Mutex::lock`, whose slow path is in the standard library, where ThreadSanitizer does not see
-/// that it orders anything.
+/// Not `Mutex::lock`, whose slow path is in the standard library, where ThreadSanitizer does not
+/// see that it orders anything.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     loop {
         match mutex.try_lock() {

@@ -7,7 +7,8 @@
 //! - [`hw`]: the hardware, written from the specifications. It never calls a
 //!   [`Format`](crate::fmt::Format).
 //! - [`odd`]: a format made to break what is taken for granted elsewhere.
-//! - [`iotlb`]: caches that keep as much as the specifications let them, and how drivers flush them.
+//! - [`iotlb`]: caches that keep as much as the specifications let them, and how drivers flush
+//!   them.
 //! - [`laws`]: the laws of [`crate::fmt`], for any format.
 //! - [`log`]: what an operation reports, checked while it does.
 //! - [`model`]: what must be mapped, as a plain list of leaves.

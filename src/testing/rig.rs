@@ -408,8 +408,8 @@ impl<H: Hardware> Rig<H> {
         self.split_written(va, len, None)
     }
 
-    /// As [`split`](Self::split). With `late`, a device writes through a copy of one of the replaced
-    /// leaves, cached before, and the hardware notes it in the n-th item of the old leaf.
+    /// As [`split`](Self::split). With `late`, a device writes through a copy of one of the
+    /// replaced leaves, cached before, and the hardware notes it in the n-th item of the old leaf.
     pub fn split_written(&mut self, va: u64, len: u64, late: Option<u16>) -> Result<usize> {
         let crossed = self.model.crossed(va, len);
         let probes = self.probes(va, len);

@@ -377,7 +377,8 @@ impl Runs {
         Ok(())
     }
 
-    /// How many of `count` leaves find room: nothing is mapped there. Empty tables go, item by item.
+    /// How many of `count` leaves find room: nothing is mapped there. Empty tables go, item by
+    /// item.
     fn room(
         &mut self,
         level: u8,

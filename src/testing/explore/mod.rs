@@ -8,8 +8,8 @@
 //!
 //! States are merged by two arguments only, each of which is checked where it is used:
 //!
-//! 1. A walk reads items of tables that it can reach. So a store to a table that no walk reaches, in
-//!    whatever mix of views, leaves every walk as it was.
+//! 1. A walk reads items of tables that it can reach. So a store to a table that no walk reaches,
+//!    in whatever mix of views, leaves every walk as it was.
 //! 2. What hardware does to one item and what software does to another item commute, unless the
 //!    latter is on the way of the walk. So it does not matter between which of those accesses
 //!    hardware acts.

@@ -2,8 +2,8 @@
 
 //! Hardware that sets A and D at every point between two accesses of a call.
 //!
-//! An access of software is a point of interest for what hardware does with an address only if it is
-//! to an item that the walk for the address reads, or to the item whose bits are set: all other
+//! An access of software is a point of interest for what hardware does with an address only if it
+//! is to an item that the walk for the address reads, or to the item whose bits are set: all other
 //! accesses commute with that. [`Touches::unmerged`] checks that this is so.
 
 #![forbid(unsafe_code)]
@@ -31,8 +31,8 @@ pub enum Act {
         /// D as well as A.
         write: bool,
     },
-    /// A walk at an earlier point. The item is updated if it still is what was read then, else there is
-    /// another walk.
+    /// A walk at an earlier point. The item is updated if it still is what was read then, else
+    /// there is another walk.
     Compare {
         /// The address, one of the targets.
         va: u64,
@@ -41,8 +41,8 @@ pub enum Act {
         /// The point of the walk.
         walked: usize,
     },
-    /// A write through a translation that was cached before the call: D is set where it was read from,
-    /// whatever is there now, as long as it is something.
+    /// A write through a translation that was cached before the call: D is set where it was read
+    /// from, whatever is there now, as long as it is something.
     Blind {
         /// The address that was walked for, one of the targets.
         via: u64,
@@ -257,8 +257,8 @@ impl<H: Hardware> Run<'_, H> {
 }
 
 impl<'a> Touches<'a> {
-    /// For hardware that acts on `targets`. `blind`: it may set D where a cached translation came from;
-    /// `compare`: it walks, and looks again when it sets bits.
+    /// For hardware that acts on `targets`. `blind`: it may set D where a cached translation came
+    /// from; `compare`: it walks, and looks again when it sets bits.
     pub fn new(scene: &'a Scene, targets: &'a [u64], blind: bool, compare: bool) -> Self {
         assert!(targets.len() < 64);
         Touches {
@@ -270,8 +270,8 @@ impl<'a> Touches<'a> {
         }
     }
 
-    /// Makes the call, with `shots`. Checks how it ends; returns the points and a fingerprint of the
-    /// end.
+    /// Makes the call, with `shots`. Checks how it ends; returns the points and a fingerprint of
+    /// the end.
     fn run<H: Hardware>(&mut self, shots: &[Shot]) -> (Vec<Point>, u64) {
         let rig = prepare::<H>(self.scene);
         let root = rig.root();

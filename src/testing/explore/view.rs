@@ -44,8 +44,8 @@ pub struct Probe {
     done: u64,
 }
 
-/// The first and the last byte of each leaf that there is before or after, the bytes next to them, and
-/// the first byte of each item.
+/// The first and the last byte of each leaf that there is before or after, the bytes next to them,
+/// and the first byte of each item.
 pub fn probes(before: &Model, after: &Model) -> Vec<Probe> {
     let mut at = BTreeSet::from([0, u64::MAX]);
     for leaf in before.leaves().iter().chain(&after.leaves()) {

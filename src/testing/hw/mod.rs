@@ -400,8 +400,8 @@ impl<H: Hardware> Root<'_, H> {
         }
     }
 
-    /// All tables that a walk can reach that reads each item as the CPU sees it, as it is in memory,
-    /// or either, by `views`. Only needs items to be sound, not leaves to be complete.
+    /// All tables that a walk can reach that reads each item as the CPU sees it, as it is in
+    /// memory, or either, by `views`. Only needs items to be sound, not leaves to be complete.
     pub fn reachable(&self, views: &[View]) -> BTreeSet<u64> {
         self.reach(views).tables.into_keys().collect()
     }

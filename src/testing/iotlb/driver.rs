@@ -330,8 +330,8 @@ impl<H: Hardware> Gather<Arena> for KernelGather<'_, '_, H> {
     }
 }
 
-/// Makes all calls of a scene, with caches that are filled for `places` all the time. `Err`: what was
-/// wrong with an entry.
+/// Makes all calls of a scene, with caches that are filled for `places` all the time. `Err`: what
+/// was wrong with an entry.
 pub fn live<H: Hardware>(
     scene: &Scene,
     places: &[u64],

@@ -4,9 +4,9 @@
 //!
 //! A cache here takes in, at every point of a run, everything that a walk could find at that point,
 //! from the top table and from each table that it remembers, and lets go of nothing until an
-//! invalidation must have dropped it. What any real cache holds, filled in whatever order, is a part
-//! of this: whether an entry is right, and whether a command drops it, never depends on the other
-//! entries. So if no entry here is ever wrong, no cache is.
+//! invalidation must have dropped it. What any real cache holds, filled in whatever order, is a
+//! part of this: whether an entry is right, and whether a command drops it, never depends on the
+//! other entries. So if no entry here is ever wrong, no cache is.
 //!
 //! [`Vendor`] has the rules for dropping, each read in the way that is worst for software.
 
@@ -96,8 +96,8 @@ pub enum Command {
 /// What a command must have dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vendor {
-    /// Intel VT-d, section 6.5: what lies in the range and is not larger. Table items only if the range
-    /// covers all that they serve.
+    /// Intel VT-d, section 6.5: what lies in the range and is not larger. Table items only if the
+    /// range covers all that they serve.
     Vtd {
         /// Largest range that can be given, as lg2 of 4K pages.
         max_mask: u32,
@@ -111,7 +111,8 @@ pub enum Vendor {
         /// The extension for table items (NL); without it, only all table items can be dropped.
         non_leaf: bool,
     },
-    /// Arm SMMUv3 with BBML 2: two sizes at once are no conflict, and TLBI removes all that overlap.
+    /// Arm SMMUv3 with BBML 2: two sizes at once are no conflict, and TLBI removes all that
+    /// overlap.
     Smmu,
 }
 
@@ -222,8 +223,8 @@ impl Caches {
         self.walks.iter().find(leads).map(|walk| walk.level)
     }
 
-    /// Takes in all that walks for `changed` find now. What is new has to be as `right` says, for the
-    /// first and the last address of an entry and each of `places` in it.
+    /// Takes in all that walks for `changed` find now. What is new has to be as `right` says, for
+    /// the first and the last address of an entry and each of `places` in it.
     pub fn fill<H: Hardware>(
         &mut self,
         root: &Root<'_, H>,

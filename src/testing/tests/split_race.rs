@@ -301,10 +301,10 @@ fn no_dirty_bit_is_lost_in_contiguous_leaves() {
     }
 }
 
-/// Splits `hole` while hardware that cached the leaf around `va` before sets D at step `at` in the item
-/// that it read then, whatever is there now. A write anywhere in the old leaf may be meant, so all of
-/// it must be dirty in the end, and nothing else. After the last step comes the flush, and nothing is
-/// late any more; if `busy`, devices go on to read through the new leaves.
+/// Splits `hole` while hardware that cached the leaf around `va` before sets D at step `at` in the
+/// item that it read then, whatever is there now. A write anywhere in the old leaf may be meant, so
+/// all of it must be dirty in the end, and nothing else. After the last step comes the flush, and
+/// nothing is late any more; if `busy`, devices go on to read through the new leaves.
 fn written_late<H: Hardware>(rig: Rig<H>, hole: Hole, va: u64, at: usize, busy: bool) {
     let root = rig.root();
     let probes = rig.probes(hole.va, hole.len);
