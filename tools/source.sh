@@ -80,7 +80,7 @@ prepare_tree() {
 	hash_of() { (cd "$stage" && { grep "$@" /tmp/stage.list || true; } | xargs -rd '\n' sha256sum | sha256sum); }
 	id="$(cat "$BUILD/pristine.id") $(hash_of '')"
 	tests_hash=$(hash_of -E '^tools/|/uapi/|^scripts/')
-	kernel_hash=$(hash_of -vE '^(tools/testing|Documentation)/')
+	kernel_hash=$(hash_of -vE '^((tools/testing|Documentation)/|MAINTAINERS$)')
 	kconfig_hash=$(hash_of -E '(^|/)Kconfig|^scripts/')
 	if [ "$(cat "$BUILD/tree.id" 2>/dev/null)" != "$id" ]; then
 		step "Kernel tree: Linux $(kernel_version "$pristine") with $(wc -l </tmp/series) patches and $(wc -l </tmp/overlay.list) files of this repository"
