@@ -2,20 +2,21 @@
 # The front door. Everything is built and run in a toolchain root that the first target makes; see `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug bench build vm shell clean distclean
+.PHONY: help demo test test-debug bench series series-check build vm shell clean distclean
 
 help: ## this list
 	@echo 'Hitless IOPTE splitting for Linux, in Rust.'
 	@echo
-	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1 \2/p' Makefile | awk '{ printf "  %s %-10s ", $$1, $$2; $$1 = $$2 = ""; print substr($$0, 3) }'
+	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1 \2/p' Makefile | awk '{ printf "  %s %-12s ", $$1, $$2; $$1 = $$2 = ""; print substr($$0, 3) }'
 	@echo
 	@echo 'Settings, as in make test KVM=1:'
 	@echo '  KERNEL=/path/to/linux  use this tree (any 7.3.x; it is copied, never changed) instead of Debian'"'"'s'
 	@echo '  KVM=1                  let QEMU use /dev/kvm; otherwise it emulates'
-	@echo '  ONLY=REGEX             make test: only the checks whose names match, as in ONLY=kunit'
+	@echo '  ONLY=REGEX             make test: only the checks whose names match, as in ONLY=kunit; make series-check: the patches'
 	@echo '  BED=NAME CMD=COMMAND   make vm: the machine (of tools/beds) and what to run in it'
 	@echo '  ONLY=tables|vmm        make bench: one half of it'
 	@echo '  BOOTS=N ROUNDS=N       make bench: how often (default: 8 boots of 16 rounds)'
+	@echo '  FROM="NAME <MAIL>"     make series: who signs the patches (default: of git config)'
 	@echo '  JOBS=N                 build jobs and test guests at once (default: one per processor)'
 	@echo '  IOPTE_CACHE=DIR        where the toolchain and the builds are kept (default: ~/.cache/iopte-split)'
 	@echo '  IOPTE_MIRROR=URL       Debian mirror for the toolchain'
@@ -33,6 +34,12 @@ test-debug: ## the guests again on a kernel with KASAN, lockdep and what else wa
 
 bench: ## the page tables against those in C, and a VMM's job with splits against one without
 	@tools/run bench
+
+series: ## a patch series for the kernel's lists, in out/series
+	@tools/run series
+
+series-check: ## build and check each patch of it; takes an hour or two
+	@tools/run series-check
 
 build: ## kernels, selftests and initramfs only
 	@tools/run build

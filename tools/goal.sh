@@ -32,6 +32,12 @@ prepare() {
 	exec 9>&-
 }
 
+# What a patch series is made of; nothing is built in it. KERNEL= is copied whenever it has changed, so with the lock.
+prepare_pristine() {
+	[ -n "${KERNEL-}" ] || [ ! -f "$BUILD/pristine.id" ] || return 0
+	prepare
+}
+
 # A function, so that editing this file does not disturb a run.
 main() {
 	local goal=$1
@@ -55,6 +61,10 @@ main() {
 	vm)
 		prepare "$(kernel_of_bed "$BED")"
 		exec "$TOP/tools/vm" "$@"
+		;;
+	series | series-check)
+		prepare_pristine
+		exec bash "$TOP/tools/series/run" "${goal#series-}"
 		;;
 	shell) exec bash "$@" ;;
 	*) die "there is no goal '$goal': see make help." ;;

@@ -77,7 +77,7 @@ test_sources() {
 	if check checkpatch; then
 		{
 			while IFS= read -r f; do verdict "$f" checkpatch "patches/$f"; done < <(series)
-			for f in $(our_files '\.[ch]$'); do verdict "$f" checkpatch "$f" -f; done
+			for f in $(our_files '\.([ch]|rs)$'); do verdict "$f" checkpatch "$f" -f; done
 		} | record checkpatch
 	fi
 }
