@@ -626,7 +626,7 @@ TEST_F(iommufd_split_large, domains_differ)
 
 	for (huge_first = 0; huge_first != 2; huge_first++) {
 		uint32_t ioas_id, stdev_id, idev_id;
-		uint32_t huge_id, default_id;
+		uint32_t huge_id = 0, default_id = 0;
 		__u64 iova = BASE_IOVA;
 		unsigned int i;
 
