@@ -82,8 +82,8 @@ pub unsafe trait PtMem {
     ///
     /// # Safety
     ///
-    /// `table` came from `alloc` or `alloc_undefined`, hardware cannot reach it and never could, and
-    /// it is not used again.
+    /// `table` came from `alloc` or `alloc_undefined`, hardware cannot reach it and never could,
+    /// and it is not used again.
     unsafe fn free(&self, table: NonNull<Self::Cell>);
 
     /// The address by which hardware reaches the table.

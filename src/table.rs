@@ -360,7 +360,7 @@ impl<F: Format, M: PtMem> Drop for Unwritten<'_, '_, F, M> {
     }
 }
 
-/// Writes leaves that follow each other, by eights: that leaves few instructions that are no stores.
+/// Writes leaves that follow each other, by eights: most instructions are stores then.
 /// Not inlined, for the registers that it needs.
 #[inline(never)]
 fn init_run<C: Cell>(cells: &[C], mut leaves: Leaves) {

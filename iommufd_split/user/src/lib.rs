@@ -9,7 +9,7 @@
 //! The crate adds to [`iommufd_ioctls`] and works on its types, in three layers:
 //!
 //! - [`IommuFdSplit`]: the raw ioctl with its struct, [`iommu_ioas_split`], as a method of
-//!   [`IommuFd`](iommufd_ioctls::IommuFd);
+//!   [`IommuFd`];
 //! - [`split`] and [`can_split`]: one range of one IOAS, and whether a device's IOMMU can do it;
 //! - [`SharedMemory`]: what a VMM wants, *share this range*, *carve this range out*, on kernels and hardware that can split
 //!   and on those that cannot.
