@@ -74,7 +74,7 @@ const CASES: &[(For, &str, Case)] = &[
     (All, "every errno arrives", errnos),
 ];
 
-/// An IOAS with devices and a file of large pages, new for every case.
+/// An IOAS with devices, new for every case, and a file of large pages.
 struct Setup {
     iommufd: Arc<IommuFd>,
     ioas: Arc<IommufdIoas>,
@@ -87,7 +87,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(addresses: &[String], splits: bool) -> Result<Self, String> {
+    fn new(addresses: &[String], splits: bool, (file, size): (File, u64)) -> Result<Self, String> {
         let iommufd = Arc::new(IommuFd::new().map_err(text)?);
         let ioas = Arc::new(IommufdIoas::new(Arc::clone(&iommufd)).map_err(text)?);
         let vfio = Arc::new(
@@ -101,7 +101,6 @@ impl Setup {
             dev_ids.push(device.iommufd_dev_id().ok_or("device without ID")?);
             devices.push(device);
         }
-        let (file, size) = large_pages()?;
         Ok(Self {
             iommufd,
             ioas,
@@ -418,13 +417,21 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("1..{}", CASES.len());
+    let memory = large_pages();
     let mut failed = false;
     for (i, (kind, name, case)) in CASES.iter().enumerate() {
         if *kind == Splitting && !splits {
             println!("ok {} {name} # SKIP this IOMMU cannot split", i + 1);
             continue;
         }
-        match Setup::new(&addresses, splits).and_then(|setup| case(&setup)) {
+        // The pages are made once: that takes longest.
+        let done = memory
+            .as_ref()
+            .map_err(Clone::clone)
+            .and_then(|(file, size)| Ok((file.try_clone().map_err(text)?, *size)))
+            .and_then(|memory| Setup::new(&addresses, splits, memory))
+            .and_then(|setup| case(&setup));
+        match done {
             Ok(()) => println!("ok {} {name}", i + 1),
             Err(e) => {
                 failed = true;
