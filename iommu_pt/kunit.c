@@ -12,9 +12,9 @@
 #include <linux/generic_pt/iommu.h>
 #include <linux/iommu.h>
 #include <linux/sizes.h>
-#include <linux/vmstat.h>
 
 #include "../../../iommu-pages.h"
+#include "kunit_pages.h"
 
 #define SS_R BIT_ULL(0)
 #define SS_W BIT_ULL(1)
@@ -47,11 +47,6 @@ struct rust_pt {
 
 PT_IOMMU_CHECK_DOMAIN(struct rust_pt, pt.iommu, domain);
 
-static unsigned long table_pages(void)
-{
-	return global_node_page_state(NR_SECONDARY_PAGETABLE);
-}
-
 static void log_sync(struct iommu_domain *domain,
 		     struct iommu_iotlb_gather *gather)
 {
@@ -61,7 +56,7 @@ static void log_sync(struct iommu_domain *domain,
 		t->syncs[t->num_syncs] = (struct sync_log){
 			.start = gather->start,
 			.end = gather->end,
-			.pages = table_pages(),
+			.pages = kunit_table_pages(),
 			.leaf_to_table = gather->leaf_to_table,
 		};
 	t->num_syncs++;
@@ -220,11 +215,11 @@ static void check_hole(struct kunit *test, unsigned int features,
 	map(test, iova, TEST_OA, SZ_1G, IOMMU_READ | IOMMU_WRITE);
 	*entry_at(t, iova, 2) |= BIT_ULL(55); /* ignored by hardware */
 
-	pages = table_pages();
+	pages = kunit_table_pages();
 	t->num_syncs = 0;
 	KUNIT_ASSERT_EQ(test, 0, iommu_split(&t->domain, iova + off, len,
 					     GFP_KERNEL));
-	KUNIT_EXPECT_EQ(test, table_pages() - pages, tables);
+	KUNIT_EXPECT_EQ(test, kunit_table_pages() - pages, tables);
 	KUNIT_EXPECT_EQ(test, t->num_syncs, 1);
 	expect_sync(test, 0, iova, SZ_1G, true);
 
@@ -248,7 +243,7 @@ static void check_hole(struct kunit *test, unsigned int features,
 	t->num_syncs = 0;
 	KUNIT_ASSERT_EQ(test, 0, iommu_split(&t->domain, iova + off, len,
 					     GFP_KERNEL));
-	KUNIT_EXPECT_EQ(test, table_pages() - pages, tables);
+	KUNIT_EXPECT_EQ(test, kunit_table_pages() - pages, tables);
 	KUNIT_EXPECT_EQ(test, t->num_syncs, 0);
 	KUNIT_EXPECT_EQ(test, len, iommu_unmap(&t->domain, iova + off, len));
 	expect_sync(test, 0, iova + off, len, false);
@@ -414,25 +409,25 @@ static void test_free_after_flush(struct kunit *test)
 
 	setup(test, 0);
 	map(test, 0, TEST_OA + SZ_4K, SZ_4M, IOMMU_READ | IOMMU_WRITE);
-	pages = table_pages();
+	pages = kunit_table_pages();
 	t->num_syncs = 0;
 	KUNIT_ASSERT_EQ(test, SZ_4M, iommu_unmap(&t->domain, 0, SZ_4M));
 	KUNIT_ASSERT_EQ(test, t->num_syncs, 1);
 	expect_sync(test, 0, 0, SZ_4M, false);
 	KUNIT_EXPECT_EQ(test, t->syncs[0].pages, pages);
-	KUNIT_EXPECT_EQ(test, pages - table_pages(), 2);
+	KUNIT_EXPECT_EQ(test, pages - kunit_table_pages(), 2);
 
 	/* An empty table that is in the way of a large leaf, too */
 	map(test, 0, TEST_OA, SZ_4K, IOMMU_READ | IOMMU_WRITE);
 	KUNIT_ASSERT_EQ(test, SZ_4K, iommu_unmap(&t->domain, 0, SZ_4K));
-	pages = table_pages();
+	pages = kunit_table_pages();
 	t->num_syncs = 0;
 	map(test, 0, TEST_OA, SZ_2M, IOMMU_READ | IOMMU_WRITE);
 	expect_entry(test, 0, 1, TEST_OA | SS_R | SS_W | SS_PS);
 	KUNIT_ASSERT_EQ(test, t->num_syncs, 1);
 	expect_sync(test, 0, 0, SZ_2M, false);
 	KUNIT_EXPECT_EQ(test, t->syncs[0].pages, pages);
-	KUNIT_EXPECT_EQ(test, pages - table_pages(), 1);
+	KUNIT_EXPECT_EQ(test, pages - kunit_table_pages(), 1);
 }
 
 static int rust_pt_init(struct kunit *test)
@@ -441,7 +436,7 @@ static int rust_pt_init(struct kunit *test)
 
 	if (!t)
 		return -ENOMEM;
-	t->base_pages = table_pages();
+	t->base_pages = kunit_table_pages();
 	test->priv = t;
 	return 0;
 }
@@ -452,7 +447,7 @@ static void rust_pt_exit(struct kunit *test)
 
 	pt_iommu_deinit(&t->pt.iommu);
 	/* Nothing else uses secondary page tables while KUnit runs */
-	KUNIT_EXPECT_EQ(test, t->base_pages, table_pages());
+	KUNIT_EXPECT_EQ(test, t->base_pages, kunit_table_pages());
 }
 
 static struct kunit_case rust_pt_cases[] = {

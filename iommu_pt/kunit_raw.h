@@ -107,8 +107,7 @@ static bool raw_incoherent(struct raw_test *t)
 
 static unsigned long raw_pages(struct raw_test *t)
 {
-	return global_node_page_state(NR_SECONDARY_PAGETABLE) -
-	       t->pt.orig_nr_secondary_pagetable;
+	return kunit_table_pages() - t->pt.orig_nr_secondary_pagetable;
 }
 
 /* The size of the largest leaf at va that may go up to last */
@@ -339,8 +338,7 @@ static void raw_init_table(struct raw_test *t)
 	pt->fmt_table.iommu.driver_ops = &pt_kunit_driver_ops;
 	pt->fmt_table.iommu.iommu_device = pt->dummy_dev;
 	pt->domain.ops = &raw_domain_ops;
-	pt->orig_nr_secondary_pagetable =
-		global_node_page_state(NR_SECONDARY_PAGETABLE);
+	pt->orig_nr_secondary_pagetable = kunit_table_pages();
 	KUNIT_ASSERT_NO_ERRNO(test, pt_iommu_init(&pt->fmt_table, &pt->cfg,
 						  GFP_KERNEL));
 	pt->iommu = &pt->fmt_table.iommu;

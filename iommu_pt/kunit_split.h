@@ -8,6 +8,7 @@
 #include "../../pt_iter.h"
 #include <linux/generic_pt/iommu.h>
 #include <linux/iommu.h>
+#include "kunit_pages.h"
 
 MODULE_IMPORT_NS("IOMMUFD_INTERNAL");
 
@@ -287,8 +288,7 @@ static int pt_kunit_split_init(struct kunit *test)
 	if (!priv)
 		return -ENOMEM;
 
-	priv->orig_nr_secondary_pagetable =
-		global_node_page_state(NR_SECONDARY_PAGETABLE);
+	priv->orig_nr_secondary_pagetable = kunit_table_pages();
 	ret = pt_kunit_priv_init(test, priv);
 	if (ret) {
 		kunit_kfree(test, priv);
@@ -309,7 +309,7 @@ static void pt_kunit_split_exit(struct kunit *test)
 	pt_iommu_deinit(priv->iommu);
 	/* Nothing else uses secondary page tables while KUnit runs */
 	KUNIT_ASSERT_EQ(test, priv->orig_nr_secondary_pagetable,
-			global_node_page_state(NR_SECONDARY_PAGETABLE));
+			kunit_table_pages());
 	kunit_kfree(test, priv);
 }
 
