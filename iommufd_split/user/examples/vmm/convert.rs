@@ -9,7 +9,7 @@ use crate::copier::Copies;
 use crate::list::{conversions, Conversion, To};
 use crate::machine::{KernelMemory, Machine, Memory, Spent};
 use crate::options::{Options, Strategy};
-use crate::Result;
+use crate::{write, Result};
 
 struct Outcome {
     strategy: Strategy,
@@ -61,10 +61,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     outcomes.reverse();
     report(&outcomes);
-    if let Some(path) = &options.json {
-        std::fs::write(path, json(&outcomes))
-            .map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
-    }
+    write(&options.json, || json(&outcomes))?;
     let bad: u64 = outcomes.iter().map(|o| o.bad).sum();
     let copies: u64 = outcomes.iter().map(|o| o.copies).sum();
     let ratio = match &outcomes[..] {
@@ -156,25 +153,13 @@ fn convert_all(machine: &mut Machine<'_>, list: &[Conversion], o: &mut Outcome) 
                 let took = machine.carve(c.offset, c.length)?;
                 o.slowest = o.slowest.max(took);
             }
-            To::Shared => share(machine, c)?,
+            To::Shared => machine.share(c.offset, c.length)?,
         }
         o.most_areas = o.most_areas.max(machine.areas.count());
         if shown.elapsed() > Duration::from_secs(5) {
             shown = Instant::now();
             eprintln!("vmm: {} of {} conversions", i + 1, list.len());
         }
-    }
-    Ok(())
-}
-
-/// In one ioctl for each time that the file is mapped.
-fn share(machine: &mut Machine<'_>, c: &Conversion) -> Result<()> {
-    let (mut at, end) = (c.offset, c.offset + c.length);
-    while at < end {
-        let file_end = (at / machine.memory.backing + 1) * machine.memory.backing;
-        let length = end.min(file_end) - at;
-        machine.share(at, length)?;
-        at += length;
     }
     Ok(())
 }

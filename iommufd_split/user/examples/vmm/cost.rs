@@ -2,13 +2,13 @@
 
 //! Mode `cost`: one hole of 2M, as the number of areas grows, and beside what a VMM without a split has to do for it.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use crate::convert::{count, time};
 use crate::machine::{Machine, Memory, BASE};
 use crate::options::{Options, Strategy, CHUNK, PAGE};
-use crate::Result;
+use crate::{write, Result};
 
 /// How memory comes into the IOAS.
 #[derive(Clone, Copy)]
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         ratios.push((name, split, remap));
     }
     let (first, last) = (growth[0].1, growth[growth.len() - 1].1);
-    if let Some(path) = &options.json {
+    write(&options.json, || {
         let points: Vec<String> = growth
             .iter()
             .map(|(n, t)| format!("[{n},{}]", t.as_nanos()))
@@ -68,14 +68,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
                 )
             })
             .collect();
-        let text = format!(
+        format!(
             "{{\"areas_split_ns\":[{}],\"hole\":{{{}}}}}\n",
             points.join(","),
             holes.join(",")
-        );
-        std::fs::write(path, text)
-            .map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
-    }
+        )
+    })?;
     println!(
         "vmm: cost growth={:.2} from 1 to {} areas, remap_over_split file={:.1} address={:.1}",
         last.as_secs_f64() / first.as_secs_f64(),
@@ -99,13 +97,7 @@ fn growth(options: &Options, machine: &mut Machine<'_>) -> Result<Vec<(u64, Dura
             let offset = others % pages * PAGE;
             machine
                 .ioas
-                .map_file(
-                    std::os::fd::AsRawFd::as_raw_fd(&machine.memory.file),
-                    offset,
-                    PAGE,
-                    iova,
-                    true,
-                )
+                .map_file(machine.memory.file.as_raw_fd(), offset, PAGE, iova, true)
                 .map_err(|e| format!("mapping {areas} pages: {e}"))?;
             others += 1;
         }

@@ -12,7 +12,7 @@ use crate::copier::Copies;
 use crate::list::{pick, Conversion, Random};
 use crate::machine::{Machine, Memory};
 use crate::options::{Options, Strategy, CHUNK};
-use crate::Result;
+use crate::{write, Result};
 
 const PHASE: Duration = Duration::from_millis(1500);
 const SAMPLE: Duration = Duration::from_millis(20);
@@ -91,10 +91,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
         Ok::<_, String>((phases, run.samples))
     })?;
-    if let Some(path) = &options.samples {
-        std::fs::write(path, samples)
-            .map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
-    }
+    write(&options.samples, || samples)?;
     report(options, &phases, copies.bad())
 }
 
@@ -200,15 +197,14 @@ fn report(options: &Options, phases: &[Phase], bad: u64) -> Result<()> {
         median(&of(true, |p| p.in_ioctls)),
     );
     println!("vmm: gaps {text}");
-    if let Some(path) = &options.json {
+    write(&options.json, || {
         let fields: Vec<String> = text
             .split(' ')
             .filter_map(|f| f.split_once('='))
             .map(|(k, v)| format!("\"{k}\":{v}"))
             .collect();
-        std::fs::write(path, format!("{{{}}}\n", fields.join(",")))
-            .map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
-    }
+        format!("{{{}}}\n", fields.join(","))
+    })?;
     if bad > 0 || splits == 0 {
         return Err(format!(
             "{bad} copies went wrong, {splits} splits were made"

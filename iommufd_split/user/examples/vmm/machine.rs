@@ -188,18 +188,24 @@ impl<'m> Machine<'m> {
         Ok(disks)
     }
 
-    /// All of the guest's memory, a file's length at a time.
     pub(crate) fn share_all(&mut self) -> Result<()> {
-        let mut offset = 0;
-        while offset < self.memory.size {
-            self.share(offset, self.memory.backing)?;
-            offset += self.memory.backing;
+        self.share(0, self.memory.size)
+    }
+
+    /// Calls once for each time that the file is mapped.
+    pub(crate) fn share(&mut self, offset: u64, length: u64) -> Result<()> {
+        let (mut at, end) = (offset, offset + length);
+        while at < end {
+            let next = (at / self.memory.backing + 1) * self.memory.backing;
+            let length = end.min(next) - at;
+            self.share_part(at, length)?;
+            at += length;
         }
         Ok(())
     }
 
     /// Inside one length of the file.
-    pub(crate) fn share(&mut self, offset: u64, length: u64) -> Result<()> {
+    fn share_part(&mut self, offset: u64, length: u64) -> Result<()> {
         let since = Instant::now();
         let file = self.memory.file.as_fd();
         self.shared

@@ -13,12 +13,21 @@ mod machine;
 mod nvme;
 mod options;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use options::{Mode, Options};
 
 /// Everything that ends a run says in a sentence what to do about it.
 type Result<T> = std::result::Result<T, String>;
+
+/// Writes a file, if one is wanted.
+fn write(path: &Option<PathBuf>, text: impl FnOnce() -> String) -> Result<()> {
+    let Some(path) = path else {
+        return Ok(());
+    };
+    std::fs::write(path, text()).map_err(|e| format!("{} cannot be written: {e}", path.display()))
+}
 
 fn main() -> ExitCode {
     let done = Options::parse(lexopt::Parser::from_env()).and_then(|options| {

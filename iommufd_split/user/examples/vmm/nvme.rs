@@ -40,23 +40,21 @@ const IDENTIFY: u32 = 0x06;
 const WRITE: u32 = 0x01;
 const READ: u32 = 0x02;
 
+/// Numbers of the queues.
+const ADMIN: usize = 0;
+const IO: usize = 1;
+
 struct Queue {
-    id: u32,
     tail: u32,
     head: u32,
     phase: u32,
 }
 
-impl Queue {
-    fn new(id: u32) -> Self {
-        Self {
-            id,
-            tail: 0,
-            head: 0,
-            phase: 1,
-        }
-    }
-}
+const NEW_QUEUE: Queue = Queue {
+    tail: 0,
+    head: 0,
+    phase: 1,
+};
 
 pub(crate) struct Nvme {
     device: Arc<VfioDevice>,
@@ -64,8 +62,7 @@ pub(crate) struct Nvme {
     iova: u64,
     /// Bytes from one doorbell to the next.
     stride: u64,
-    admin: Queue,
-    io: Queue,
+    pairs: [Queue; 2],
 }
 
 impl Nvme {
@@ -89,8 +86,7 @@ impl Nvme {
             queues,
             iova,
             stride: 0,
-            admin: Queue::new(0),
-            io: Queue::new(1),
+            pairs: [NEW_QUEUE; 2],
         };
         let capabilities = nvme.read(CAP + 4);
         nvme.stride = 4 << (capabilities & 0xf);
@@ -154,10 +150,7 @@ impl Nvme {
         put64(&mut entry, 8, second);
         put64(&mut entry, 10, block);
         entry[12] = (length / BLOCK) as u32 - 1;
-        let queue = std::mem::replace(&mut self.io, Queue::new(1));
-        let (queue, done) = self.command(queue, entry);
-        self.io = queue;
-        done.map_err(|e| {
+        self.command(IO, entry).map_err(|e| {
             format!(
                 "{} {length:#x} bytes at {iova:#x}: {e}",
                 if opcode == READ { "writing" } else { "reading" }
@@ -183,45 +176,36 @@ impl Nvme {
         put64(&mut entry, 6, iova);
         entry[10] = word10;
         entry[11] = word11;
-        let queue = std::mem::replace(&mut self.admin, Queue::new(0));
-        let (queue, done) = self.command(queue, entry);
-        self.admin = queue;
-        done
+        self.command(ADMIN, entry)
     }
 
-    fn command(&self, mut queue: Queue, mut entry: [u32; 16]) -> (Queue, Result<()>) {
-        let id = queue.tail;
+    fn command(&mut self, queue: usize, mut entry: [u32; 16]) -> Result<()> {
+        let id = self.pairs[queue].tail;
         entry[0] |= id << 16;
         let bytes: Vec<u8> = entry.iter().flat_map(|w| w.to_le_bytes()).collect();
-        let at = u64::from(queue.id) * 2 * PAGE;
-        let slot = at + u64::from(queue.tail) * 64;
-        let done = self.put(slot, &bytes).and_then(|()| {
-            queue.tail = (queue.tail + 1) % ENTRIES;
-            // What the device reads and the device's writes are on the other side of the doorbell.
-            fence(Ordering::SeqCst);
-            self.write(
-                DOORBELLS + u64::from(2 * queue.id) * self.stride,
-                queue.tail,
-            );
-            let status = self.completion(&mut queue, at + PAGE, id)?;
-            fence(Ordering::SeqCst);
-            self.write(
-                DOORBELLS + u64::from(2 * queue.id + 1) * self.stride,
-                queue.head,
-            );
-            if status != 0 {
-                return Err(format!("the disk reports status {status:#x}"));
-            }
-            Ok(())
-        });
-        (queue, done)
+        let at = queue as u64 * 2 * PAGE;
+        self.put(at + u64::from(id) * 64, &bytes)?;
+        let tail = (id + 1) % ENTRIES;
+        self.pairs[queue].tail = tail;
+        let doorbell = DOORBELLS + 2 * queue as u64 * self.stride;
+        // What the device reads and the device's writes are on the other side of the doorbell.
+        fence(Ordering::SeqCst);
+        self.write(doorbell, tail);
+        let status = self.completion(queue, at + PAGE, id)?;
+        fence(Ordering::SeqCst);
+        self.write(doorbell + self.stride, self.pairs[queue].head);
+        if status != 0 {
+            return Err(format!("the disk reports status {status:#x}"));
+        }
+        Ok(())
     }
 
     /// Waits for the one of this command; its status field.
-    fn completion(&self, queue: &mut Queue, at: u64, id: u32) -> Result<u32> {
+    fn completion(&mut self, queue: usize, at: u64, id: u32) -> Result<u32> {
         let since = Instant::now();
         loop {
-            let word = self.get(at + u64::from(queue.head) * 16 + 12)?;
+            let word = self.get(at + u64::from(self.pairs[queue].head) * 16 + 12)?;
+            let queue = &mut self.pairs[queue];
             if word >> 16 & 1 == queue.phase {
                 queue.head = (queue.head + 1) % ENTRIES;
                 if queue.head == 0 {
