@@ -6,7 +6,7 @@
 # A file of $LINUX gets a new mtime if and only if its content changes, also when it goes back to the pristine one, so
 # that kbuild rebuilds what changed and nothing else.
 
-deb_source=linux-source-7.3
+deb_source=linux-source-$DEBIAN
 
 prepare_source() {
 	if [ -n "${KERNEL-}" ]; then source_of_caller; else source_of_debian; fi
@@ -17,23 +17,34 @@ source_of_debian() {
 	[ ! -f "$BUILD/pristine.id" ] || return 0
 	step "Kernel source: Debian's $deb_source (150 MB to load)"
 	need_gb 5 "$BUILD" "Building the kernels"
-	quiet "Package list" apt-get -o APT::Update::Error-Mode=any update ||
+	quiet "Package list" debian_apt "$(debian_suite)" update ||
 		die "the Debian mirror cannot be reached: check the network (http_proxy) and run the same command again, or give a kernel tree with KERNEL=/path/to/linux."
-	apt-cache show "$deb_source" >/dev/null 2>&1 ||
-		die "Debian's backports no longer carry $deb_source: get a tree of Linux $supported and give it with KERNEL=/path/to/linux."
 	rm -rf "$BUILD/deb.tmp" "$BUILD/pristine.tmp" "$BUILD/pristine"
 	mkdir -p "$BUILD/deb.tmp" "$BUILD/pristine.tmp"
-	quiet "Loading $deb_source" load_deb ||
-		die "$deb_source could not be loaded: check the network and run the same command again."
+	quiet "Loading $deb_source" load_deb "$deb_source" "$BUILD/deb.tmp" ||
+		die "$deb_source could not be loaded from Debian's $(debian_suite): check the network and run the same command again, or, if Debian no longer carries it, get a tree of Linux $supported and give it with KERNEL=/path/to/linux."
 	quiet "Unpacking $deb_source" unpack_deb || die "$deb_source could not be unpacked: run the same command again."
 	mv "$BUILD/pristine.tmp" "$BUILD/pristine"
 	mv "$BUILD/deb.tmp/id" "$BUILD/pristine.id"
 	rm -rf "$BUILD/deb.tmp"
 }
 
-load_deb() {
-	cd "$BUILD/deb.tmp" && apt-get -o APT::Sandbox::User=root -t trixie-backports download "$deb_source"
+# The older kernel comes from the testing suite.
+debian_suite() { if [ "$DEBIAN" = 7.3 ]; then echo trixie-backports; else echo forky; fi; }
+
+# debian_apt SUITE ARGUMENT...: apt-get with that suite alone, from the mirror that the toolchain root uses. Mirrors can be
+# behind in what few use; signatures are checked.
+debian_apt() {
+	local suite=$1 work=/tmp/debian
+	shift
+	mkdir -p $work/lists/partial
+	sed -n "s/^\(deb \(\[[^]]*\] \)\?[^ ]*\) trixie main.*/\1 $suite main/p" /etc/apt/sources.list >$work/list
+	apt-get -o Dir::Etc::SourceList=$work/list -o Dir::Etc::SourceParts=- -o Dir::State::Lists=$work/lists -o Dir::Cache::pkgcache= \
+		-o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root -o APT::Update::Error-Mode=any -o Acquire::Check-Valid-Until=false "$@"
 }
+
+# load_deb PACKAGE DIRECTORY [SUITE], after the package list.
+load_deb() { (cd "$2" && debian_apt "${3-$(debian_suite)}" download "$1"); }
 
 unpack_deb() {
 	cd "$BUILD/deb.tmp" || return
@@ -120,7 +131,15 @@ sync_tree() {
 	cp /tmp/stage.list "$BUILD/staged"
 }
 
-series() { [ ! -f "$TOP/patches/series" ] || sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$TOP/patches/series"; }
+# The patches in their order, below $TOP/patches. A kernel that one of them does not fit has its own in a directory, as in
+# 7.2/; there a file without content stands for what that kernel does not need.
+series() {
+	local p own
+	own=$(kernel_version "$BUILD/pristine" | cut -d. -f1,2)
+	sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$TOP/patches/series" | while IFS= read -r p; do
+		if [ ! -e "$TOP/patches/$own/$p" ]; then echo "$p"; elif [ -s "$TOP/patches/$own/$p" ]; then echo "$own/$p"; fi
+	done
+}
 
 # touched [PATCH]: the files that it, or all of the series, changes.
 touched() {
@@ -128,6 +147,17 @@ touched() {
 	for p in ${1-$(series)}; do
 		sed -nE 's/^(---|\+\+\+) [ab]\/([^\t]+).*/\2/p' "$TOP/patches/$p"
 	done | sort -u
+}
+
+# patch_applies PATCH: in order, on the pristine tree, without fuzz; /tmp/series-check holds what those before this one made.
+patch_applies() {
+	local stage=/tmp/series-check f
+	[ "$1" != "$(series | head -n 1)" ] || rm -rf $stage
+	mkdir -p $stage
+	touched "$1" | while IFS= read -r f; do
+		[ -e "$stage/$f" ] || [ ! -e "$BUILD/pristine/$f" ] || (cd "$BUILD/pristine" && cp --parents "$f" $stage)
+	done
+	patch -d $stage -p1 -F0 -N --batch --no-backup-if-mismatch -r - <"$TOP/patches/$1"
 }
 
 stage_patches() {
@@ -140,7 +170,7 @@ stage_patches() {
 		done
 		patch -d "$stage" -p1 -N --batch --no-backup-if-mismatch -r - <"$TOP/patches/$p" >/tmp/patch.log 2>&1 || {
 			sed 's/^/    | /' /tmp/patch.log >&2
-			die "patches/$p does not apply to Linux $(kernel_version "$BUILD/pristine"): use an unpatched tree of Linux 7.3.4, or rebase the patch."
+			die "patches/$p does not apply to Linux $(kernel_version "$BUILD/pristine"): use an unpatched tree of Linux $supported, or rebase the patch."
 		}
 	done </tmp/series
 	# sync_tree brings files in and back, it does not take the kernel's own away.
@@ -149,10 +179,10 @@ stage_patches() {
 	done
 }
 
-stage_overlay() {
-	local stage=$1 from to f list=/tmp/overlay.list
-	: >$list
-	while read -r from to; do
+# Lines "SOURCE DESTINATION", a line for each file of tools/overlay.map.
+overlay_files() {
+	local from to f
+	sed 's/#.*//; /^[[:space:]]*$/d' "$TOP/tools/overlay.map" | while read -r from to; do
 		[ -e "$TOP/$from" ] || continue
 		if [[ $from == */ ]]; then
 			(cd "$TOP/$from" && find . -type f ! -name '.*' ! -name '*~' ! -name '*.orig' ! -name '*.rej' ! -path '*/target/*' -printf '%P\n') |
@@ -160,7 +190,12 @@ stage_overlay() {
 		else
 			echo "$from $to"
 		fi
-	done < <(sed 's/#.*//; /^[[:space:]]*$/d' "$TOP/tools/overlay.map") >$list
+	done
+}
+
+stage_overlay() {
+	local stage=$1 from to list=/tmp/overlay.list
+	overlay_files >$list
 	while read -r from to; do
 		[ ! -e "$BUILD/pristine/$to" ] || die "$from would replace the kernel's own $to: such a change belongs into patches/."
 		[ ! -e "$stage/$to" ] || die "$from would replace $to, which a patch makes: keep one of the two."

@@ -2,7 +2,7 @@
 # shellcheck shell=sh
 # Which kernels the patches are for. Sourced outside and inside the toolchain root.
 
-supported='7.3.x (developed and tested on 7.3.4)'
+supported='7.3.x (developed and tested on 7.3.4) or 7.2.x (7.2.12)'
 
 # kernel_version TREE
 kernel_version() {
@@ -14,7 +14,7 @@ kernel_version() {
 check_version() {
 	version=$(kernel_version "$1")
 	case $version in
-	7.3.*) ;;
+	7.3.* | 7.2.*) ;;
 	*) die "$2 is Linux $version and the patches are for Linux $supported: point KERNEL= at such a tree." ;;
 	esac
 }

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash disable=SC2154 # variables of tools/lib.sh and source.sh
+# make applies, sourced by tools/goal.sh: says of one kernel which patches fit it, and whether the sources do. What it says
+# is kept in $OUT/applies/, a file for each kernel.
+
+applies() {
+	local version from p own how failed=0 whole=0 count=0 to file=$OUT/applies
+	prepare_pristine
+	version=$(kernel_version "$BUILD/pristine")
+	own=$(cut -d. -f1,2 <<<"$version")
+	from=${KERNEL:-"Debian's $(debian_suite)"}
+	mkdir -p "$file"
+	file+=/$version
+	{
+		while IFS= read -r p; do
+			count=$((count + 1))
+			if [ ! -e "$TOP/patches/$own/$p" ]; then
+				how='as it is'
+				whole=$((whole + 1))
+			elif [ -s "$TOP/patches/$own/$p" ]; then
+				how="its own, patches/$own/"
+				p=$own/$p
+			else
+				printf '%-24s %s\n' 'not needed' "$p"
+				continue
+			fi
+			patch_applies "$p" >/tmp/applies.log 2>&1 || {
+				how=FAILS
+				failed=$((failed + 1))
+			}
+			printf '%-24s %s\n' "$how" "${p##*/}"
+			[ "$how" != FAILS ] || grep -E 'FAILED|rejects' /tmp/applies.log | sed 's/^/    | /' || true
+		done < <(sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$TOP/patches/series")
+		while read -r _ to; do
+			[ ! -e "$BUILD/pristine/$to" ] || {
+				echo "IN THE WAY               $to"
+				failed=$((failed + 1))
+			}
+		done < <(overlay_files)
+		echo "Linux $version, $from: $whole of $count patches apply as they are, $failed do not apply"
+	} >"$file"
+	cat "$file"
+	[ "$failed" = 0 ]
+}
