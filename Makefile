@@ -2,7 +2,7 @@
 # The front door. Everything is built and run in a toolchain root that the first target makes; see `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug bench series series-check build vm shell clean distclean
+.PHONY: help demo test test-debug bench series series-check deb applies build vm shell clean distclean
 
 help: ## this list
 	@echo 'Hitless IOPTE splitting for Linux, in Rust.'
@@ -10,10 +10,13 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1 \2/p' Makefile | awk '{ printf "  %s %-12s ", $$1, $$2; $$1 = $$2 = ""; print substr($$0, 3) }'
 	@echo
 	@echo 'Settings, as in make test KVM=1:'
-	@echo '  KERNEL=/path/to/linux  use this tree (any 7.3.x; it is copied, never changed) instead of Debian'"'"'s'
+	@echo '  KERNEL=/path/to/linux  use this tree (any 7.3.x or 7.2.x; it is copied, never changed) instead of Debian'"'"'s'
+	@echo '  DEBIAN=7.2             use the kernel of Debian'"'"'s testing suite'
+	@echo '  FULL=1                 make deb: all of Debian'"'"'s modules'
 	@echo '  KVM=1                  let QEMU use /dev/kvm; otherwise it emulates'
 	@echo '  ONLY=REGEX             make test: only the checks whose names match, as in ONLY=kunit; make series-check: the patches'
 	@echo '  BED=NAME CMD=COMMAND   make vm: the machine (of tools/beds) and what to run in it'
+	@echo '  DEMO=vmm               make demo: a VMM that converts memory, page by page and with splits'
 	@echo '  ONLY=tables|vmm        make bench: one half of it'
 	@echo '  BOOTS=N ROUNDS=N       make bench: how often (default: 8 boots of 16 rounds)'
 	@echo '  FROM="NAME <MAIL>"     make series: who signs the patches (default: of git config)'
@@ -40,6 +43,12 @@ series: ## a patch series for the kernel's lists, in out/series
 
 series-check: ## build and check each patch of it; takes an hour or two
 	@tools/run series-check
+
+deb: ## kernel packages with Debian's configuration, and boot them; takes an hour, with FULL=1 many
+	@tools/run deb
+
+applies: ## which patches apply to which of Debian's kernels, in out/applies
+	@rc=0; for v in 7.3 7.2; do DEBIAN=$$v tools/run applies || rc=1; done; exit $$rc
 
 build: ## kernels, selftests and initramfs only
 	@tools/run build

@@ -6,6 +6,7 @@ trap 'say "interrupted: the same command goes on from here" >&2; exit 130' INT T
 . /src/tools/lib.sh
 . /src/tools/source.sh
 . /src/tools/build.sh
+. /src/tools/deb/build
 
 # One run at a time changes the trees; the outputs that it leaves are never changed, so tests and guests need no lock.
 prepare() {
@@ -20,11 +21,11 @@ prepare() {
 	for what; do
 		case $what in
 		tree) ;;
-		x86 | debug | riscv)
-			prepare_kernel "$what"
-			prepare_selftests "${what/debug/x86}"
+		x86 | debug | deb | riscv)
+			if [ "$what" = deb ]; then prepare_deb; else prepare_kernel "$what"; fi
+			prepare_selftests "$(tests_of "$what")"
 			[ "$what" = riscv ] || prepare_programs
-			prepare_initramfs "${what/debug/x86}"
+			prepare_initramfs "$(tests_of "$what")"
 			;;
 		uml | bench | count) prepare_kernel "$what" ;;
 		esac
@@ -48,11 +49,17 @@ main() {
 		prepare "$@"
 		;;
 	demo)
+		[[ ${DEMO:-run} =~ ^(run|vmm)$ ]] || die "there is no DEMO=$DEMO: leave it out, or say DEMO=vmm."
 		prepare "$(kernel_of_bed "$BED")"
-		exec bash "$TOP/tools/demo/run" "$@"
+		exec bash "$TOP/tools/demo/${DEMO:-run}" "$@"
 		;;
 	test) . "$TOP/tools/test.sh" ;;
+	deb)
+		export DEB=1
+		. "$TOP/tools/test.sh"
+		;;
 	bench)
+		[[ ${ONLY:-tables} =~ ^(tables|vmm)$ ]] || die "there is no half '$ONLY' of the bench: say ONLY=tables or ONLY=vmm, or leave it out."
 		[[ ${ONLY:-tables} != tables ]] || prepare count bench
 		[[ ${ONLY:-vmm} != vmm ]] || prepare "$(kernel_of_bed "$BED")"
 		[[ ${ONLY:-tables} != tables ]] || "$TOP/tools/bench/run" "$@"
@@ -65,6 +72,10 @@ main() {
 	series | series-check)
 		prepare_pristine
 		exec bash "$TOP/tools/series/run" "${goal#series-}"
+		;;
+	applies)
+		. "$TOP/tools/applies.sh"
+		applies
 		;;
 	shell) exec bash "$@" ;;
 	*) die "there is no goal '$goal': see make help." ;;

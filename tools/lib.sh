@@ -5,9 +5,9 @@
 #   $TOP /src   the checkout, read-only          $OUT   /out    <checkout>/out: what the user gets
 #   $BUILD      trees and O= dirs of this kernel  $LINUX         the patched kernel tree with the overlay
 #   say, step, note, die, quiet, need_gb          tools/ui.sh
-#   kernel_of_bed BED              x86, debug (x86 with DEBUG=1), riscv or uml
+#   kernel_of_bed BED              x86 (debug with DEBUG=1, deb with DEB=1), riscv or uml
 #   kernel_image KERNEL            path of the built kernel
-#   initramfs_image x86|riscv      path of the base initramfs
+#   initramfs KERNEL               the base initramfs, on the standard output
 #   "$TOP/tools/vm"         boots a guest: see there
 #
 # tools/demo/run is started as `bash /src/tools/demo/run` after what $BED needs is ready.
@@ -25,7 +25,7 @@ BED=${BED:-vtd}
 mkdir -p "$LOGS" "$BUILD/out"
 if [ ! -d "$CURRENT" ]; then
 	mkdir "$CURRENT"
-	for name in x86 debug riscv uml bench count tests.x86 tests.riscv initramfs.x86 initramfs.riscv programs; do
+	for name in x86 debug deb riscv uml bench count tests.x86 tests.riscv initramfs.x86 initramfs.riscv programs; do
 		newest=$(find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$name-*" ! -name '*.tmp' -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')
 		[ -z "$newest" ] || ln -s "$newest" "$CURRENT/$name"
 	done
@@ -44,15 +44,25 @@ kernel_image() {
 	local image
 	case $1 in
 	x86 | debug | count) image=bzImage ;;
+	deb) image=vmlinuz ;;
 	riscv) image=Image ;;
 	uml | bench) image=linux ;;
-	*) die "kernel_image: there is no kernel '$1'; there are x86, debug, riscv, uml, bench and count." ;;
+	*) die "kernel_image: there is no kernel '$1'; there are x86, debug, deb, riscv, uml, bench and count." ;;
 	esac
 	echo "$(built "$1")/$image"
 }
 
-# The kernel with everything that watches runs what the usual one runs.
-initramfs_image() { built "initramfs.${1/debug/x86}"; }
+# The kernel with everything that watches runs what the usual one runs, and so does Debian's, behind Debian's initramfs.
+initramfs() {
+	local kernel=$1 image
+	if [ "$kernel" = deb ]; then
+		image=$(built deb) && cat "$image/initrd"
+	fi
+	image=$(built "initramfs.$(tests_of "$kernel")") && cat "$image"
+}
+
+# tests_of KERNEL: the kernel whose selftests it runs.
+tests_of() { case $1 in debug | deb) echo x86 ;; *) echo "$1" ;; esac }
 
 # use_bed BED[+WITH]: sets the bed_* variables; see tools/beds.
 use_bed() {
@@ -64,7 +74,10 @@ use_bed() {
 	. "$TOP/tools/beds/$bed"
 	# shellcheck source=tools/beds/with.io
 	[ -z "$with" ] || . "$TOP/tools/beds/with.$with"
-	[ -z "${DEBUG-}" ] || [ "$bed_kernel" != x86 ] || . "$TOP/tools/beds/with.debug"
+	[ "$bed_kernel" != x86 ] || {
+		[ -z "${DEBUG-}" ] || . "$TOP/tools/beds/with.debug"
+		[ -z "${DEB-}" ] || . "$TOP/tools/beds/with.deb"
+	}
 }
 
 # In a subshell: the variables are not kept.

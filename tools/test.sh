@@ -3,9 +3,12 @@
 # make test, sourced by tools/goal.sh. Every case of every check becomes a line "STATUS<tab>CHECK: CASE<tab>DETAIL" in
 # $results; the last line printed is their sum. /tmp is this run's own.
 
-# DEBUG=1 runs the guests only, on the kernel with everything that watches, which takes its time.
-shots=$OUT/test${DEBUG:+-debug}
+# DEBUG=1 runs the guests only, on the kernel with everything that watches, which takes its time. DEB=1 is for the packages
+# of make deb: what comes with them, and guests with their kernel.
+other=${DEBUG:+debug}${DEB:+deb}
+shots=$OUT/test${other:+-$other}
 lists=("$TOP/tools/tests.list" ${DEBUG:+"$TOP/tools/tests-debug.list"})
+[ -z "${DEB-}" ] || lists=("$TOP/tools/tests-deb.list")
 slower=${DEBUG:+6}
 results=/tmp/results
 mkdir -p "$shots"
@@ -87,17 +90,6 @@ checkpatch() {
 	shift
 	ignore=$(awk -F' *[|] *' -v f="$file" '!/^#/ && NF >= 3 && f ~ $1 { printf "%s%s", s, $2; s = "," }' "$TOP/tools/checkpatch.ignore")
 	"$LINUX/scripts/checkpatch.pl" --root="$LINUX" --strict --no-summary --color=never ${ignore:+--ignore "$ignore"} "$@" "$TOP/$file"
-}
-
-# In order, on the pristine tree, without fuzz. $BUILD/series.tmp holds what the patches before this one made.
-patch_applies() {
-	local stage=/tmp/series-check f
-	[ "$1" != "$(head -n 1 /tmp/series)" ] || rm -rf $stage
-	mkdir -p $stage
-	touched "$1" | while IFS= read -r f; do
-		[ -e "$stage/$f" ] || [ ! -e "$BUILD/pristine/$f" ] || (cd "$BUILD/pristine" && cp --parents "$f" $stage)
-	done
-	patch -d $stage -p1 -F0 -N --batch --no-backup-if-mismatch -r - <"$TOP/patches/$1"
 }
 
 # With the root's rustc, which is the oldest that the kernel accepts; the crate for VMMs with the newer one.
@@ -188,7 +180,7 @@ guests() {
 	cat "${lists[@]}" | sed 's/#.*//; /^[[:space:]]*$/d; s/ *| */|/; s/ *| */|/2; s/ *| */|/3; s/ *| */|/4' |
 		while IFS='|' read -r name beds timeout rest; do
 			for bed in $beds; do
-				[ -z "${DEBUG-}" ] || [ "$(kernel_of_bed "$bed")" = debug ] || continue
+				[ -z "$other" ] || [ "$(kernel_of_bed "$bed")" = "$other" ] || continue
 				! wanted "$name@$bed" || printf '%s|%s|%s|%s\n' "$name@$bed" "$bed" $((timeout * ${slower:-1})) "$rest"
 			done
 		done
@@ -254,7 +246,8 @@ reap() {
 needed() {
 	local name bed rest
 	guests | while IFS='|' read -r name bed rest; do kernel_of_bed "$bed"; done
-	[ -n "${DEBUG-}" ] || ! wanted 'clippy in the kernel' || echo x86
+	[ -n "$other" ] || ! wanted 'clippy in the kernel' || echo x86
+	[ "$other" != deb ] || echo deb
 }
 
 # prepared WHAT...: in a process of its own, because what stops a build must not stop the count.
@@ -267,13 +260,17 @@ prepared() {
 }
 
 if prepared tree; then
-	if [ -z "${DEBUG-}" ]; then
+	if [ -z "$other" ]; then
 		test_sources
 		test_cargo
 	fi
 	mapfile -t what < <(needed | sort -u)
 	if [ "${#what[@]}" = 0 ] || prepared "${what[@]}"; then
-		[ -n "${DEBUG-}" ] || test_kernel_clippy
+		[ -n "$other" ] || test_kernel_clippy
+		if [ "$other" = deb ]; then
+			. "$TOP/tools/deb/test"
+			test_deb
+		fi
 		test_guests
 	fi
 fi
