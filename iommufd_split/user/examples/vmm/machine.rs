@@ -44,8 +44,9 @@ pub(crate) fn file_of(bytes: u64, pages: u64) -> Result<(File, Region)> {
     let clone = file.try_clone().map_err(|e| none(&e))?;
     let region =
         Region::from_file(FileOffset::new(clone, 0), bytes as usize).map_err(|e| none(&e))?;
-    // Linux 7.3 clears a page that fallocate() made when a processor touches it first, even if it is pinned and a device has
-    // written to it by then.
+    // The kernel clears a page that fallocate() made when it is used for the first time. Linux 7.3 does not count a device as a
+    // user: the first processor to come has the page cleared, and with it what the device wrote. Needless where "mm/gup: Clear
+    // fallocated folios in memfd_pin_folios()" is applied; a VMM cannot know, so it does it.
     for at in (0..bytes).step_by(PAGE as usize) {
         let slice = region.as_volatile_slice();
         slice.write_obj(0u8, at as usize).map_err(|e| none(&e))?;
