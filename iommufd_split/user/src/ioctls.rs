@@ -25,8 +25,27 @@ mod request {
 /// The request number of the ioctl, `0x3b96`.
 pub use request::IOMMU_IOAS_SPLIT;
 
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for iommufd_ioctls::IommuFd {}
+}
+
 /// `IOMMU_IOAS_SPLIT` as a method of [`IommuFd`], in the manner of its own.
-pub trait IommuFdSplit {
+///
+/// Sealed, so that it can get more methods when the kernel gets more of this kind:
+///
+/// ```compile_fail,E0277
+/// use iommufd_split::{iommu_ioas_split, IommuFdSplit, Result};
+///
+/// struct Mine;
+///
+/// impl IommuFdSplit for Mine {
+///     fn split_iommu_ioas(&self, _: &mut iommu_ioas_split) -> Result<()> {
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait IommuFdSplit: sealed::Sealed {
     /// Calls `IOMMU_IOAS_SPLIT` with `split`, as it is.
     ///
     /// # Errors

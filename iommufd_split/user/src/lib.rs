@@ -20,7 +20,7 @@
 //! use std::sync::Arc;
 //!
 //! use iommufd_ioctls::{IommuFd, IommufdIoas};
-//! use iommufd_split::{Granularity, SharedMemory};
+//! use iommufd_split::{Granularity, Permissions, SharedMemory};
 //!
 //! # fn devices(_: &IommuFd) -> Vec<u32> { vec![] }
 //! # fn memfd() -> File { unimplemented!() }
@@ -37,16 +37,43 @@
 //!
 //! // Guest memory, 4 GiB at guest physical address 4 GiB. One ioctl if the IOMMU can split.
 //! let memory = memfd();
-//! shared.share_file(memory.as_fd(), 0, 4 << 30, 4 << 30, true)?;
+//! shared.share_file(memory.as_fd(), 0, 4 << 30, 4 << 30, Permissions::ReadWrite)?;
 //!
 //! // The guest makes 64 KiB private: no device reaches them any more when this returns.
 //! shared.carve((4 << 30) + 0x1230_0000, 64 << 10)?;
 //!
 //! // And shares them again.
-//! shared.share_file(memory.as_fd(), 0x1230_0000, (4 << 30) + 0x1230_0000, 64 << 10, true)?;
+//! let iova = (4 << 30) + 0x1230_0000;
+//! shared.share_file(memory.as_fd(), 0x1230_0000, iova, 64 << 10, Permissions::ReadWrite)?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # Several IOASes
+//!
+//! Devices whose IOMMU cannot split are in an IOAS of their own, see [`SharedMemory::accepts`]; a vIOMMU can be a reason for
+//! more. Each has a [`SharedMemory`], and memory may become private when all of them have let go of it. What can fail in the
+//! course of events is a split, so all IOASes prepare before the first one carves:
+//!
+//! ```
+//! use iommufd_split::{Result, SharedMemory};
+//!
+//! fn make_private(ioases: &[SharedMemory], iova: u64, length: u64) -> Result<()> {
+//!     for shared in ioases {
+//!         // Nothing has changed for any device: refuse the conversion, or try again later.
+//!         shared.prepare(iova, length)?;
+//!     }
+//!     for shared in ioases {
+//!         // The IOASes before this one have let go, and this one may have not: the memory must not become private.
+//!         shared.carve(iova, length)?;
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! An error of the second loop has causes outside of the IOAS, see [`SharedMemory::carve`]. The VMM can share the range again
+//! in the IOASes before, but the devices there may have met the hole meanwhile, and a failed DMA is theirs and the guest's to
+//! deal with. That is why this is not a function of the crate: it could not promise more than these two loops do.
 //!
 //! # Seccomp
 //!
@@ -61,7 +88,7 @@ pub use bindings::{
     iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT, IOMMUFD_CMD_IOAS_SPLIT,
 };
 pub use ioctls::{IommuFdSplit, IOMMU_IOAS_SPLIT};
-pub use shared::{Granularity, SharedMemory};
+pub use shared::{Granularity, Permissions, SharedMemory};
 
 use iommufd_bindings::iommufd::{iommu_hw_info, iommu_ioas_unmap};
 use iommufd_ioctls::{IommuFd, IommufdError};
@@ -174,8 +201,9 @@ pub fn split(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<
 
 /// Whether the IOMMU of a device, bound to `iommufd` as `dev_id`, can split large pages that the device is using.
 ///
-/// False, too, on kernels that do not know of it, or cannot tell (`ENOTTY`, `EOPNOTSUPP`). The answer is for the page table that the kernel makes when the device is
-/// attached to an IOAS; an IOAS can be split if all its devices have the capability. Ask before mapping memory.
+/// False, too, on kernels that do not know of it, or cannot tell (`ENOTTY`, `EOPNOTSUPP`). The answer is for the page table
+/// that the kernel makes when the device is attached to an IOAS; an IOAS can be split if all its devices have the capability.
+/// Ask before mapping memory.
 ///
 /// # Errors
 ///

@@ -25,7 +25,30 @@ pub enum Granularity {
     Pieces(u64),
 }
 
+/// What devices may do with memory that is shared; a part of what `Permissions` of vm-memory can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Permissions {
+    /// Read it.
+    Read,
+    /// Read and write it.
+    ReadWrite,
+}
+
+impl Permissions {
+    fn map_flags(self) -> u32 {
+        let readable = iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA
+            | iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE;
+        match self {
+            Self::Read => readable,
+            Self::ReadWrite => readable | iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE,
+        }
+    }
+}
+
 /// The part of an IOAS that holds a guest's shared memory.
+///
+/// A guest with several IOASes has one of these for each: see [the crate](crate#several-ioases).
 ///
 /// Nothing is remembered of what is mapped: the kernel knows. All methods can be called by several threads; the kernel does
 /// one after the other. Two calls for overlapping ranges at the same time are for the caller to avoid, here as in the guest.
@@ -138,13 +161,13 @@ impl SharedMemory {
         offset: u64,
         iova: u64,
         length: u64,
-        writeable: bool,
+        permissions: Permissions,
     ) -> Result<()> {
         self.check(offset, length)?;
         self.share(iova, length, |done, bytes| {
             let map = iommu_ioas_map_file {
                 size: size_of::<iommu_ioas_map_file>() as u32,
-                flags: map_flags(writeable),
+                flags: permissions.map_flags(),
                 ioas_id: self.ioas_id,
                 fd: file.as_raw_fd(),
                 start: offset + done,
@@ -164,8 +187,9 @@ impl SharedMemory {
     ///
     /// `user_va..user_va + length` has to be memory of the caller's, and has to stay mapped, the same memory at the same
     /// place, until [`Self::carve`] of all of it has succeeded or the IOAS is gone. Until then devices may read it at any time,
-    /// and write it if `writeable`. So no reference to it may exist; what is permitted are atomic and volatile accesses through
-    /// raw pointers, sharing it with another process or a guest, and system calls that read or write it whatever it holds.
+    /// and write it with [`Permissions::ReadWrite`]. So no reference to it may exist; what is permitted are atomic and volatile
+    /// accesses through raw pointers, sharing it with another process or a guest, and system calls that read or write it
+    /// whatever it holds.
     ///
     /// # Errors
     ///
@@ -175,13 +199,13 @@ impl SharedMemory {
         user_va: *mut u8,
         iova: u64,
         length: u64,
-        writeable: bool,
+        permissions: Permissions,
     ) -> Result<()> {
         self.check(user_va as u64, length)?;
         self.share(iova, length, |done, bytes| {
             let map = iommu_ioas_map {
                 size: size_of::<iommu_ioas_map>() as u32,
-                flags: map_flags(writeable),
+                flags: permissions.map_flags(),
                 ioas_id: self.ioas_id,
                 user_va: user_va as u64 + done,
                 length: bytes,
@@ -191,6 +215,22 @@ impl SharedMemory {
             self.iommufd.map_iommu_ioas(&map)?;
             Ok(())
         })
+    }
+
+    /// The first half of [`Self::carve`]: the range becomes mappings of its own, and stays shared.
+    ///
+    /// No device notices. What can fail for lack of support or memory fails here, so with several IOASes all of them prepare
+    /// before the first one carves. Pieces need no preparation; whether all of them are shared is left to [`Self::carve`].
+    ///
+    /// # Errors
+    ///
+    /// [`SplitError::Range`] and [`SplitError::IommuIoasSplit`]: nothing has changed.
+    pub fn prepare(&self, iova: u64, length: u64) -> Result<()> {
+        self.check(iova, length)?;
+        match self.granularity {
+            Granularity::Whole => split(&self.iommufd, self.ioas_id, iova, length),
+            Granularity::Pieces(_) => Ok(()),
+        }
     }
 
     /// Takes `iova..iova + length` out of what devices can reach; the devices do not notice where it is not.
@@ -206,10 +246,7 @@ impl SharedMemory {
     ///   or an in-kernel user does not let go of a mapping in it. Mappings in front of it may be unmapped.
     /// - [`SplitError::UnmappedLength`]: a part of the range was not shared. No device reaches any of it now.
     pub fn carve(&self, iova: u64, length: u64) -> Result<()> {
-        self.check(iova, length)?;
-        if self.granularity == Granularity::Whole {
-            split(&self.iommufd, self.ioas_id, iova, length)?;
-        }
+        self.prepare(iova, length)?;
         unmap(&self.iommufd, self.ioas_id, iova, length)
     }
 
@@ -255,15 +292,6 @@ impl SharedMemory {
     }
 }
 
-fn map_flags(writeable: bool) -> u32 {
-    let mut flags = iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA
-        | iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE;
-    if writeable {
-        flags |= iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE;
-    }
-    flags
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,6 +310,31 @@ mod tests {
             let made = SharedMemory::with_granularity(Arc::clone(&iommufd), 1, granularity);
             assert_eq!(made.unwrap().granularity(), granularity);
         }
+    }
+
+    #[test]
+    fn permissions_are_the_flags_of_the_kernel() {
+        // FIXED_IOVA is 1, WRITEABLE 2, READABLE 4.
+        assert_eq!(Permissions::Read.map_flags(), 5);
+        assert_eq!(Permissions::ReadWrite.map_flags(), 7);
+    }
+
+    #[test]
+    fn pieces_need_no_preparation() {
+        // A device without ioctls, so that none can have succeeded.
+        let iommufd = Arc::new(IommuFd::new_from_fd(File::open("/dev/null").unwrap()));
+        let length = page_size();
+        let of = |granularity| {
+            SharedMemory::with_granularity(Arc::clone(&iommufd), 1, granularity).unwrap()
+        };
+        let pieces = of(Granularity::Pieces(length));
+        pieces.prepare(0, length).unwrap();
+        assert!(matches!(
+            pieces.prepare(0, length + 1),
+            Err(SplitError::Range { .. })
+        ));
+        let whole = of(Granularity::Whole).prepare(0, length);
+        assert!(matches!(whole, Err(SplitError::IommuIoasSplit(_))));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use iommufd_bindings::iommufd::iommu_hwpt_alloc;
 use iommufd_ioctls::{IommuFd, IommufdIoas};
 use iommufd_split::{
-    can_split, iommu_ioas_split, split, Granularity, IommuFdSplit, SharedMemory, SplitError,
+    can_split, iommu_ioas_split, split, Granularity, IommuFdSplit, Permissions, SharedMemory,
+    SplitError,
 };
 use memfd::{HugetlbSize, MemfdOptions};
 use vfio_ioctls::{VfioDevice, VfioIommufd};
@@ -70,6 +71,11 @@ const CASES: &[(For, &str, Case)] = &[
         "pieces that cannot be shared leave nothing behind",
         pieces_rollback,
     ),
+    (
+        Splitting,
+        "two IOASes prepare before one lets go",
+        several_ioases,
+    ),
     (All, "ranges that are none are refused", bad_ranges),
     (All, "every errno arrives", errnos),
 ];
@@ -125,7 +131,13 @@ impl Setup {
 
     fn share(&self, shared: &SharedMemory, offset: u64, length: u64) -> Result<(), String> {
         shared
-            .share_file(self.file.as_fd(), offset, BASE + offset, length, true)
+            .share_file(
+                self.file.as_fd(),
+                offset,
+                BASE + offset,
+                length,
+                Permissions::ReadWrite,
+            )
             .map_err(text)
     }
 
@@ -292,7 +304,8 @@ fn process_memory(s: &Setup) -> Result<(), String> {
     .map_err(text)?;
     let shared = s.shared(Granularity::Whole);
     // SAFETY: Nothing refers to the memory of the file; `region` outlives the mapping, which is removed below.
-    unsafe { shared.share_memory(region.as_ptr(), BASE, s.size, false) }.map_err(text)?;
+    unsafe { shared.share_memory(region.as_ptr(), BASE, s.size, Permissions::Read) }
+        .map_err(text)?;
     shared.carve(BASE + 8 * MIB, 4 * KIB).map_err(text)?;
     s.expect(8 * MIB, 4 * KIB, false)?;
     shared.carve(BASE, 8 * MIB).map_err(text)?;
@@ -321,6 +334,38 @@ fn pieces_rollback(s: &Setup) -> Result<(), String> {
     s.expect(44 * KIB, 20 * KIB, false)
 }
 
+/// The second IOAS has no devices; it has other mappings, so that it can refuse what the first one accepts.
+fn several_ioases(s: &Setup) -> Result<(), String> {
+    let first = s.whole()?;
+    let ioas = IommufdIoas::new(Arc::clone(&s.iommufd)).map_err(text)?;
+    let second =
+        SharedMemory::with_granularity(Arc::clone(&s.iommufd), ioas.id(), Granularity::Whole)
+            .map_err(text)?;
+    s.share(&second, 0, 8 * MIB)?;
+    let prepare = |iova, length| {
+        first
+            .prepare(iova, length)
+            .and_then(|()| second.prepare(iova, length))
+    };
+    match prepare(BASE + 7 * MIB, 2 * MIB) {
+        Err(e) if e.errno() == Some(libc::ENOENT) => {}
+        other => return Err(format!("not shared in the second: {other:?}")),
+    }
+    s.expect(0, s.size, true)?;
+    for _ in 0..2 {
+        prepare(BASE + MIB, 64 * KIB).map_err(text)?;
+    }
+    s.expect(0, s.size, true)?;
+    for shared in [&first, &second] {
+        shared.carve(BASE + MIB, 64 * KIB).map_err(text)?;
+        match shared.prepare(BASE + MIB, 64 * KIB) {
+            Err(e) if e.errno() == Some(libc::ENOENT) => {}
+            other => return Err(format!("carved, yet: {other:?}")),
+        }
+    }
+    s.expect(MIB, 64 * KIB, false)
+}
+
 fn bad_ranges(s: &Setup) -> Result<(), String> {
     let shared = s.whole()?;
     for (iova, length) in [
@@ -334,7 +379,13 @@ fn bad_ranges(s: &Setup) -> Result<(), String> {
             other => return Err(format!("{length:#x} at {iova:#x}: {other:?}")),
         }
     }
-    match shared.share_file(s.file.as_fd(), u64::MAX - 4095, BASE, 8 * KIB, true) {
+    match shared.share_file(
+        s.file.as_fd(),
+        u64::MAX - 4095,
+        BASE,
+        8 * KIB,
+        Permissions::ReadWrite,
+    ) {
         Err(SplitError::Range { .. }) => {}
         other => return Err(format!("offset: {other:?}")),
     }

@@ -5,6 +5,8 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
+use iommufd_split::Permissions;
+
 use crate::convert::{count, time};
 use crate::machine::{Machine, Memory, BASE};
 use crate::options::{Options, Strategy, CHUNK, PAGE};
@@ -130,7 +132,7 @@ fn hole(options: &Options, machine: &Machine<'_>, source: Source) -> Result<(Dur
                     offset,
                     BASE + offset,
                     length,
-                    true,
+                    Permissions::ReadWrite,
                 )
                 .map_err(|e| e.to_string()),
             Source::Address => machine.share_by_address(offset, length),

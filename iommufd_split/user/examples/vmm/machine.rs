@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use iommufd_bindings::iommufd::iommu_hwpt_alloc;
 use iommufd_ioctls::{IommuFd, IommufdIoas};
-use iommufd_split::{Granularity, SharedMemory};
+use iommufd_split::{Granularity, Permissions, SharedMemory};
 use memfd::{HugetlbSize, MemfdOptions};
 use vfio_ioctls::{VfioDevice, VfioIommufd};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
@@ -176,7 +176,7 @@ impl<'m> Machine<'m> {
             let (file, region) = file_of(QUEUE_BYTES, PAGE)?;
             let iova = QUEUES + disks.len() as u64 * QUEUE_BYTES;
             self.shared
-                .share_file(file.as_fd(), 0, iova, QUEUE_BYTES, true)
+                .share_file(file.as_fd(), 0, iova, QUEUE_BYTES, Permissions::ReadWrite)
                 .map_err(|e| e.to_string())?;
             disks.push(Nvme::new(Arc::clone(device), region, iova)?);
         }
@@ -215,7 +215,7 @@ impl<'m> Machine<'m> {
                 offset % self.memory.backing,
                 BASE + offset,
                 length,
-                true,
+                Permissions::ReadWrite,
             )
             .map_err(|e| format!("sharing {length:#x} bytes at {offset:#x}: {e}"))?;
         let step = match self.strategy {
@@ -237,8 +237,11 @@ impl<'m> Machine<'m> {
             .as_ptr()
             .wrapping_add((offset % self.memory.backing) as usize);
         // SAFETY: The region is used through volatile accesses only, and outlives the machine, whose IOAS goes with it.
-        unsafe { self.shared.share_memory(from, BASE + offset, length, true) }
-            .map_err(|e| format!("sharing {length:#x} bytes at {offset:#x}: {e}"))
+        unsafe {
+            self.shared
+                .share_memory(from, BASE + offset, length, Permissions::ReadWrite)
+        }
+        .map_err(|e| format!("sharing {length:#x} bytes at {offset:#x}: {e}"))
     }
 
     pub(crate) fn carve(&mut self, offset: u64, length: u64) -> Result<Duration> {
