@@ -36,10 +36,8 @@ FIXTURE_SETUP(iommufd_split)
 	self->fd = open("/dev/iommu", O_RDWR);
 	ASSERT_NE(-1, self->fd);
 	test_ioctl_ioas_alloc(&self->ioas_id);
-	if (!have_split(self->fd, self->ioas_id))
-		SKIP(return, "IOMMU_IOAS_SPLIT is not supported, enable CONFIG_IOMMUFD_SPLIT");
 	if (!block_init(&self->block, variant->file, variant->huge))
-		SKIP(return, "no huge pages, write a number to /proc/sys/vm/nr_hugepages");
+		SKIP(return, NO_HUGE_PAGE);
 
 	if (variant->pt == PT_SMALL)
 		ASSERT_EQ(0, set_huge_pages(self->fd, self->ioas_id, false));
@@ -616,4 +614,8 @@ TEST_F(iommufd_split, iova_ranges)
 	unmap_exact(PAGE_SIZE, PAGE_SIZE);
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char **argv)
+{
+	skip_without_split();
+	return test_harness_run(argc, argv);
+}

@@ -401,15 +401,23 @@ static void probe(struct worker *me)
 	int fd = open("/dev/iommu", O_RDWR);
 	__u32 ioas_id, stdev_id, hwpt_id;
 	struct iommu_hw_info info = { .size = sizeof(info) };
+	int err;
 
+	if (fd == -1 && errno == EACCES)
+		ksft_exit_skip("cannot open /dev/iommu, run as root\n");
 	if (fd == -1)
-		ksft_exit_skip("no /dev/iommu\n");
-	if (fuzz_ioas_alloc(me, fd, &ioas_id) ||
-	    fuzz_split(me, fd, ioas_id, 0, PAGE) != ENOENT)
-		ksft_exit_skip("no split, enable CONFIG_IOMMUFD_SPLIT\n");
-	if (fuzz_mock_device(me, fd, ioas_id, &stdev_id, &info.dev_id,
-			     &hwpt_id))
-		ksft_exit_skip("no mock device, enable CONFIG_IOMMUFD_TEST\n");
+		ksft_exit_skip("no /dev/iommu, enable CONFIG_IOMMUFD\n");
+	if (fuzz_ioas_alloc(me, fd, &ioas_id))
+		ksft_exit_fail_msg("no IOMMU_IOAS_ALLOC\n");
+	err = fuzz_split(me, fd, ioas_id, 0, PAGE);
+	if (err == ENOTTY || err == EOPNOTSUPP)
+		ksft_exit_skip("no IOMMU_IOAS_SPLIT, enable CONFIG_IOMMUFD_SPLIT\n");
+	err = fuzz_mock_device(me, fd, ioas_id, &stdev_id, &info.dev_id,
+			       &hwpt_id);
+	if (err == ENOTTY)
+		ksft_exit_skip("no mock devices, enable CONFIG_IOMMUFD_TEST\n");
+	if (err)
+		ksft_exit_fail_msg("no mock device: %s\n", strerror(err));
 	if (CALL(me, OP_HW_INFO, fd, IOMMU_GET_HW_INFO, info))
 		ksft_exit_fail_msg("no IOMMU_GET_HW_INFO\n");
 	fuzz_can_split = info.out_capabilities & IOMMU_HW_CAP_HITLESS_SPLIT;
@@ -486,7 +494,7 @@ static void print_summary(void)
 	ksft_print_msg("slab %ld kB, was %ld kB\n", after.slab_kb,
 		       before.slab_kb);
 	if (!config.huge)
-		ksft_print_msg("no huge pages, so most leaves are small\n");
+		ksft_print_msg("no free huge pages of 2M, so most leaves are small\n");
 	if (!fuzz_can_split)
 		ksft_print_msg("large leaves cannot be split\n");
 	print_account("was", &before);
@@ -506,7 +514,6 @@ int main(void)
 	long slab_kb;
 
 	ksft_print_header();
-	ksft_set_plan(4);
 	if (sysconf(_SC_PAGE_SIZE) != PAGE)
 		ksft_exit_skip("needs pages of 4K\n");
 	started = time(NULL);
@@ -520,6 +527,7 @@ int main(void)
 	config.huge = true;
 	config.round = config.first_round;
 	probe(&workers[0]);
+	ksft_set_plan(4);
 	ksft_print_msg("IOMMUFD_SPLIT_FUZZ_SEED=%llu, %llu calls, %u threads\n",
 		       (unsigned long long)config.seed,
 		       (unsigned long long)config.calls, num_workers);

@@ -29,14 +29,12 @@ FIXTURE_SETUP(iommufd_split_threads)
 	self->fd = open("/dev/iommu", O_RDWR);
 	ASSERT_NE(-1, self->fd);
 	test_ioctl_ioas_alloc(&self->ioas_id);
-	if (!have_split(self->fd, self->ioas_id))
-		SKIP(return, "IOMMU_IOAS_SPLIT is not supported, enable CONFIG_IOMMUFD_SPLIT");
 	if (!variant->large)
 		ASSERT_EQ(0, set_huge_pages(self->fd, self->ioas_id, false));
 	test_cmd_mock_domain(self->ioas_id, &self->stdev_id, NULL, &idev_id);
 	test_cmd_get_hw_capabilities(idev_id, caps);
 	if (variant->large && !(caps & IOMMU_HW_CAP_HITLESS_SPLIT))
-		SKIP(return, "large pages of the mock cannot be split");
+		SKIP(return, NO_LARGE_SPLIT);
 }
 
 FIXTURE_TEARDOWN(iommufd_split_threads)
@@ -260,4 +258,8 @@ TEST_F(iommufd_split_threads, stress)
 	check_refs(buffer, BUFFER_SIZE, 0);
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char **argv)
+{
+	skip_without_split();
+	return test_harness_run(argc, argv);
+}

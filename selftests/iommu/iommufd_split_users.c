@@ -33,8 +33,6 @@ FIXTURE_SETUP(iommufd_split_users)
 	self->fd = open("/dev/iommu", O_RDWR);
 	ASSERT_NE(-1, self->fd);
 	test_ioctl_ioas_alloc(&self->ioas_id);
-	if (!have_split(self->fd, self->ioas_id))
-		SKIP(return, "IOMMU_IOAS_SPLIT is not supported, enable CONFIG_IOMMUFD_SPLIT");
 
 	self->can_split = true;
 	if (variant->pt == PT_NONE)
@@ -142,7 +140,7 @@ TEST_F(iommufd_split_users, access_after_split)
 
 	map_buffer();
 	if (!self->can_split)
-		SKIP(return, "needs split");
+		SKIP(return, NO_LARGE_SPLIT);
 	for (i = 0; i != BUFFER_SIZE; i++)
 		((uint8_t *)buffer)[i] = i * 7 + i / PAGE_SIZE;
 	test_ioctl_ioas_split(BASE_IOVA + 4 * PAGE_SIZE, 2 * PAGE_SIZE);
@@ -231,7 +229,7 @@ TEST_F(iommufd_split_users, hw_queue)
 	uint32_t hwpt_id, viommu_id, queue_id;
 
 	if (variant->pt == PT_NONE)
-		SKIP(return, "needs a device");
+		SKIP(return, "not for an IOAS without a domain");
 	test_cmd_hwpt_alloc(self->idev_id, self->ioas_id,
 			    IOMMU_HWPT_ALLOC_NEST_PARENT, &hwpt_id);
 	test_cmd_viommu_alloc(self->idev_id, hwpt_id,
@@ -272,7 +270,7 @@ TEST_F(iommufd_split_users, copy)
 	unsigned int refs = variant->pt == PT_NONE ? 0 : 1;
 
 	if (!self->can_split)
-		SKIP(return, "needs split");
+		SKIP(return, NO_LARGE_SPLIT);
 	map_buffer();
 	test_ioctl_ioas_alloc(&other_id);
 	copy.dst_ioas_id = other_id;
@@ -359,8 +357,10 @@ TEST_F(iommufd_split_users, change_process)
 	pid_t child;
 	int status;
 
-	if (variant->pt == PT_NONE || !self->can_split)
-		SKIP(return, "needs a domain and split");
+	if (variant->pt == PT_NONE)
+		SKIP(return, "not for an IOAS without a domain");
+	if (!self->can_split)
+		SKIP(return, NO_LARGE_SPLIT);
 	drop_cap_ipc_lock(_metadata);
 	test_ioctl_ioas_map_fixed_file(mfd, 0, BUFFER_SIZE, BASE_IOVA);
 	ASSERT_EQ(total, pinned_kb(parent));
@@ -398,7 +398,7 @@ TEST_F(iommufd_split_users, dirty_tracking)
 	__u64 count;
 
 	if (variant->pt == PT_NONE)
-		SKIP(return, "needs a device");
+		SKIP(return, "not for an IOAS without a domain");
 	test_cmd_mock_domain(self->ioas_id, &stdev_id, NULL, &idev_id);
 	test_cmd_hwpt_alloc(idev_id, self->ioas_id,
 			    IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &hwpt_id);
@@ -456,8 +456,6 @@ FIXTURE_SETUP(iommufd_split_large)
 	self->fd = open("/dev/iommu", O_RDWR);
 	ASSERT_NE(-1, self->fd);
 	test_ioctl_ioas_alloc(&self->ioas_id);
-	if (!have_split(self->fd, self->ioas_id))
-		SKIP(return, "IOMMU_IOAS_SPLIT is not supported, enable CONFIG_IOMMUFD_SPLIT");
 	test_cmd_mock_domain(self->ioas_id, NULL, &self->hwpt_id,
 			     &self->idev_id);
 	test_cmd_get_hw_capabilities(self->idev_id, caps);
@@ -526,9 +524,9 @@ TEST_F(iommufd_split_large, dirty_in_turn)
 	struct block block;
 
 	if (!self->can_split)
-		SKIP(return, "needs split");
+		SKIP(return, NO_LARGE_SPLIT);
 	if (!block_init(&block, true, true))
-		SKIP(return, "needs a huge page of 2M");
+		SKIP(return, NO_HUGE_PAGE);
 	m.npages = HUGE_SIZE / PAGE_SIZE;
 	ASSERT_GE(HUGE_PAGES_MAX, m.npages);
 	test_cmd_mock_domain(self->ioas_id, &stdev_id, NULL, &idev_id);
@@ -720,8 +718,6 @@ FIXTURE_SETUP(iommufd_split_unaligned)
 	self->fd = open("/dev/iommu", O_RDWR);
 	ASSERT_NE(-1, self->fd);
 	test_ioctl_ioas_alloc(&self->ioas_id);
-	if (!have_split(self->fd, self->ioas_id))
-		SKIP(return, "IOMMU_IOAS_SPLIT is not supported, enable CONFIG_IOMMUFD_SPLIT");
 }
 
 FIXTURE_TEARDOWN(iommufd_split_unaligned)
@@ -772,4 +768,8 @@ TEST_F(iommufd_split_unaligned, page_offset)
 	test_ioctl_ioas_unmap(BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE);
 }
 
-TEST_HARNESS_MAIN
+int main(int argc, char **argv)
+{
+	skip_without_split();
+	return test_harness_run(argc, argv);
+}

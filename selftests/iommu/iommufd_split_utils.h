@@ -28,6 +28,11 @@ enum pt_kind {
 	PT_LARGE,
 };
 
+#define NO_HUGE_PAGE \
+	"no free huge page of 2M, write 64 to /proc/sys/vm/nr_hugepages"
+#define NO_LARGE_SPLIT \
+	"large pages of the mock cannot be split, enable CONFIG_IOMMU_PT_RUST"
+
 /* What the block of memory is made of */
 struct block {
 	uint8_t *ptr;
@@ -163,12 +168,38 @@ static inline int check_not_cut(int fd, __u32 ioas_id, __u64 start, __u64 cut)
 	return 0;
 }
 
-/* The kernel may be built without the ioctl */
-static inline bool have_split(int fd, __u32 ioas_id)
+/*
+ * Say why if nothing can be tested here. The harness would let a program pass of
+ * which every case is skipped.
+ */
+static inline void skip_without_split(void)
 {
-	return _test_ioctl_ioas_split(fd, ioas_id, BASE_IOVA, PAGE_SIZE) ==
-		       -1 &&
-	       errno == ENOENT;
+	struct iommu_test_cmd mock = {
+		.size = sizeof(mock),
+		.op = IOMMU_TEST_OP_MD_CHECK_REFS,
+		.check_refs = { .length = BUFFER_SIZE,
+				.uptr = (uintptr_t)buffer },
+	};
+	const char *why = NULL;
+	__u32 ioas_id;
+	int fd;
+
+	fd = open("/dev/iommu", O_RDWR);
+	if (fd == -1)
+		why = errno == EACCES ? "cannot open /dev/iommu, run as root" :
+					"no /dev/iommu, enable CONFIG_IOMMUFD";
+	else if (ioctl(fd, _IOMMU_TEST_CMD(IOMMU_TEST_OP_MD_CHECK_REFS),
+		       &mock) && errno == ENOTTY)
+		why = "no mock devices, enable CONFIG_IOMMUFD_TEST";
+	else if (!_test_ioctl_ioas_alloc(fd, &ioas_id) &&
+		 _test_ioctl_ioas_split(fd, ioas_id, BASE_IOVA, PAGE_SIZE) &&
+		 (errno == ENOTTY || errno == EOPNOTSUPP))
+		why = "no IOMMU_IOAS_SPLIT, enable CONFIG_IOMMUFD_SPLIT";
+	if (why) {
+		ksft_print_header();
+		ksft_exit_skip("%s\n", why);
+	}
+	close(fd);
 }
 
 static inline unsigned int next_random(unsigned int *seed)

@@ -111,14 +111,14 @@ static const char *alloc_memory(struct split_dma *d)
 		d->memfd = memfd_create("split_dma", MFD_HUGETLB |
 					(d->backing == SZ_1G ? MFD_HUGE_1GB : MFD_HUGE_2MB));
 		if (d->memfd < 0 || ftruncate(d->memfd, d->size))
-			return "no hugetlb memory of this page size";
+			return "no huge pages of this size, enable CONFIG_HUGETLBFS";
 	}
 
 	d->mem = mmap(NULL, d->size, PROT_READ | PROT_WRITE, flags, d->memfd, 0);
 	if (d->mem == MAP_FAILED && d->backing == SZ_1G)
-		return "no free 1G page (boot with hugepagesz=1G hugepages=1)";
+		return "no free huge page of 1G, boot with hugepagesz=1G hugepages=1";
 	if (d->mem == MAP_FAILED)
-		return "not enough free 2M pages (vm.nr_hugepages=32)";
+		return "no 32 free huge pages of 2M, write 64 to /proc/sys/vm/nr_hugepages";
 	if (d->backing == SZ_4K)
 		madvise(d->mem, d->size, MADV_NOHUGEPAGE);
 	return NULL;

@@ -336,8 +336,8 @@ const char *ptable_read(struct ptable *pt, const char *bdf, u64 iova, u64 size)
 		return intel_ptable_read(pt, bdf, iova, size);
 
 	if (access("/sys/kernel/debug/iommu", F_OK))
-		return "no IOMMU page tables in debugfs (mount it; needs CONFIG_IOMMU_DEBUGFS)";
-	return "the debugfs of this IOMMU driver does not show page tables";
+		return "no IOMMU in debugfs, mount it and enable CONFIG_IOMMU_DEBUGFS";
+	return "no page tables in debugfs, on Intel enable CONFIG_INTEL_IOMMU_DEBUGFS";
 }
 
 u32 ptable_count(const struct ptable *pt, u64 leaf_size)

@@ -16,9 +16,14 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
+#include <unistd.h>
 
+#include <linux/iommufd.h>
 #include <linux/kernel.h>
+#include <linux/limits.h>
 #include <linux/sizes.h>
 
 #include <libvfio.h>
@@ -594,9 +599,56 @@ static u64 env_number(const char *name, u64 value)
 	return value;
 }
 
+/* What this machine lacks for any of the cases, or NULL. */
+static const char *missing(void)
+{
+	struct iommu_ioas_split split = { .size = sizeof(split) };
+	struct vfio_pci_device *device;
+	const char *err = NULL, *cdev;
+	struct iommu *iommu;
+	char path[PATH_MAX];
+
+	if (access("/dev/iommu", F_OK))
+		return "no /dev/iommu, enable CONFIG_IOMMUFD";
+	if (access("/dev/iommu", R_OK | W_OK))
+		return "cannot open /dev/iommu, run as root";
+	if (access("/dev/kmsg", R_OK))
+		return "cannot read /dev/kmsg, run as root and enable CONFIG_PRINTK";
+	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s", device_bdf);
+	if (access(path, F_OK))
+		return "no such PCI device";
+	strcat(path, "/vfio-dev");
+	if (access(path, F_OK))
+		return "the device is not bound to vfio-pci, see scripts/setup.sh";
+	cdev = vfio_pci_get_cdev_path(device_bdf);
+	if (access(cdev, R_OK | W_OK))
+		return "cannot open its /dev/vfio/devices/*, enable CONFIG_VFIO_DEVICE_CDEV";
+
+	iommu = iommu_init(MODE_IOMMUFD);
+	split.ioas_id = iommu->ioas_id;
+	split.length = SZ_4K;
+	if (ioctl(iommu->iommufd, IOMMU_IOAS_SPLIT, &split) &&
+	    (errno == ENOTTY || errno == EOPNOTSUPP))
+		err = "no IOMMU_IOAS_SPLIT, enable CONFIG_IOMMUFD_SPLIT";
+	device = vfio_pci_device_init(device_bdf, iommu);
+	if (!err && !device->driver.ops)
+		err = "libvfio has no driver for this device, see vfio/lib/drivers";
+	vfio_pci_device_cleanup(device);
+	iommu_cleanup(iommu);
+	return err;
+}
+
 int main(int argc, char *argv[])
 {
+	const char *err;
+
 	device_bdf = vfio_selftests_get_bdf(&argc, argv);
+	/* The harness would let it pass if every case were skipped */
+	err = missing();
+	if (err) {
+		ksft_print_header();
+		ksft_exit_skip("%s: %s\n", device_bdf, err);
+	}
 	seed = env_number("VFIO_SELFTESTS_SEED", time(NULL));
 	nr_splits = env_number("VFIO_SELFTESTS_SPLITS", DEFAULT_SPLITS);
 
