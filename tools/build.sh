@@ -112,10 +112,11 @@ prepare_selftests() {
 	mkdir "$tmp"
 	quiet "$arch kernel headers" make -C "$LINUX" ARCH="$arch" O="$BUILD/headers" headers_install INSTALL_HDR_PATH="$tmp/usr" ||
 		die "the kernel's headers cannot be installed: see the log above."
-	quiet "$arch selftests" make -C "$LINUX/tools/testing/selftests" -j"$(jobs_)" O="$tmp" TARGETS="$suites" ARCH="$arch" CC="$cc" FORCE_TARGETS=1 \
-		KHDR_INCLUDES="-isystem $tmp/usr/include ${guest_root:+-isystem $guest_root/usr/include}" LDFLAGS="-static ${guest_root:+-L$lib}" ||
+	quiet "$arch selftests" make -C "$LINUX/tools/testing/selftests" -j"$(jobs_)" O="$tmp/build" TARGETS="$suites" ARCH="$arch" CC="$cc" FORCE_TARGETS=1 \
+		KHDR_INCLUDES="-isystem $tmp/usr/include ${guest_root:+-isystem $guest_root/usr/include}" LDFLAGS="-static ${guest_root:+-L$lib}" \
+		install INSTALL_PATH="$tmp/install" ||
 		die "the selftests do not build: see the log above."
-	mv "$tmp/kselftest"/* "$tmp"
+	rm -r "$tmp/build"
 	publish "tests.$f" "$tmp"
 }
 
@@ -158,8 +159,7 @@ prepare_initramfs() {
 	cp "$busybox" $root/bin/
 	cp "$TOP/tools/guest/init" $root/init
 	find "$TOP/tools/guest" -type f ! -name init -exec cp {} $root/guest/ \;
-	# shellcheck disable=SC2086 # a list of names
-	(cd "$tests" && find $suites -maxdepth 1 -type f -executable -exec cp --parents {} $root/tests/ \;)
+	cp -r "$tests/install/." $root/tests/
 	[ -z "$programs" ] || cp -r "$programs" $root/programs
 	[ -n "$(ls $root/tests)" ] || die "no selftest was built: see $LOGS_SHOWN/$arch-selftests.log."
 	(cd $root && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 --reproducible | gzip -1n) >"$output.tmp"

@@ -132,6 +132,37 @@ kernel_clippy() {
 	(cd "$1" && RUSTC_BOOTSTRAP=1 CLIPPY_CONF_DIR=$LINUX bash -c "$cmd -Dwarnings --emit=metadata=/tmp/clippy.rmeta")
 }
 
+# As a user runs the selftests in the tree, on a machine where nothing is there to test: each of ours is skipped as a whole,
+# and says what to do.
+test_kselftest() {
+	local log=$shots/kselftest/log o=/tmp/kselftest
+	check kselftest || return 0
+	mkdir -p "$shots/kselftest" $o
+	ln -sfn "$(built tests.x86)/usr" $o/usr
+	quiet "make run_tests" make -C "$LINUX/tools/testing/selftests" -j"$(jobs_)" O=$o TARGETS='iommu vfio' FORCE_TARGETS=1 run_tests >&2 || true
+	cp "$LOGS/make-run_tests.log" "$log"
+	{
+		kselftest_skips iommu 'enable CONFIG_IOMMUFD' iommufd_split iommufd_split_fuzz iommufd_split_threads iommufd_split_users
+		kselftest_skips vfio 'export VFIO_SELFTESTS_BDF=' vfio_split_dma_test
+	} | record kselftest
+}
+
+# kselftest_skips COLLECTION REASON TEST...: cases of $log; the reason must be among what the test itself printed.
+kselftest_skips() {
+	local collection=$1 reason=$2 name result
+	shift 2
+	for name; do
+		result=$(sed -nE "s/^((not )?ok [0-9]+ selftests: $collection: $name\b.*)/\1/p" "$log")
+		if [[ $result != ok*'# SKIP' ]]; then
+			printf 'fail\t%s: %s\tnot skipped: %s\n' "$collection" "$name" "${result:-no result}"
+		elif ! sed -n "/^# selftests: $collection: $name\$/,/^ok /p" "$log" | grep -q "$reason"; then
+			printf 'fail\t%s: %s\tskipped without "%s"\n' "$collection" "$name" "$reason"
+		else
+			printf 'pass\t%s: %s\t\n' "$collection" "$name"
+		fi
+	done
+}
+
 cargo_cases() {
 	awk '
 		/^ +Running |^ +Doc-tests / { sub(/^ +(Running )?/, ""); sub(/ \(.*/, ""); unit = $0; units++ }
@@ -246,7 +277,7 @@ reap() {
 needed() {
 	local name bed rest
 	guests | while IFS='|' read -r name bed rest; do kernel_of_bed "$bed"; done
-	[ -n "$other" ] || ! wanted 'clippy in the kernel' || echo x86
+	[ -n "$other" ] || { ! wanted 'clippy in the kernel' && ! wanted kselftest; } || echo x86
 	[ "$other" != deb ] || echo deb
 }
 
@@ -266,8 +297,10 @@ if prepared tree; then
 	fi
 	mapfile -t what < <(needed | sort -u)
 	if [ "${#what[@]}" = 0 ] || prepared "${what[@]}"; then
-		[ -n "$other" ] || test_kernel_clippy
-		if [ "$other" = deb ]; then
+		if [ -z "$other" ]; then
+			test_kernel_clippy
+			test_kselftest
+		elif [ "$other" = deb ]; then
 			. "$TOP/tools/deb/test"
 			test_deb
 		fi
