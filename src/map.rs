@@ -85,12 +85,13 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let mut va = range.va();
         loop {
             let oa = oa.wrapping_add(va.wrapping_sub(range.va()));
-            let run =
-                best_run(self.cfg.pgsize_bitmap, va, range.last(), oa).ok_or(Error::NoPageSize)?;
+            // At most as long as the OA space: does not wrap.
+            let len = range.last().wrapping_sub(va).wrapping_add(1);
+            let run = best_run(self.cfg.pgsize_bitmap, va, len, oa).ok_or(Error::NoPageSize)?;
             let level = Level::of_size::<F>(run.size_lg2);
             pt = pt.reach(range, level)?;
             pt.map_run(va, oa, run, attrs, gather, bytes)?;
-            va = va.wrapping_add(run.count << run.size_lg2);
+            va = va.wrapping_add(run.bytes);
             if va.wrapping_sub(1) == range.last() {
                 return Ok(());
             }
@@ -121,20 +122,19 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         if level > self.top.level() {
             return Err(Error::OutOfRange);
         }
-        let mut left = run.count;
+        let mut left = run.bytes;
         while left != 0 {
             let table = self.table_for_map(va, level)?;
-            let group_lg2 = run.size_lg2.wrapping_sub(table.item_lg2());
-            let room = Index::of::<F>(va, level).room::<F>() >> group_lg2;
+            let room = Index::of::<F>(va, level).room::<F>();
             let part = Run {
-                count: left.min(room),
+                bytes: left.min(room << table.item_lg2()),
                 ..run
             };
             let (done, result) = self.fill(table, va, oa, part, attrs, gather);
             let done_bytes = done << run.size_lg2;
             *bytes = bytes.wrapping_add(done_bytes);
             result?;
-            left = left.wrapping_sub(done);
+            left = left.wrapping_sub(done_bytes);
             va = va.wrapping_add(done_bytes);
             oa = oa.wrapping_add(done_bytes);
         }
@@ -186,7 +186,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let mut done = 0;
         let mut result = Ok(());
         if group_lg2 == 0 {
-            for cell in table.cells(first, run.count) {
+            for cell in table.cells(first, run.count()) {
                 if F::kind(cell.read(), level) != Kind::Empty {
                     let at = va.wrapping_add(done << run.size_lg2);
                     result = self.clear_tables(table, at, 1, gather);
@@ -198,7 +198,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 done = done.wrapping_add(1);
             }
         } else {
-            while done != run.count {
+            while done != run.count() {
                 let at = va.wrapping_add(done << run.size_lg2);
                 let cells = table.cells(Index::of::<F>(at, level), size::pow2(group_lg2));
                 let empty = |cell: &M::Cell| F::kind(cell.read(), level) == Kind::Empty;

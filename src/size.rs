@@ -76,42 +76,42 @@ pub(crate) fn block_last(va: u64, lg2: u32) -> u64 {
 pub(crate) struct Run {
     /// log2 of the bytes of one leaf.
     pub size_lg2: u32,
+    /// The bytes of all of them, of one at least.
+    pub bytes: u64,
+}
+
+impl Run {
     /// Number of leaves, at least 1.
-    pub count: u64,
+    #[inline(always)]
+    pub(crate) fn count(self) -> u64 {
+        self.bytes.wrapping_shr(self.size_lg2)
+    }
 }
 
 /// The largest leaf that can start at `va` and how many of them may follow each other before a
-/// larger one becomes possible, for a mapping of `va..=last` to `oa`.
+/// larger one becomes possible, for a mapping of `len` bytes from `va` on to `oa`.
 ///
-/// `sizes` has bit n set when leaves of `2^n` bytes are allowed. Needs `va < last`. `None` if no
-/// allowed size fits.
+/// `sizes` has bit n set when leaves of `2^n` bytes are allowed. `None` if no allowed size fits.
 #[inline]
-pub(crate) fn best_run(sizes: u64, va: u64, last: u64, oa: u64) -> Option<Run> {
-    let len = last.wrapping_sub(va).wrapping_add(1);
-    // Limited by the alignment of both addresses and by the length. A length of 2^64 wraps to 0.
-    let len_lg2 = if len == 0 { 63 } else { len.ilog2() };
-    let fit_lg2 = (va | oa | pow2(len_lg2)).trailing_zeros();
-    let fitting = sizes & (pow2(fit_lg2) | max_offset(fit_lg2));
-    let size_lg2 = fitting.checked_ilog2()?;
+pub(crate) fn best_run(sizes: u64, va: u64, len: u64, oa: u64) -> Option<Run> {
+    // Without branches: in a split each leaf may have another size. All sizes that the addresses
+    // are aligned to, and all that the length is enough for:
+    let aligned = (va | oa) ^ (va | oa).wrapping_sub(1);
+    let short = u64::MAX.wrapping_shr(63u32.wrapping_sub(len.checked_ilog2()?));
+    let size_lg2 = (sizes & aligned & short).checked_ilog2()?;
 
-    let mut room = len;
-    let larger = sizes & !(pow2(size_lg2) | max_offset(size_lg2));
-    if larger != 0 {
-        let next_lg2 = larger.trailing_zeros();
-        if offset(va ^ oa, next_lg2) == 0 {
-            // Stop where a larger leaf could start.
-            let to_next = block_last(va, next_lg2).wrapping_sub(va).wrapping_add(1);
-            if room == 0 || to_next < room {
-                room = to_next;
-            }
-        }
+    let whole = u64::MAX.wrapping_shl(size_lg2);
+    let larger = sizes & (whole << 1);
+    let below_next = larger.wrapping_sub(1) & !larger;
+    let mut rest = len.wrapping_sub(1);
+    if (va ^ oa) & below_next == 0 {
+        // Stop where a larger leaf could start.
+        rest = rest.min(!va & below_next);
     }
-    let count = if room == 0 {
-        pow2(64u32.wrapping_sub(size_lg2))
-    } else {
-        room >> size_lg2
-    };
-    Some(Run { size_lg2, count })
+    Some(Run {
+        size_lg2,
+        bytes: rest.wrapping_add(1) & whole,
+    })
 }
 
 #[cfg(test)]
@@ -123,21 +123,22 @@ mod tests {
 
     #[test]
     fn best_run_takes_the_largest_leaf() {
-        let run = best_run(VTD, 0, (2 << 30) - 1, 0).unwrap();
-        assert_eq!((run.size_lg2, run.count), (30, 2));
+        let run = best_run(VTD, 0, 2 << 30, 0).unwrap();
+        assert_eq!((run.size_lg2, run.count()), (30, 2));
         // 14 x 2M up to the next 1G boundary: the case that once broke the C code.
         let start = 0x3f_e400u64 << 12;
         let end = 0x4c_0600u64 << 12;
-        let run = best_run(VTD, start, end - 1, start).unwrap();
-        assert_eq!((run.size_lg2, run.count), (21, 14));
+        let run = best_run(VTD, start, end - start, start).unwrap();
+        assert_eq!((run.size_lg2, run.count()), (21, 14));
         // Only 4K alignment of the OA.
-        let run = best_run(VTD, 0, (1 << 30) - 1, 0x1000).unwrap();
-        assert_eq!((run.size_lg2, run.count), (12, 1 << 18));
+        let run = best_run(VTD, 0, 1 << 30, 0x1000).unwrap();
+        assert_eq!((run.size_lg2, run.count()), (12, 1 << 18));
         // The OA is as aligned as the length is large.
-        let run = best_run(VTD, 0, (1 << 21) - 1, 1 << 21).unwrap();
-        assert_eq!((run.size_lg2, run.count), (21, 1));
-        assert_eq!(best_run(VTD, 0, 0x7ff, 0), None);
-        assert_eq!(best_run(1 << 12, 0, u64::MAX, 0).unwrap().count, 1 << 52);
+        let run = best_run(VTD, 0, 1 << 21, 1 << 21).unwrap();
+        assert_eq!((run.size_lg2, run.count()), (21, 1));
+        assert_eq!(best_run(VTD, 0, 0x800, 0), None);
+        assert_eq!(best_run(VTD, 0, 0, 0), None);
+        assert_eq!(best_run(1 << 12, 0, 1 << 63, 0).unwrap().count(), 1 << 51);
     }
 
     proptest! {
@@ -156,10 +157,10 @@ mod tests {
                         && va + (1 << s) <= end
                 })
             };
-            let run = best_run(sizes, va, end - 1, oa).unwrap();
+            let run = best_run(sizes, va, end - va, oa).unwrap();
             prop_assert_eq!(Some(run.size_lg2), at(va, oa));
             let step = 1u64 << run.size_lg2;
-            for i in (0..run.count).step_by((run.count / 8 + 1) as usize) {
+            for i in (0..run.count()).step_by((run.count() / 8 + 1) as usize) {
                 prop_assert!(va + (i + 1) * step <= end);
                 // Inside the run the size is right unless the tail is too short for a larger one.
                 prop_assert_eq!(Some(run.size_lg2), at(va + i * step, oa + i * step));

@@ -53,35 +53,20 @@ pub struct SplitFlush {
     pub leaves: [Option<Replaced>; 2],
 }
 
-/// Addresses at which no leaf may cross; the same twice if there is only one.
-#[derive(Clone, Copy)]
-struct Cuts {
-    low: u64,
-    high: u64,
-}
-
-impl Cuts {
-    /// The last address of the piece that starts at `va` and ends at `last` or at a cut. A cut that
-    /// is aligned to `2^ignore_lg2` bytes does not count.
-    #[inline(always)]
-    fn piece_last(self, va: u64, last: u64, ignore_lg2: u32) -> u64 {
-        let counts = |cut: u64| va < cut && cut <= last && size::offset(cut, ignore_lg2) != 0;
-        if counts(self.low) {
-            self.low.wrapping_sub(1)
-        } else if counts(self.high) {
-            self.high.wrapping_sub(1)
-        } else {
-            last
-        }
-    }
-}
-
-/// A leaf as it was found.
+/// The leaf at an edge of a range, as it was found, and where it is to be cut.
 struct Leaf<'t, F: Format, M: PtMem> {
     item: Item<'t, F, M>,
     va: u64,
     size_lg2: u32,
     oa: u64,
+    cuts: Cuts,
+}
+
+/// Where no leaf may cross, as offsets in the old leaf. Its start and its end are no cuts.
+#[derive(Clone, Copy)]
+struct Cuts {
+    low: u64,
+    high: u64,
 }
 
 impl<F: Format, M: PtMem> Leaf<'_, F, M> {
@@ -90,23 +75,21 @@ impl<F: Format, M: PtMem> Leaf<'_, F, M> {
         size::block_last(self.va, self.size_lg2)
     }
 
+    /// An offset: does not wrap, no leaf is as large as the address space.
+    #[inline(always)]
+    fn end(&self) -> u64 {
+        size::pow2(self.size_lg2)
+    }
+
     #[inline(always)]
     fn level(&self) -> Level {
         self.item.table().level()
     }
 
+    /// Whether the range has an edge inside.
     #[inline(always)]
-    fn oa_at(&self, va: u64) -> u64 {
-        self.oa.wrapping_add(va.wrapping_sub(self.va))
-    }
-
-    fn replaced(&self, late_dirty: bool) -> Option<Replaced> {
-        Some(Replaced {
-            va: self.va,
-            size_lg2: self.size_lg2,
-            level: self.level(),
-            late_dirty,
-        })
+    fn is_cut(&self) -> bool {
+        self.cuts.low != 0 || self.cuts.high != self.end()
     }
 }
 
@@ -116,29 +99,6 @@ enum Piece {
     Leaves(Run),
     /// One item needs a table below.
     Table,
-}
-
-/// What [`Piece`] depends on, the same for all of a table.
-struct Pieces {
-    cuts: Cuts,
-    sizes: u64,
-    ignore_lg2: u32,
-}
-
-impl Pieces {
-    /// What comes at `va` in a table, or a part of one, that ends with `last`.
-    #[inline(always)]
-    fn at(&self, va: u64, last: u64) -> Piece {
-        let last = self.cuts.piece_last(va, last, self.ignore_lg2);
-        if va == last {
-            return Piece::Table;
-        }
-        // The OA is aligned as the IOVA is, up to the size of the leaf.
-        match best_run(self.sizes, va, last, va) {
-            Some(run) => Piece::Leaves(run),
-            None => Piece::Table,
-        }
-    }
 }
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
@@ -160,61 +120,54 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         if self.check_range(range).is_err() {
             return Err(Error::NotMapped);
         }
-        let first = self.leaf_at(range.va())?;
-        let last = self.leaf_at(range.last())?;
-        let low_cut = first.va != range.va();
-        let high_cut = last.last() != range.last();
-        let low = range.va();
-        // Does not wrap where it is used: the leaf goes on behind the range.
-        let high = range.last().wrapping_add(1);
-
-        let mut flush = SplitFlush {
-            leaves: [None, None],
+        // Both before anything changes.
+        let first = self.leaf_at(range, range.va())?;
+        let last = if range.last() > first.last() {
+            Some(self.leaf_at(range, range.last())?)
+        } else {
+            None
         };
-        if low_cut && high_cut && first.va == last.va {
-            let cuts = Cuts { low, high };
-            let mut reserve = Reserve::new(self, self.plan(&first, cuts)?)?;
-            let late = self.replace(&first, cuts, &mut reserve)?;
-            flush.leaves[0] = first.replaced(late);
-            return Ok(flush);
-        }
-        let low_cuts = Cuts { low, high: low };
-        let high_cuts = Cuts { low: high, high };
-        let mut tables = 0usize;
-        if low_cut {
-            tables = tables.wrapping_add(self.plan(&first, low_cuts)?);
-        }
-        if high_cut {
-            tables = tables.wrapping_add(self.plan(&last, high_cuts)?);
+        let mut tables = self.plan(&first)?;
+        if let Some(last) = &last {
+            tables = tables.wrapping_add(self.plan(last)?);
         }
         let mut reserve = Reserve::new(self, tables)?;
-        if low_cut {
-            let late = self.replace(&first, low_cuts, &mut reserve)?;
-            flush.leaves[0] = first.replaced(late);
-        }
-        if high_cut {
-            let late = self.replace(&last, high_cuts, &mut reserve)?;
-            flush.leaves[1] = last.replaced(late);
-        }
-        Ok(flush)
+        Ok(SplitFlush {
+            leaves: [
+                self.replace(&first, &mut reserve)?,
+                match &last {
+                    Some(last) => self.replace(last, &mut reserve)?,
+                    None => None,
+                },
+            ],
+        })
     }
 
-    fn leaf_at(&self, va: u64) -> Result<Leaf<'t, F, M>> {
+    /// The leaf that translates `va`, to be cut at the edges of `range`.
+    fn leaf_at(&self, range: Locked, va: u64) -> Result<Leaf<'t, F, M>> {
         let item = self.find(va).ok_or(Error::NotMapped)?;
         let size_lg2 = item.leaf_lg2(&self.cfg.params);
         let start = size::floor(va, size_lg2);
+        let last = size::block_last(va, size_lg2);
         Ok(Leaf {
             item,
             va: start,
             size_lg2,
             oa: item.leaf_oa_at(start, &self.cfg.params),
+            cuts: Cuts {
+                low: range.va().saturating_sub(start),
+                high: range.last().min(last).wrapping_sub(start).wrapping_add(1),
+            },
         })
     }
 
     /// The number of tables that replacing `leaf` takes; [`Error::NotSupported`] if the hardware
     /// does not allow it live.
-    fn plan(&self, leaf: &Leaf<'t, F, M>, cuts: Cuts) -> Result<usize> {
-        let tables = self.count_tables(cuts, leaf.level(), leaf.va, leaf.last());
+    fn plan(&self, leaf: &Leaf<'t, F, M>) -> Result<usize> {
+        if !leaf.is_cut() {
+            return Ok(0);
+        }
+        let tables = self.count_tables(leaf.cuts, leaf.level(), 0, leaf.end());
         let contig = leaf.size_lg2 != leaf.item.table().item_lg2();
         if (tables != 0 && !F::LIVE.leaf_to_table) || (contig && !F::LIVE.contig_resize) {
             return Err(Error::NotSupported);
@@ -222,96 +175,97 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         Ok(tables)
     }
 
-    /// How a table of `level` translates what a leaf did, cut at `cuts`.
+    /// Calls `f` with all pieces of a table of `level`, or of a part of one, that translates what a
+    /// leaf did from offset `at` to `end`, each with its offset.
     #[inline(always)]
-    fn pieces(&self, cuts: Cuts, level: Level) -> Pieces {
+    fn pieces(
+        &self,
+        cuts: Cuts,
+        level: Level,
+        mut at: u64,
+        end: u64,
+        mut f: impl FnMut(u64, Piece) -> Result,
+    ) -> Result {
         let sizes = self.sizes(level);
         let item_lg2 = level.item_lg2::<F>();
-        Pieces {
-            cuts,
-            sizes,
-            // Where all leaves are one item, a cut between two of them changes nothing.
-            ignore_lg2: if sizes == size::pow2(item_lg2) {
-                item_lg2
+        // Where a leaf must stop. If all are one item, a cut between two of them changes nothing.
+        let single = sizes == size::pow2(item_lg2);
+        let stop = |cut: u64| {
+            if single && size::offset(cut, item_lg2) == 0 {
+                0 // Nowhere.
             } else {
-                64
-            },
+                cut.min(end)
+            }
+        };
+        for stop in [stop(cuts.low), stop(cuts.high), end] {
+            while at < stop {
+                // IOVA and OA are aligned as the offset is, up to the size of the old leaf. Nothing
+                // fits where a cut goes through an item.
+                let (piece, bytes) = match best_run(sizes, at, stop.wrapping_sub(at), at) {
+                    Some(run) => (Piece::Leaves(run), run.bytes),
+                    None => (Piece::Table, size::pow2(item_lg2)),
+                };
+                f(at, piece)?;
+                at = at.wrapping_add(bytes);
+            }
         }
+        Ok(())
     }
 
-    /// The number of tables below a table (or a part of one) of `level` that translates
-    /// `va..=last`.
-    fn count_tables(&self, cuts: Cuts, level: Level, mut va: u64, last: u64) -> usize {
+    /// The number of tables below a table of `level`, or a part of one, that translates what a leaf
+    /// did from offset `at` to `end`.
+    fn count_tables(&self, cuts: Cuts, level: Level, at: u64, end: u64) -> usize {
         let mut tables = 0usize;
         let item_lg2 = level.item_lg2::<F>();
+        let mut count_at = |block: u64| {
+            let end = block.wrapping_add(size::pow2(item_lg2));
+            let below = self.count_tables(cuts, level.below(), block, end);
+            tables = tables.wrapping_add(1).wrapping_add(below);
+        };
         if self.sizes(level) & size::pow2(item_lg2) != 0 {
             // Any item can be a leaf, but for those that a cut goes through.
             let mut counted = None;
             for cut in [cuts.low, cuts.high] {
                 let block = size::floor(cut, item_lg2);
-                let through = va < cut && cut <= last && cut != block;
+                let through = at < cut && cut < end && cut != block;
                 if through && counted != Some(block) {
                     counted = Some(block);
-                    let block_last = size::block_last(block, item_lg2);
-                    let below = self.count_tables(cuts, level.below(), block, block_last);
-                    tables = tables.wrapping_add(1).wrapping_add(below);
+                    count_at(block);
                 }
             }
-            return tables;
-        }
-        let pieces = self.pieces(cuts, level);
-        loop {
-            let block_last = match pieces.at(va, last) {
-                Piece::Leaves(run) => va.wrapping_add(run.count << run.size_lg2).wrapping_sub(1),
-                Piece::Table => {
-                    let block_last = size::block_last(va, level.item_lg2::<F>());
-                    if level != Level::LEAF {
-                        let below = level.below();
-                        tables = tables
-                            .wrapping_add(1)
-                            .wrapping_add(self.count_tables(cuts, below, va, block_last));
-                    }
-                    block_last
+        } else if level != Level::LEAF {
+            let _ = self.pieces(cuts, level, at, end, |at, piece| {
+                if let Piece::Table = piece {
+                    count_at(at);
                 }
-            };
-            if block_last >= last {
-                return tables;
-            }
-            va = block_last.wrapping_add(1);
+                Ok(())
+            });
         }
+        tables
     }
 
-    /// A subtree of `level` that translates the addresses from `va` on as `leaf` does.
+    /// A subtree of `level` that translates what `leaf` did from offset `at` on.
     fn build<'p>(
         &self,
         leaf: &Leaf<'t, F, M>,
-        cuts: Cuts,
         level: Level,
-        mut va: u64,
+        at: u64,
         attrs: Attrs,
         reserve: &mut Reserve<'p, 't, F, M>,
     ) -> Result<Unlinked<'p, 't, F, M>> {
-        let item_lg2 = level.item_lg2::<F>();
-        let last = size::block_last(va, item_lg2.wrapping_add(F::ITEMS_LG2));
+        let end = at.wrapping_add(size::pow2(level.above().item_lg2::<F>()));
         // Counted before, so there is one.
         let mut new = reserve.take(level).ok_or(Error::NoMemory)?;
-        let pieces = self.pieces(cuts, level);
-        loop {
-            let bytes = match pieces.at(va, last) {
-                Piece::Leaves(run) => {
-                    new.leaves(leaf.oa_at(va), run, attrs);
-                    run.count << run.size_lg2
-                }
+        self.pieces(leaf.cuts, level, at, end, |at, piece| {
+            match piece {
+                Piece::Leaves(run) => new.leaves(leaf.oa.wrapping_add(at), run, attrs),
                 Piece::Table => {
-                    new.subtree(self.build(leaf, cuts, level.below(), va, attrs, reserve)?);
-                    size::pow2(item_lg2)
+                    new.subtree(self.build(leaf, level.below(), at, attrs, reserve)?);
                 }
-            };
-            va = va.wrapping_add(bytes);
-            if va.wrapping_sub(1) == last {
-                return Ok(new.finish());
             }
-        }
+            Ok(())
+        })?;
+        Ok(new.finish())
     }
 
     /// Gives all leaves of a subtree that hardware cannot reach other attributes.
@@ -329,33 +283,29 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         });
     }
 
-    /// Replaces a live leaf, item by item. Returns [`Replaced::late_dirty`].
+    /// Replaces a live leaf, item by item, if it is cut.
     fn replace(
         &self,
         leaf: &Leaf<'t, F, M>,
-        cuts: Cuts,
         reserve: &mut Reserve<'_, 't, F, M>,
-    ) -> Result<bool> {
+    ) -> Result<Option<Replaced>> {
+        if !leaf.is_cut() {
+            return Ok(None);
+        }
         let table = leaf.item.table();
         let level = table.level();
-        let item_lg2 = table.item_lg2();
-        let last = leaf.last();
         let dirty = self.group_dirty(leaf);
         let mut late = 0;
-        let mut va = leaf.va;
-        let pieces = self.pieces(cuts, level);
-        loop {
-            let index = Index::of::<F>(va, level);
-            let block_last = match pieces.at(va, last) {
+        self.pieces(leaf.cuts, level, 0, leaf.end(), |at, piece| {
+            let index = Index::of::<F>(leaf.va.wrapping_add(at), level);
+            match piece {
                 Piece::Leaves(run) => {
-                    self.demote(table, index, leaf.oa_at(va), run, dirty);
-                    va.wrapping_add(run.count << run.size_lg2).wrapping_sub(1)
+                    self.demote(table, index, leaf.oa.wrapping_add(at), run, dirty);
                 }
                 Piece::Table => {
-                    let block_last = size::block_last(va, item_lg2);
                     let mut item = table.read(index);
                     let mut attrs = self.attrs_of(item, dirty);
-                    let mut new = self.build(leaf, cuts, level.below(), va, attrs, reserve)?;
+                    let mut new = self.build(leaf, level.below(), at, attrs, reserve)?;
                     loop {
                         self.clean_subtree(new.table());
                         match self.publish(item, new) {
@@ -370,20 +320,22 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         }
                     }
                     late |= attrs.0;
-                    block_last
                 }
-            };
-            if block_last >= last {
-                return Ok(late & F::DIRTY & !dirty != 0);
             }
-            va = block_last.wrapping_add(1);
-        }
+            Ok(())
+        })?;
+        Ok(Some(Replaced {
+            va: leaf.va,
+            size_lg2: leaf.size_lg2,
+            level,
+            late_dirty: late & F::DIRTY & !dirty != 0,
+        }))
     }
 
     /// Rewrites items of a live contiguous leaf as smaller leaves of the same level.
     fn demote(&self, table: Table<'t, F, M>, index: Index, oa: u64, run: Run, dirty: u64) {
         let group_lg2 = run.size_lg2.wrapping_sub(table.item_lg2());
-        let items = run.count << group_lg2;
+        let items = run.bytes >> table.item_lg2();
         let mut i = 0;
         while i != items {
             let leaf_oa = oa.wrapping_add((i >> group_lg2) << run.size_lg2);

@@ -291,8 +291,8 @@ impl<F: Format, M: PtMem> Drop for Unlinked<'_, '_, F, M> {
 /// # Invariants
 ///
 /// 1. Nothing points to `table` but this value.
-/// 2. The first `written` items are leaves, or table items each made from an [`Unlinked`]. What is
-///    behind them is undefined: it is never read.
+/// 2. The first `written` items are leaves or empty, or table items each made from an [`Unlinked`].
+///    What is behind them is undefined: it is never read.
 pub(crate) struct Unwritten<'p, 't, F: Format, M: PtMem> {
     table: Table<'t, F, M>,
     written: u64,
@@ -314,15 +314,16 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
     /// The next items are leaves, for addresses from `oa` on.
     #[inline(always)]
     pub(crate) fn leaves(&mut self, oa: u64, run: Run, attrs: Attrs) {
-        let group_lg2 = run.size_lg2.wrapping_sub(self.table.item_lg2());
-        let cells = self.next(run.count << group_lg2);
-        let leaves = Leaves::new::<F>(oa, run.size_lg2, self.table.level, attrs);
-        if group_lg2 == 0 {
-            init_run(cells, leaves);
+        let level = self.table.level;
+        let item_lg2 = self.table.item_lg2();
+        let cells = self.next(run.bytes.wrapping_shr(item_lg2));
+        if run.count() == 1 {
+            init_all(cells, F::encode_leaf(oa, run.size_lg2, level, attrs));
         } else {
-            init_groups(cells, 1 << group_lg2, leaves);
+            let leaves = Leaves::new::<F>(oa, run.size_lg2, level, attrs);
+            init_run(cells, run.size_lg2.wrapping_sub(item_lg2), leaves);
         }
-        // INVARIANT: 2: leaves.
+        // INVARIANT: 2: leaves, all of `cells`.
         self.written = self.written.wrapping_add(cells.len() as u64);
     }
 
@@ -360,42 +361,43 @@ impl<F: Format, M: PtMem> Drop for Unwritten<'_, '_, F, M> {
     }
 }
 
-/// Writes leaves that follow each other, by eights: most instructions are stores then.
-/// Not inlined, for the registers that it needs.
+/// Writes leaves of `2^group_lg2` items each that follow each other. Not inlined, for the registers
+/// that it needs.
 #[inline(never)]
-fn init_run<C: Cell>(cells: &[C], mut leaves: Leaves) {
-    let eights = cells.chunks_exact(8);
-    let rest = eights.remainder();
-    for eight in eights {
-        for cell in eight {
-            cell.init(leaves.next_item());
+fn init_run<C: Cell>(cells: &[C], group_lg2: u32, mut leaves: Leaves) {
+    if group_lg2 == 0 {
+        by_eights(cells, || leaves.next_item());
+    } else {
+        let groups = cells.chunks_exact(1 << group_lg2);
+        let rest = groups.remainder();
+        for group in groups {
+            init_all(group, leaves.next_item());
         }
-    }
-    for cell in rest {
-        cell.init(leaves.next_item());
-    }
-}
-
-/// The same for leaves of `group` items each.
-#[inline(never)]
-fn init_groups<C: Cell>(cells: &[C], group: usize, mut leaves: Leaves) {
-    for group in cells.chunks(group) {
-        init_all(group, leaves.next_item());
+        // Tables end with a whole group. Whatever comes, nothing stays undefined.
+        for cell in rest {
+            cell.init(0);
+        }
     }
 }
 
 /// Writes the same item into all cells.
 #[inline(always)]
 fn init_all<C: Cell>(cells: &[C], item: u64) {
+    by_eights(cells, || item);
+}
+
+/// Writes items, by eights: most instructions are stores then.
+#[inline(always)]
+fn by_eights<C: Cell>(cells: &[C], mut item: impl FnMut() -> u64) {
     let eights = cells.chunks_exact(8);
     let rest = eights.remainder();
     for eight in eights {
         for cell in eight {
-            cell.init(item);
+            cell.init(item());
         }
     }
     for cell in rest {
-        cell.init(item);
+        cell.init(item());
     }
 }
 

@@ -126,14 +126,14 @@ impl<const MOCK: bool> Format for Amdv1<MOCK> {
 
     #[inline(always)]
     fn encode_leaf(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
-        let mut field = oa >> Self::GRANULE_LG2;
+        let mut address = oa;
         let mut next_level = 0;
         if size_lg2 != level.item_lg2::<Self>() {
             next_level = NEXT_LEVEL;
-            let size_bits = size_lg2.wrapping_sub(Self::GRANULE_LG2).wrapping_sub(1);
-            field |= size::max_offset(size_bits);
+            // The size: all ones below the bit of half of it, which is zero in the OA.
+            address |= 1u64.wrapping_shl(size_lg2.wrapping_sub(1)).wrapping_sub(1);
         }
-        ((field << OA_SHIFT) & OA) | next_level | attrs.0
+        (((address >> Self::GRANULE_LG2) << OA_SHIFT) & OA) | next_level | attrs.0
     }
 
     #[inline(always)]

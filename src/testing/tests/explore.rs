@@ -550,7 +550,7 @@ fn accessed_and_dirty_at_every_point() {
         touches::<Amd<true>>(few(mock()), manner(true, true, wide))
     });
     let wide = [(67, 5), (167, 17), (0, 0)];
-    line("riscv_64", 3_900_000, &|| {
+    line("riscv_64", 3_890_000, &|| {
         touches::<Riscv>(few(riscv()), manner(false, true, wide))
     });
     let wide = [(9001, 997), (0, 3001), (0, 30011)];

@@ -121,7 +121,7 @@ fn every_replaced_leaf_is_reported_at_its_old_size() {
     let leaves = split(&rig, G1 - M2, G1);
     assert_eq!(leaves, [old(0, 30, 2), old(G1, 30, 2)]);
     assert_eq!(split(&rig, G1 - M2, G1), [None, None]);
-    assert_eq!(split(&rig, 2 * G1, K4), [None, old(2 * G1, 21, 1)]);
+    assert_eq!(split(&rig, 2 * G1, K4), [old(2 * G1, 21, 1), None]);
     assert_eq!(split(&rig, 3 * M2 + K4, K4), [old(3 * M2, 21, 1), None]);
     rig.finish();
 }

@@ -81,7 +81,7 @@ fn group(setup: Setup) -> Vec<(u64, u32)> {
             spawn(move || sizes.add((va / K4, hw.still(va, 0).bits.size_lg2)))
         });
         let flush = rig.split(0, 2 * K4);
-        assert_eq!(flush.leaves[1].unwrap().size_lg2, 15);
+        assert_eq!(flush.leaves[0].unwrap().size_lg2, 15);
         for walker in walkers {
             walker.join().unwrap();
         }
