@@ -46,6 +46,18 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 result: Ok(()),
             };
         }
+        self.map_any(range, oa, attrs, gather)
+    }
+
+    /// As [`map`](Self::map), for those who have tried [`map_page`](Self::map_page).
+    #[inline]
+    pub fn map_any<G: Gather<M>>(
+        &self,
+        range: Locked,
+        oa: u64,
+        attrs: Attrs,
+        gather: &mut G,
+    ) -> Mapped {
         let mut bytes = 0;
         let result = self.map_all(range, oa, attrs, gather, &mut bytes);
         Mapped { bytes, result }
