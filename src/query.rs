@@ -49,7 +49,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// The item of the leaf that translates `va`, which must be inside the table's range.
     #[inline(always)]
     pub(crate) fn find(&self, va: u64) -> Option<Item<'t, F, M>> {
-        self.walk(va, Level::LEAF, |item| {
+        self.walk_from(self.top, va, Level::LEAF, |item| {
             (item.kind() == Kind::Leaf).then_some(item)
         })
     }

@@ -143,7 +143,9 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         })
     }
 
-    /// The leaf that translates `va`, to be cut at the edges of `range`.
+    /// The leaf that translates `va`, to be cut at the edges of `range`. Not inlined, for the size
+    /// of it.
+    #[inline(never)]
     fn leaf_at(&self, range: Locked, va: u64) -> Result<Leaf<'t, F, M>> {
         let item = self.find(va).ok_or(Error::NotMapped)?;
         let size_lg2 = item.leaf_lg2(&self.cfg.params);
