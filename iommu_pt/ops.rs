@@ -308,7 +308,7 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
         Ok(flush) => flush,
         Err(error) => return errno(error),
     };
-    for leaf in flush.leaves.into_iter().flatten() {
+    for leaf in flush.leaves.iter().flatten() {
         let len = 1u64 << leaf.size_lg2;
         // SAFETY: `iotlb` is initialised by the safety requirement.
         unsafe {
