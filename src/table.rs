@@ -347,7 +347,10 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
     /// To be called once.
     #[inline(always)]
     fn end(&mut self) -> Unlinked<'p, 't, F, M> {
-        init_all(self.next(u64::MAX), 0);
+        // Few, or none: a split writes all.
+        for cell in self.next(u64::MAX) {
+            cell.init(0);
+        }
         Unlinked {
             table: self.table,
             pt: self.pt,
