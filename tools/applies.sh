@@ -9,6 +9,7 @@ applies() {
 	version=$(kernel_version "$BUILD/pristine")
 	own=$(cut -d. -f1,2 <<<"$version")
 	from=${KERNEL:-"Debian's $(debian_suite)"}
+	series >/tmp/series
 	mkdir -p "$file"
 	file+=/$version
 	{
@@ -30,7 +31,7 @@ applies() {
 			}
 			printf '%-24s %s\n' "$how" "${p##*/}"
 			[ "$how" != FAILS ] || grep -E 'FAILED|rejects' /tmp/applies.log | sed 's/^/    | /' || true
-		done < <(sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$TOP/patches/series")
+		done < <(listed_patches)
 		while read -r _ to; do
 			[ ! -e "$BUILD/pristine/$to" ] || {
 				echo "IN THE WAY               $to"

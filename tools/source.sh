@@ -131,12 +131,15 @@ sync_tree() {
 	cp /tmp/stage.list "$BUILD/staged"
 }
 
+# The names in patches/series, in their order.
+listed_patches() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$TOP/patches/series"; }
+
 # The patches in their order, below $TOP/patches. A kernel that one of them does not fit has its own in a directory, as in
 # 7.2/; there a file without content stands for what that kernel does not need.
 series() {
 	local p own
 	own=$(kernel_version "$BUILD/pristine" | cut -d. -f1,2)
-	sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$TOP/patches/series" | while IFS= read -r p; do
+	listed_patches | while IFS= read -r p; do
 		if [ ! -e "$TOP/patches/$own/$p" ]; then echo "$p"; elif [ -s "$TOP/patches/$own/$p" ]; then echo "$own/$p"; fi
 	done
 }
@@ -149,10 +152,11 @@ touched() {
 	done | sort -u
 }
 
-# patch_applies PATCH: in order, on the pristine tree, without fuzz; /tmp/series-check holds what those before this one made.
+# patch_applies PATCH: in the order of /tmp/series, on the pristine tree, without fuzz; /tmp/series-check holds what those
+# before this one made.
 patch_applies() {
 	local stage=/tmp/series-check f
-	[ "$1" != "$(series | head -n 1)" ] || rm -rf $stage
+	[ "$1" != "$(head -n 1 /tmp/series)" ] || rm -rf $stage
 	mkdir -p $stage
 	touched "$1" | while IFS= read -r f; do
 		[ -e "$stage/$f" ] || [ ! -e "$BUILD/pristine/$f" ] || (cd "$BUILD/pristine" && cp --parents "$f" $stage)
