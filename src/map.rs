@@ -78,10 +78,9 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
         self.check_oa(range, oa).ok()?;
         let leaf = F::encode_leaf(oa, F::GRANULE_LG2, Level::LEAF, attrs);
-        self.walk(range.va(), Level::LEAF, |item| {
-            let free = item.table().level() == Level::LEAF && item.kind() == Kind::Empty;
-            free.then(|| item.cell().set(leaf))
-        })
+        let table = self.descend(range.va()).continue_value()?;
+        let item = table.read_at(range.va());
+        (item.kind() == Kind::Empty).then(|| item.cell().set(leaf))
     }
 
     fn map_all<G: Gather<M>>(

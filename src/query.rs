@@ -4,54 +4,72 @@
 
 #![forbid(unsafe_code)]
 
+use core::ops::ControlFlow;
+
 use crate::fmt::{Format, Kind};
 use crate::mem::PtMem;
 use crate::range::Locked;
 use crate::table::{Item, Table};
 use crate::{Level, Pt};
 
+/// Where a walk is: in a table, or at its end with the OA that it has found, if any.
+type Walk<'t, F, M> = ControlFlow<Option<u64>, Table<'t, F, M>>;
+
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
-    /// Walks to `va`, which must be inside the table's range, and gives `end` the item at which the
-    /// walk ends: a leaf, an empty one, or one of level `stop` or of a top that is lower.
+    /// Walks to `va`, which must be inside the table's range: to the table of the lowest level, or
+    /// to an end above it.
+    ///
+    /// Without a loop: the level is a constant in each step then, and with it most answers about an
+    /// item.
     #[inline(always)]
-    pub(crate) fn walk<R>(&self, va: u64, stop: Level, end: impl Fn(Item<'t, F, M>) -> R) -> R {
-        // The usual tops once each: the level is a constant then in every step, and with it most
-        // answers about an item.
-        if let Some(top) = self.top.at(Level(3)) {
-            return self.walk_from(top, va, stop, end);
-        }
-        if let Some(top) = self.top.at(Level(2)) {
-            return self.walk_from(top, va, stop, end);
-        }
-        self.walk_from(self.top, va, stop, end)
+    pub(crate) fn descend(&self, va: u64) -> Walk<'t, F, M> {
+        const { assert!(F::MAX_TOP_LEVEL.0 <= 5) };
+        let table = self.step(self.top, 5, va)?;
+        let table = self.step(table, 4, va)?;
+        let table = self.step(table, 3, va)?;
+        let table = self.step(table, 2, va)?;
+        self.lowest(table, va)
     }
 
+    /// The end of [`descend`](Self::descend), from a table of level 1 or 0.
     #[inline(always)]
-    fn walk_from<R>(
-        &self,
-        mut table: Table<'t, F, M>,
-        va: u64,
-        stop: Level,
-        end: impl Fn(Item<'t, F, M>) -> R,
-    ) -> R {
-        loop {
-            let item = table.read_at(va);
-            if table.level() <= stop {
-                return end(item);
+    fn lowest(&self, table: Table<'t, F, M>, va: u64) -> Walk<'t, F, M> {
+        match self.step(table, 1, va)?.at(Level::LEAF) {
+            Some(table) => ControlFlow::Continue(table),
+            // No top is above the highest level.
+            None => ControlFlow::Break(None),
+        }
+    }
+
+    /// One step down from a table of this level; none from one of another.
+    #[inline(always)]
+    fn step(&self, table: Table<'t, F, M>, level: u8, va: u64) -> Walk<'t, F, M> {
+        match table.at(Level(level)) {
+            Some(table) if table.level() <= F::MAX_TOP_LEVEL => {
+                let item = table.read_at(va);
+                match item.kind() {
+                    Kind::Empty => ControlFlow::Break(None),
+                    Kind::Leaf => ControlFlow::Break(Some(item.leaf_oa_at(va, &self.cfg.params))),
+                    Kind::Table => item
+                        .child(&self.cfg.params)
+                        .map_or(ControlFlow::Break(None), ControlFlow::Continue),
+                }
             }
-            match item.child(&self.cfg.params) {
-                Some(child) => table = child,
-                None => return end(item),
-            }
+            _ => ControlFlow::Continue(table),
         }
     }
 
     /// The item of the leaf that translates `va`, which must be inside the table's range.
     #[inline(always)]
     pub(crate) fn find(&self, va: u64) -> Option<Item<'t, F, M>> {
-        self.walk_from(self.top, va, Level::LEAF, |item| {
-            (item.kind() == Kind::Leaf).then_some(item)
-        })
+        let mut table = self.top;
+        loop {
+            let item = table.read_at(va);
+            match item.child(&self.cfg.params) {
+                Some(child) => table = child,
+                None => return (item.kind() == Kind::Leaf).then_some(item),
+            }
+        }
     }
 
     /// The table of this level that serves `va`, which must be inside the table's range.
@@ -67,8 +85,19 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     #[inline]
     pub fn iova_to_phys(&self, at: Locked) -> Option<u64> {
         self.check_range(at).ok()?;
-        self.walk(at.va(), Level::LEAF, |item| {
-            (item.kind() == Kind::Leaf).then(|| item.leaf_oa_at(at.va(), &self.cfg.params))
-        })
+        let va = at.va();
+        // Rare tops apart: the others are few enough then for comparisons instead of a jump table.
+        let end = if self.top.level() >= Level(2) {
+            self.descend(va)
+        } else {
+            self.lowest(self.top, va)
+        };
+        match end {
+            ControlFlow::Continue(table) => {
+                let item = table.read_at(va);
+                (item.kind() == Kind::Leaf).then(|| item.leaf_oa_at(va, &self.cfg.params))
+            }
+            ControlFlow::Break(oa) => oa,
+        }
     }
 }
