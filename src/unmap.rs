@@ -92,7 +92,6 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         // Most leaves are here; knowing the level spares questions about each.
                         items = items.wrapping_add(match level {
                             Level(0) => self.clear_leaves(behind, Level(0)),
-                            Level(1) => self.clear_leaves(behind, Level(1)),
                             _ => self.clear_leaves(behind, level),
                         });
                     }
