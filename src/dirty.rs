@@ -215,7 +215,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             let Some(table) = self.find_table(leaf.va, leaf.level) else {
                 continue;
             };
-            let items = size::pow2(leaf.size_lg2.wrapping_sub(table.item_lg2()));
+            let items = size::pow2(leaf.level.contig_lg2::<F>(leaf.size_lg2));
             let first = Index::of::<F>(leaf.va, leaf.level);
             let mut late = leaf.late_dirty;
             let mut i = 0;

@@ -191,7 +191,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         gather: &mut G,
     ) -> (u64, Result) {
         let level = table.level();
-        let group_lg2 = run.size_lg2.wrapping_sub(table.item_lg2());
+        let group_lg2 = level.contig_lg2::<F>(run.size_lg2);
         let first = Index::of::<F>(va, level);
         let mut leaves = Leaves::new::<F>(oa, run.size_lg2, level, attrs);
         let mut done = 0;

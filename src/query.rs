@@ -86,7 +86,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     pub fn iova_to_phys(&self, at: Locked) -> Option<u64> {
         self.check_range(at).ok()?;
         let va = at.va();
-        // Rare tops apart: the others are few enough then for comparisons instead of a jump table.
+        // Rare tops apart: so few are left of most formats that comparisons are cheaper than a jump
+        // table.
         let end = if self.top.level() >= Level(2) {
             self.descend(va)
         } else {

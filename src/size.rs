@@ -34,6 +34,16 @@ impl Level {
         F::GRANULE_LG2.wrapping_add(F::ITEMS_LG2.wrapping_mul(u32::from(self.0)))
     }
 
+    /// log2 of the number of items that a leaf of `size_lg2`, a size of this level, takes.
+    #[inline(always)]
+    pub(crate) fn contig_lg2<F: Format>(self, size_lg2: u32) -> u32 {
+        if F::CONTIG {
+            size_lg2.wrapping_sub(self.item_lg2::<F>())
+        } else {
+            0
+        }
+    }
+
     /// The level whose items hold leaves of `size_lg2`, contiguous ones included.
     #[inline(always)]
     pub fn of_size<F: Format>(size_lg2: u32) -> Level {

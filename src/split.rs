@@ -170,7 +170,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             return Ok(0);
         }
         let tables = self.count_tables(leaf.cuts, leaf.level(), 0, leaf.end());
-        let contig = leaf.size_lg2 != leaf.item.table().item_lg2();
+        let contig = leaf.level().contig_lg2::<F>(leaf.size_lg2) != 0;
         if (tables != 0 && !F::LIVE.leaf_to_table) || (contig && !F::LIVE.contig_resize) {
             return Err(Error::NotSupported);
         }
@@ -336,7 +336,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     /// Rewrites items of a live contiguous leaf as smaller leaves of the same level.
     fn demote(&self, table: Table<'t, F, M>, index: Index, oa: u64, run: Run, dirty: u64) {
-        let group_lg2 = run.size_lg2.wrapping_sub(table.item_lg2());
+        let group_lg2 = table.level().contig_lg2::<F>(run.size_lg2);
         let items = run.bytes >> table.item_lg2();
         let mut i = 0;
         while i != items {
@@ -366,7 +366,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// means the whole leaf.
     fn group_dirty(&self, leaf: &Leaf<'t, F, M>) -> u64 {
         let table = leaf.item.table();
-        let contig_lg2 = leaf.size_lg2.wrapping_sub(table.item_lg2());
+        let contig_lg2 = table.level().contig_lg2::<F>(leaf.size_lg2);
         let first = Index::of::<F>(leaf.va, table.level());
         let mut dirty = 0;
         let mut i = 0;

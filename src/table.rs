@@ -321,7 +321,7 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
             init_all(cells, F::encode_leaf(oa, run.size_lg2, level, attrs));
         } else {
             let leaves = Leaves::new::<F>(oa, run.size_lg2, level, attrs);
-            init_run(cells, run.size_lg2.wrapping_sub(item_lg2), leaves);
+            init_run(cells, level.contig_lg2::<F>(run.size_lg2), leaves);
         }
         // INVARIANT: 2: leaves, all of `cells`.
         self.written = self.written.wrapping_add(cells.len() as u64);

@@ -51,6 +51,7 @@ impl<const MOCK: bool> Format for Amdv1<MOCK> {
     const MAX_TOP_LEVEL: Level = Level(if MOCK { 4 } else { 5 });
     const MAX_VA_LG2: u32 = if MOCK { 56 } else { 64 };
     const MAX_OA_LG2: u32 = if MOCK { 51 } else { 52 };
+    const CONTIG: bool = true;
     const FEATURES: Features = if MOCK {
         Features::DYNAMIC_TOP
     } else {

@@ -19,6 +19,7 @@
 //! 5. `table_oa(encode_table(oa, ..)) == oa`, with every right that a leaf below might grant.
 //! 6. The items of leaves that follow each other are equally far apart as numbers:
 //!    `encode_leaf(oa + 2^size_lg2, ..) - encode_leaf(oa, ..)` is the same for every OA.
+//! 7. Unless `CONTIG` is set, a leaf takes one item.
 //!
 //! The test suite in `testing/laws.rs` checks these for every format.
 
@@ -173,6 +174,8 @@ pub trait Format: 'static {
     const MAX_VA_LG2: u32;
     /// Most bits of OA that an item can hold.
     const MAX_OA_LG2: u32;
+    /// Whether there are contiguous leaves, of several items.
+    const CONTIG: bool;
     /// Features that the format supports.
     const FEATURES: Features;
     /// What the hardware allows on live items.

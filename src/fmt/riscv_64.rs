@@ -57,6 +57,7 @@ impl Format for Riscv64 {
     const MAX_TOP_LEVEL: Level = Level(4);
     const MAX_VA_LG2: u32 = 57;
     const MAX_OA_LG2: u32 = 56;
+    const CONTIG: bool = true;
     const FEATURES: Features = Features::SIGN_EXTEND
         .with(Features::FLUSH_RANGE)
         .with(Features::DETAILED_GATHER)

@@ -50,6 +50,7 @@ impl Format for Vtdss {
     const MAX_TOP_LEVEL: Level = Level(4);
     const MAX_VA_LG2: u32 = 57;
     const MAX_OA_LG2: u32 = 52;
+    const CONTIG: bool = false;
     const FEATURES: Features = Features::FLUSH_RANGE
         .with(Features::DMA_INCOHERENT)
         .with(Self::FORCE_COHERENCE)

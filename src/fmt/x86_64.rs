@@ -56,6 +56,7 @@ impl Format for X86_64 {
     const MAX_TOP_LEVEL: Level = Level(4);
     const MAX_VA_LG2: u32 = 57;
     const MAX_OA_LG2: u32 = 52;
+    const CONTIG: bool = false;
     const FEATURES: Features = Features::SIGN_EXTEND
         .with(Features::FLUSH_RANGE)
         .with(Features::FLUSH_RANGE_NO_GAPS)

@@ -32,7 +32,7 @@ fn oas(size_lg2: u32, oa_lg2: u32) -> Vec<u64> {
     oas
 }
 
-/// Checks laws 1 to 6 for the format of `H`, and that the hardware agrees.
+/// Checks laws 1 to 7 for the format of `H`, and that the hardware agrees.
 pub fn check<H: Hardware>(params: &Params) {
     type F<H> = <H as Hardware>::Format;
     let hw = H::new(params);
@@ -59,6 +59,8 @@ pub fn check<H: Hardware>(params: &Params) {
                 assert_eq!(Level::of_size::<F<H>>(size_lg2), level);
                 assert_eq!(sizes & pow2(size_lg2), 0, "a size at two levels");
                 sizes |= pow2(size_lg2);
+                let contig = size_lg2 != level.item_lg2::<F<H>>();
+                assert!(!contig || F::<H>::CONTIG, "law 7");
                 if size_lg2 >= oa_lg2 {
                     // The encryption bit would be inside the page.
                     continue;

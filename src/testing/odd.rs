@@ -63,6 +63,7 @@ impl<const TO_TABLE: bool, const RESIZE: bool> Format for OddFmt<TO_TABLE, RESIZ
     const MAX_TOP_LEVEL: Level = Level(3);
     const MAX_VA_LG2: u32 = 39;
     const MAX_OA_LG2: u32 = 52;
+    const CONTIG: bool = true;
     const FEATURES: Features = Features::SIGN_EXTEND
         .with(Features::DMA_INCOHERENT)
         .with(Features::FLUSH_RANGE_NO_GAPS)

@@ -48,6 +48,7 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Format for Tiny<ITEMS_LG2, MARKED
     const MAX_TOP_LEVEL: Level = Level(3);
     const MAX_VA_LG2: u32 = 12 + 4 * ITEMS_LG2;
     const MAX_OA_LG2: u32 = 40;
+    const CONTIG: bool = true;
     const FEATURES: Features = Features::DMA_INCOHERENT.with(Features::DYNAMIC_TOP);
     const LIVE: Live = Live {
         leaf_to_table: true,
