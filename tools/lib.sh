@@ -7,6 +7,7 @@
 #   say, step, note, die, quiet, need_gb          tools/ui.sh
 #   kernel_of_bed BED              x86 (debug with DEBUG=1, deb with DEB=1), riscv or uml
 #   kernel_image KERNEL            path of the built kernel
+#   boot_kunit LINUX DIR TIMEOUT   runs the KUnit suites of a User-Mode Linux kernel
 #   initramfs KERNEL               the base initramfs, on the standard output
 #   "$TOP/tools/vm"         boots a guest: see there
 #
@@ -37,6 +38,16 @@ fi
 
 # What the kernel prints when something in it went wrong. Faults of a device's DMA are not among it: tests provoke them.
 kernel_complaints='Kernel panic|kmemleak: ([0-9]+ new suspected|Cannot|Kernel memory leak detector disabled)|BUG:|WARNING:|Oops|Call Trace:|rust_kernel: panicked|general protection fault|UBSAN:|KASAN:|blocked for more than|rcu:.*stall|Unable to handle|soft lockup'
+
+# boot_kunit LINUX DIR TIMEOUT: the KUnit suites of a User-Mode Linux kernel; what it printed is in DIR/stdout.
+boot_kunit() {
+	local rc=0
+	TMPDIR=/tmp timeout -k 5 "$3" "$1" mem=2G kunit.enable=1 kunit.autorun=1 console=tty kunit_shutdown=halt \
+		</dev/null >"$2/console.log" 2>&1 || rc=$?
+	tr -d '\r' <"$2/console.log" | sed 's/^\[ *[0-9]*\.[0-9]*\] //' >"$2/stdout"
+	! grep -m1 -E "$kernel_complaints" "$2/stdout" || rc=125
+	return $rc
+}
 
 built() { readlink -e "$CURRENT/$1" || die "$1 has not been built: run make build first."; }
 

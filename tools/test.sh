@@ -201,16 +201,13 @@ guest_cases() {
 
 run_uml() {
 	local dir=$1 timeout=$2 suites=$3 rc=0 suite
-	TMPDIR=/tmp timeout -k 5 "$timeout" "$(kernel_image uml)" mem=2G kunit.enable=1 kunit.autorun=1 console=tty kunit_shutdown=halt \
-		</dev/null >"$dir/console.log" 2>&1 || rc=$?
-	tr -d '\r' <"$dir/console.log" | sed 's/^\[ *[0-9]*\.[0-9]*\] //' >"$dir/stdout"
+	boot_kunit "$(kernel_image uml)" "$dir" "$timeout" || rc=$?
 	for suite in $suites; do
 		grep -q "^ok [0-9]* $suite" "$dir/stdout" || grep -q "^not ok [0-9]* $suite" "$dir/stdout" || {
 			echo "suite $suite did not report"
 			rc=125
 		}
 	done
-	! grep -m1 -E "$kernel_complaints" "$dir/stdout" || rc=125
 	return $rc
 }
 
