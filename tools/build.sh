@@ -150,7 +150,7 @@ prepare_programs() {
 new_cargo() { PATH=/usr/rust-new/usr/bin:$PATH CARGO_TARGET_DIR=$CARGO_TARGET_DIR-new cargo "$@"; }
 
 prepare_initramfs() {
-	local f=$1 root=/tmp/initramfs tests programs='' busybox=$guest_root/bin/busybox
+	local f=$1 tests programs='' busybox=$guest_root/bin/busybox
 	tests=$(built "tests.$f")
 	[ "$f" != x86 ] || programs=$(built programs)
 	[ -e "$busybox" ] || busybox=$guest_root/usr/bin/busybox
@@ -158,14 +158,20 @@ prepare_initramfs() {
 		return 0
 	fi
 	step "$arch initramfs: busybox and the selftests"
+	[ -n "$(ls "$tests/install")" ] || die "no selftest was built: see $LOGS_SHOWN/$arch-selftests.log."
+	pack_initramfs "$busybox" "$tests/install" "$programs" >"$output.tmp"
+	publish "initramfs.$f" "$output.tmp"
+}
+
+# pack_initramfs BUSYBOX TESTS PROGRAMS: from these directories, the last of which may be empty; on the standard output.
+pack_initramfs() {
+	local root=/tmp/initramfs
 	rm -rf $root
 	mkdir -p $root/bin $root/sbin $root/proc $root/sys $root/dev $root/tests $root/guest
-	cp "$busybox" $root/bin/
+	cp "$1" $root/bin/
 	cp "$TOP/tools/guest/init" $root/init
 	find "$TOP/tools/guest" -type f ! -name init -exec cp {} $root/guest/ \;
-	cp -r "$tests/install/." $root/tests/
-	[ -z "$programs" ] || cp -r "$programs" $root/programs
-	[ -n "$(ls $root/tests)" ] || die "no selftest was built: see $LOGS_SHOWN/$arch-selftests.log."
-	(cd $root && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 --reproducible | gzip -1n) >"$output.tmp"
-	publish "initramfs.$f" "$output.tmp"
+	cp -r "$2/." $root/tests/
+	[ -z "$3" ] || cp -r "$3" $root/programs
+	(cd $root && find . -mindepth 1 | sort | cpio --quiet -o -H newc -R 0:0 --reproducible | gzip -1n)
 }
