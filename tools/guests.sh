@@ -2,7 +2,8 @@
 # shellcheck shell=bash disable=SC2154 # variables of tools/lib.sh and of who sources this
 # Runs the guests of make test and of make series-check. Every case becomes a line "STATUS<tab>CHECK: CASE<tab>DETAIL" in
 # $results. Who sources this sets $lists, files like tools/tests.list; $shots, the directory that gets a directory for each
-# run; $other, the kernel that takes the place of x86, or nothing; and $slower, a factor for time limits, or nothing.
+# run; $other, the kernel that takes the place of x86, or nothing; $slower, a factor for time limits, or nothing; and
+# $t_start, the second from which the time shown is counted.
 
 wanted() { [[ -z ${ONLY-} || $1 =~ $ONLY ]]; }
 
