@@ -76,7 +76,7 @@ pub use table::{RawTable, Table};
 pub enum Error {
     /// The arguments are malformed: length 0, or not aligned to the smallest page.
     Invalid,
-    /// `iova + len` does not fit in 64 bits.
+    /// The last address, `iova + len - 1`, does not fit in 64 bits.
     Overflow,
     /// The IOVA or the OA lies outside what this table can hold.
     OutOfRange,
