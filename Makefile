@@ -29,7 +29,7 @@ help: ## this list
 demo: ## split a live 1G mapping under DMA and show it: the main job
 	@tools/run demo
 
-test: ## every test; the last line is the result
+test: ## all tests but the longest (see Documentation/testing.md); the last line is the result
 	@tools/run test
 
 test-debug: ## the guests again on a kernel with KASAN, lockdep and what else watches; takes hours
