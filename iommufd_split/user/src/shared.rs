@@ -235,8 +235,12 @@ impl SharedMemory {
 
     /// Takes `iova..iova + length` out of what devices can reach; the devices do not notice where it is not.
     ///
-    /// When this returns `Ok` no device reads or writes the range any more, and the IOAS does not pin its memory. All of the
-    /// range has to be shared; it may lie across several mappings.
+    /// When this returns `Ok` no device of the IOAS reads or writes the range any more, and the IOAS has given back its pins.
+    /// All of the range has to be shared; it may lie across several mappings.
+    ///
+    /// That frees no memory. A hole that the caller punches into the file does, where it covers all of a folio (a THP or page
+    /// of hugetlb). A part of a folio stays allocated, and reads as zeros: as long as another part is pinned, and in hugetlb
+    /// always. Punch the whole of it when all of it has been carved.
     ///
     /// # Errors
     ///
