@@ -3,6 +3,7 @@
 # make test, sourced by tools/goal.sh. Every case of every check becomes a line "STATUS<tab>CHECK: CASE<tab>DETAIL" in
 # $results; the last line printed is their sum. /tmp is this run's own.
 . "$TOP/tools/guests.sh"
+. "$TOP/tools/documents.sh"
 
 # DEBUG=1 runs the guests only, on the kernel with everything that watches, which takes its time. DEB=1 is for the packages
 # of make deb: what comes with them, and guests with their kernel.
@@ -185,6 +186,7 @@ prepared() {
 if prepared tree; then
 	if [ -z "$other" ]; then
 		test_sources
+		test_documents
 		test_cargo
 	fi
 	mapfile -t what < <(needed | sort -u)
