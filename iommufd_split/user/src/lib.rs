@@ -52,8 +52,8 @@
 //! # Several IOASes
 //!
 //! Devices whose IOMMU cannot split are in an IOAS of their own, see [`SharedMemory::accepts`]; a vIOMMU can be a reason for
-//! more. Each has a [`SharedMemory`], and memory may become private when all of them have let go of it. What can fail in the
-//! course of events is a split, so all IOASes prepare before the first one carves:
+//! more. Each has a [`SharedMemory`], which pins and accounts what it shares, and memory may become private when all of them
+//! have let go of it. What can fail in the course of events is a split, so all IOASes prepare before the first one carves:
 //!
 //! ```
 //! use iommufd_split::{Result, SharedMemory};
