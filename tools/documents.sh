@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2016,SC2154 # backquotes of Markdown; variables of tools/lib.sh and tools/test.sh
 # What the documents say and a machine can check: blocks of C compile with the patched header and blocks of Rust with the
-# crate for VMMs, request numbers are those of the header, links and paths lead somewhere, options exist. A block is items
+# crate for VMMs, options are taken, request numbers are those of the header, links and paths lead somewhere. A block is items
 # or statements; statements get a function around them, whose parameters are what the documents leave to the reader.
 
 test_documents() {
@@ -11,11 +11,13 @@ test_documents() {
 	mkdir -p $dir/include/linux $dir/crate
 	cp "$LINUX/include/uapi/linux/iommufd.h" $dir/include/linux/
 	cp "$TOP/Cargo.lock" $dir/crate/
+	quiet "cargo fetch" new_cargo fetch --locked --manifest-path "$TOP/Cargo.toml" || true
 	grep -rhoE --include='Kconfig*' '^[[:space:]]*(menu)?config [A-Z0-9_]+' "$LINUX" | sed 's/.*config /CONFIG_/' | sort -u >$dir/options
 	{
 		while IFS= read -r doc; do
 			code_blocks "$doc" c document_c
 			code_blocks "$doc" rust document_rust
+			code_blocks "$doc" kconfig document_kconfig
 			verdict "$doc: requests" document_requests "$TOP/$doc"
 			verdict "$doc: links and paths" document_paths "$doc"
 			verdict "$doc: options" document_options "$TOP/$doc"
@@ -79,6 +81,14 @@ document_rust() {
 	} >"$crate/src/lib.rs"
 	new_cargo check --quiet --offline --manifest-path "$crate/Cargo.toml"
 }
+
+# On defconfig every line takes effect: Kconfig drops what it cannot have without a word.
+document_kconfig() (
+	sed 's/[[:space:]]*#.*//' "$1" >"$dir/fragment"
+	kmake=(make -s -C "$LINUX" ARCH=x86_64 LLVM=1 "O=$dir/config")
+	mkdir -p "$dir/config" && cd "$dir/config" && "${kmake[@]}" defconfig &&
+		"$LINUX/scripts/kconfig/merge_config.sh" -m .config ../fragment && "${kmake[@]}" olddefconfig && check_config ../fragment .config
+)
 
 # A name and, close behind it, a number: `IOMMU_IOAS_SPLIT` (`0x3b96`), or a constant of Rust.
 document_requests() {
