@@ -5,9 +5,14 @@
  * domains that differ.
  */
 #include <sys/capability.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "iommufd_split_utils.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 FIXTURE(iommufd_split_users)
 {
@@ -246,9 +251,143 @@ TEST_F(iommufd_split_users, hw_queue)
 
 	test_ioctl_destroy(queue_id);
 	split_if_possible(BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE);
+	if (self->can_split) {
+		/* A queue in a mapping of its own keeps nothing else */
+		test_cmd_hw_queue_alloc(viommu_id, IOMMU_HW_QUEUE_TYPE_SELFTEST,
+					0, BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE,
+					&queue_id);
+		test_ioctl_ioas_split(BASE_IOVA + 8 * PAGE_SIZE, PAGE_SIZE);
+		test_ioctl_ioas_unmap(BASE_IOVA + 3 * PAGE_SIZE, 5 * PAGE_SIZE);
+		test_ioctl_ioas_unmap(BASE_IOVA, 2 * PAGE_SIZE);
+		test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA + 2 * PAGE_SIZE,
+					  PAGE_SIZE);
+		test_ioctl_destroy(queue_id);
+	}
 	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
 	test_ioctl_destroy(viommu_id);
 	test_ioctl_destroy(hwpt_id);
+}
+
+/* Memory of the file that is allocated */
+static size_t file_bytes(int file)
+{
+	struct stat st;
+
+	return fstat(file, &st) ? 0 : st.st_blocks * 512;
+}
+
+/* 0 if the hole is made and reads as zeros, whatever it frees */
+static int punch(int file, size_t offset, size_t length)
+{
+	uint8_t bytes[2] = { 1, 1 };
+
+	if (fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset,
+		      length))
+		return -1;
+	/* A read of the mapping would allocate pages */
+	if (pread(file, &bytes[0], 1, offset) != 1 ||
+	    pread(file, &bytes[1], 1, offset + length - 1) != 1)
+		return -1;
+	return bytes[0] | bytes[1];
+}
+
+/* A part of the block is unmapped, and punched out of the file */
+static void _carve_and_punch(struct __test_metadata *_metadata,
+			     struct _test_data_iommufd_split_users *self,
+			     struct block *block, size_t offset, size_t length)
+{
+	test_ioctl_ioas_split(BASE_IOVA + offset, length);
+	test_ioctl_ioas_unmap(BASE_IOVA + offset, length);
+	ASSERT_EQ(0, punch(block->file, offset, length));
+}
+
+#define carve_and_punch(...) _carve_and_punch(_metadata, self, __VA_ARGS__)
+
+/* Two folios of 2M in a memfd, false if there are none */
+static bool block_of_folios(struct block *block)
+{
+	const size_t length = 2 * HUGE_SIZE;
+	uintptr_t at;
+	uint8_t *ptr;
+
+	/* The address has to be aligned for a folio too */
+	ptr = mmap(NULL, length + HUGE_SIZE, PROT_NONE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (ptr == MAP_FAILED)
+		return false;
+	at = ((uintptr_t)ptr + HUGE_SIZE - 1) & ~((uintptr_t)HUGE_SIZE - 1);
+	*block = (struct block){ .length = length,
+				 .file = memfd_create("folios", 0) };
+	if (block->file == -1 || ftruncate(block->file, length))
+		return false;
+	block->ptr = mmap((void *)at, length, PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_FIXED, block->file, 0);
+	if (block->ptr == MAP_FAILED)
+		return false;
+	memset(block->ptr, 0xa5, length);
+	return !madvise(block->ptr, length, MADV_COLLAPSE);
+}
+
+/*
+ * What comes back of memory that was unmapped. Pins are counted for a folio, and
+ * one that is pinned is not divided: a hole in a part of it frees nothing while
+ * another part is mapped, and is not made up for later.
+ */
+TEST_F(iommufd_split_users, memory_of_folios)
+{
+	const size_t part = HUGE_SIZE / 16;
+	/* Without a domain nothing is */
+	bool pinned = variant->pt != PT_NONE;
+	size_t freed = pinned ? 0 : part;
+	struct block block;
+	size_t offset;
+
+	if (!self->can_split)
+		SKIP(return, NO_LARGE_SPLIT);
+	if (!block_of_folios(&block))
+		SKIP(return,
+		     "no large folios, enable CONFIG_TRANSPARENT_HUGEPAGE");
+	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &block, 0, block.length,
+			       BASE_IOVA));
+	ASSERT_EQ(2 * HUGE_SIZE, file_bytes(block.file));
+
+	carve_and_punch(&block, 3 * part, part);
+	ASSERT_EQ(2 * HUGE_SIZE - freed, file_bytes(block.file));
+
+	/* All of a folio comes back */
+	carve_and_punch(&block, HUGE_SIZE, HUGE_SIZE);
+	ASSERT_EQ(HUGE_SIZE - freed, file_bytes(block.file));
+
+	/* The last part takes the last pins away, and frees itself alone */
+	for (offset = 0; offset != HUGE_SIZE; offset += part)
+		if (offset != 3 * part)
+			carve_and_punch(&block, offset, part);
+	ASSERT_EQ(pinned ? HUGE_SIZE - part : 0, file_bytes(block.file));
+	ASSERT_EQ(0, punch(block.file, 0, HUGE_SIZE));
+	ASSERT_EQ(0, file_bytes(block.file));
+	block_release(&block);
+}
+
+/* hugetlb has nothing smaller than a page, pinned or not */
+TEST_F(iommufd_split_users, memory_of_hugetlb)
+{
+	const size_t part = HUGE_SIZE / 2;
+	struct block block;
+
+	if (!self->can_split)
+		SKIP(return, NO_LARGE_SPLIT);
+	if (!block_init(&block, true, true))
+		SKIP(return, NO_HUGE_PAGE);
+	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &block, 0, block.length,
+			       BASE_IOVA));
+
+	carve_and_punch(&block, 0, part);
+	ASSERT_EQ(HUGE_SIZE, file_bytes(block.file));
+	carve_and_punch(&block, part, part);
+	ASSERT_EQ(HUGE_SIZE, file_bytes(block.file));
+	ASSERT_EQ(0, punch(block.file, 0, HUGE_SIZE));
+	ASSERT_EQ(0, file_bytes(block.file));
+	block_release(&block);
 }
 
 /*
@@ -436,6 +575,63 @@ TEST_F(iommufd_split_users, dirty_tracking)
 	test_cmd_get_dirty_bitmap(self->fd, hwpt_id, BUFFER_SIZE, BASE_IOVA,
 				  PAGE_SIZE, got, 0);
 	ASSERT_EQ(0, got[0]);
+}
+
+/*
+ * What a VMM does for a device that cannot split: a second IOAS, in pieces. Copied
+ * pieces are neither pinned nor charged again, what is mapped once more is.
+ */
+TEST_F(iommufd_split_users, second_ioas)
+{
+	uint32_t other_id, stdev_id, hwpt_id, idev_id;
+	struct iommu_ioas_copy copy = {
+		.size = sizeof(copy),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE |
+			 IOMMU_IOAS_MAP_READABLE,
+		.src_ioas_id = self->ioas_id,
+		.length = PAGE_SIZE,
+	};
+	long total = BUFFER_SIZE / 1024;
+	size_t offset;
+
+	if (variant->pt == PT_NONE)
+		SKIP(return, "not for an IOAS without a domain");
+	if (!self->can_split)
+		SKIP(return, NO_LARGE_SPLIT);
+	drop_cap_ipc_lock(_metadata);
+	test_ioctl_ioas_alloc(&other_id);
+	ASSERT_EQ(0, attach_own_domain(self->fd, other_id, &stdev_id, &hwpt_id,
+				       &idev_id));
+	copy.dst_ioas_id = other_id;
+	map_buffer();
+	for (offset = 0; offset != BUFFER_SIZE; offset += PAGE_SIZE) {
+		copy.src_iova = BASE_IOVA + offset;
+		copy.dst_iova = copy.src_iova;
+		ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
+	}
+	ASSERT_EQ(0, check_map(self->fd, hwpt_id, BASE_IOVA, BUFFER_SIZE,
+			       buffer));
+	check_refs(buffer, BUFFER_SIZE, 1);
+	ASSERT_EQ(total, pinned_kb(getpid()));
+
+	/* Each lets go of a page, the pin ends with the second */
+	test_ioctl_ioas_split(BASE_IOVA + 3 * PAGE_SIZE, PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA + 3 * PAGE_SIZE, PAGE_SIZE);
+	check_refs(buffer + 3 * PAGE_SIZE, PAGE_SIZE, 1);
+	test_ioctl_ioas_unmap_id(other_id, BASE_IOVA + 3 * PAGE_SIZE,
+				 PAGE_SIZE);
+	check_refs(buffer + 3 * PAGE_SIZE, PAGE_SIZE, 0);
+	ASSERT_EQ(total - (long)PAGE_SIZE / 1024, pinned_kb(getpid()));
+
+	/* Mapped, and not copied */
+	test_ioctl_ioas_unmap_id(other_id, BASE_IOVA, BUFFER_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
+	map_buffer();
+	test_ioctl_ioas_map_fixed_id(other_id, buffer, BUFFER_SIZE, BASE_IOVA);
+	check_refs(buffer, BUFFER_SIZE, 2);
+	ASSERT_EQ(2 * total, pinned_kb(getpid()));
+	test_ioctl_ioas_unmap_id(other_id, BASE_IOVA, BUFFER_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
 }
 
 /* Domains with large pages, in the ways the mock has them */
