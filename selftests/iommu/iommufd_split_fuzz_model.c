@@ -61,12 +61,11 @@ static void do_map(struct worker *me, struct window *window)
 	}
 
 	if (misaligned(area.length, ioas->map_align) ||
-	    misaligned(area.start, ioas->map_align))
+	    misaligned(area.start, ioas->map_align) ||
+	    misaligned(area.offset, ioas->map_align))
 		want = EINVAL;
 	else if (!is_free(window, area.start, area.length))
 		want = EEXIST;
-	else if (misaligned(area.offset & 1, ioas->map_align))
-		want = EINVAL;
 	else
 		want = 0;
 
@@ -149,7 +148,7 @@ static void do_copy(struct worker *me, struct window *src, struct window *dst)
 	unsigned int start, length, to, end, i;
 	struct area parts[MAX_AREAS];
 	unsigned int num_parts = 0;
-	bool odd = false;
+	bool read_only = false;
 	int want = 0;
 
 	if (!src->num_areas || dst->num_areas >= MAX_AREAS / 2)
@@ -176,40 +175,33 @@ static void do_copy(struct worker *me, struct window *src, struct window *dst)
 
 	if (!is_mapped(src, start, length))
 		want = ENOENT;
-	else if (misaligned(length, map_align) || misaligned(to, map_align))
+	else if (misaligned(to, map_align))
 		want = EINVAL;
-	else if (!is_free(dst, to, length))
-		want = EEXIST;
-	else
-		for (i = find(src, start);
-		     i != src->num_areas && src->areas[i].start < end; i++) {
-			struct area part = src->areas[i];
-			unsigned int first = part.start > start ? part.start :
-								  start;
+	for (i = find(src, start); want != ENOENT && i != src->num_areas &&
+				   src->areas[i].start < end;
+	     i++) {
+		struct area part = src->areas[i];
+		unsigned int first = part.start > start ? part.start : start;
 
-			part.offset += first - part.start;
-			part.length = min_u(end_of(&part), end) - first;
-			part.start = to + first - start;
-			part.prot = prot;
-			part.pins = 0;
-			if (num_parts == MAX_AREAS / 2)
-				return;
-			parts[num_parts++] = part;
-			if (misaligned(part.start, map_align))
-				odd = true;
-			if (want)
-				continue;
-			if ((prot & IOMMU_IOAS_MAP_WRITEABLE) && !part.writable)
-				want = EPERM;
-			else if (misaligned(part.offset & 1, map_align))
-				want = EINVAL;
-		}
-	/*
-	 * The kernel would make an area that is not aligned as the IOAS wants
-	 * it, because it only looks at the ends of the whole. Leave that alone.
-	 */
-	if (!want && odd)
-		return;
+		part.offset += first - part.start;
+		part.length = min_u(end_of(&part), end) - first;
+		part.start = to + first - start;
+		part.prot = prot;
+		part.pins = 0;
+		if (num_parts == MAX_AREAS / 2)
+			return;
+		parts[num_parts++] = part;
+		/* Each area, not only what they are together */
+		if (misaligned(part.length, map_align) ||
+		    misaligned(part.offset, map_align))
+			want = EINVAL;
+		if ((prot & IOMMU_IOAS_MAP_WRITEABLE) && !part.writable)
+			read_only = true;
+	}
+	if (!want && !is_free(dst, to, length))
+		want = EEXIST;
+	if (!want && read_only)
+		want = EPERM;
 
 	cmd.flags |= prot;
 	cmd.length = (__u64)length * SLOT;
