@@ -92,9 +92,12 @@ static int may(struct worker *me, enum fuzz_op op, int err)
 
 static __u64 some_iova(struct worker *me)
 {
+	__u64 iova = MOCK_APERTURE_START + (__u64)pick(me, CHAOS_PAGES) * PAGE;
+
 	if (chance(me, 2))
 		return random64(me) & -(__u64)SLOT;
-	return MOCK_APERTURE_START + (__u64)pick(me, CHAOS_PAGES) * PAGE;
+	/* Beside an area that is finer than others permit */
+	return chance(me, 10) ? iova + SLOT : iova;
 }
 
 static size_t some_length(struct worker *me)
