@@ -255,6 +255,21 @@ fn area_of(node: *mut bindings::interval_tree_node) -> Option<NonNull<bindings::
     NonNull::new(unsafe { container_of!(node, bindings::iopt_area, node) })
 }
 
+/// The IOVA that an area covers.
+///
+/// # Safety
+///
+/// `area` must be live, and `iova_rwsem` of its IO page table be held.
+unsafe fn extent_of(area: NonNull<bindings::iopt_area>) -> Extent {
+    // SAFETY: By the function's requirement.
+    unsafe {
+        Extent {
+            first: (*area.as_ptr()).node.start,
+            last: (*area.as_ptr()).node.last,
+        }
+    }
+}
+
 /// A domain of a locked IOAS.
 ///
 /// # Invariants
@@ -310,27 +325,19 @@ pub(crate) struct Area<'l> {
     locked: PhantomData<&'l LockedIopt<'l>>,
 }
 
+/// Fields are read one by one, and no reference is made to the whole. `pages_node` contains the
+/// links of `domains_itree`: another IOAS that shares the pages puts its areas into that tree and
+/// takes them out again, and rewrites the links of ours, under the mutex of the pages alone.
 impl Area<'_> {
-    fn get(&self) -> &bindings::iopt_area {
-        // SAFETY: By the type invariant the area is live. Its fields are written under the write
-        // side of `domains_rwsem`, or under `iova_rwsem` which is held for write, and this module
-        // does not keep the reference across its own writes.
-        unsafe { self.area.as_ref() }
-    }
-
     pub(crate) fn extent(&self) -> Extent {
-        let area = self.get();
-
-        Extent {
-            first: area.node.start,
-            last: area.node.last,
-        }
+        // SAFETY: By the type invariant the area is live and in `area_itree`.
+        unsafe { extent_of(self.area) }
     }
 
     /// Refuses what can never be cut.
     pub(crate) fn check_kind(&self) -> Result<(), Refusal> {
-        // SAFETY: By the type invariant there are pages, and their type does not change.
-        let kind = unsafe { (*self.get().pages).type_ };
+        // SAFETY: By the type invariant the area is live and has pages, whose type does not change.
+        let kind = unsafe { (*(*self.area.as_ptr()).pages).type_ };
 
         // The exporter may revoke the mapping at any time, and tracks it per area.
         if kind == bindings::iopt_address_type_IOPT_ADDRESS_DMABUF {
@@ -345,22 +352,33 @@ impl Area<'_> {
     /// and are asked for the same page indexes again when the access ends. There is no telling
     /// which part of the area a count belongs to.
     pub(crate) fn check_users(&self) -> Result<(), Refusal> {
-        let area = self.get();
+        let area = self.area.as_ptr();
+        // SAFETY: By the type invariant the area is live, and `iova_rwsem` is held for write, under
+        // the read side of which the accesses are counted, at least.
+        let busy = unsafe {
+            bindings::iopt_area::prevent_access_raw(area)
+                || (*area).num_accesses != 0
+                || (*area).num_locks != 0
+        };
 
-        if area.prevent_access() || area.num_accesses != 0 || area.num_locks != 0 {
+        if busy {
             return Err(Refusal::Busy);
         }
         Ok(())
     }
 
     fn slice(&self) -> Slice {
-        let area = self.get();
+        let area = self.area.as_ptr();
 
-        Slice {
-            iova: self.extent(),
-            first_index: area.pages_node.start,
-            last_index: area.pages_node.last,
-            page_offset: area.page_offset as usize,
+        // SAFETY: By the type invariant the area is live. What it covers of the pages only changes
+        // under the locks that are held.
+        unsafe {
+            Slice {
+                iova: self.extent(),
+                first_index: (*area).pages_node.start,
+                last_index: (*area).pages_node.last,
+                page_offset: (*area).page_offset as usize,
+            }
         }
     }
 }
