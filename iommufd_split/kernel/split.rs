@@ -94,7 +94,9 @@ impl<'l> Job<'l> {
 
 /// Splits under the locks. See the five steps at the top of the file.
 fn split(iopt: &LockedIopt<'_>, request: Request) -> Result {
-    request.check_alignment(iopt.iova_alignment(), PAGE_SIZE)?;
+    request.check_alignment(iopt.iova_alignment(), PAGE_SIZE, |iova| {
+        iopt.mapping_of(iova)
+    })?;
 
     let (head, tail) = iopt.locate(request.extent())?;
     let jobs = [

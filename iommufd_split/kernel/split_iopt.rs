@@ -143,6 +143,17 @@ impl LockedIopt<'_> {
         area_of(node)
     }
 
+    /// What the mapping that holds `iova` covers, in flight or not.
+    pub(crate) fn mapping_of(&self, iova: usize) -> Option<Extent> {
+        let area = self.first_area(Extent {
+            first: iova,
+            last: iova,
+        })?;
+
+        // SAFETY: The area is in `area_itree`, which does not change while `self` exists.
+        Some(unsafe { extent_of(area) })
+    }
+
     /// Finds the areas that hold the first and the last byte of `range`.
     ///
     /// Fails if a part of the range is not mapped, or is only about to be. A hole is reported in

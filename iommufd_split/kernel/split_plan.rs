@@ -15,7 +15,7 @@
 /// Why a split is refused. Nothing has been changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The caller asked wrongly: length 0 or an unaligned edge. `EINVAL`
+    /// The caller asked wrongly: length 0, or an unaligned edge where no mapping ends. `EINVAL`
     Invalid,
     /// The range does not fit the IOVA space. `EOVERFLOW`
     Overflow,
@@ -80,19 +80,31 @@ impl Request {
     /// `iova_alignment` is a power of two. It is 1 as long as neither a domain nor an access has
     /// asked for more. Areas cut finer than a page would then refuse every later attach, which
     /// nobody can mean, so the page size takes its place: a domain never needs more than that.
-    pub fn check_alignment(&self, iova_alignment: usize, page_size: usize) -> Result<(), Refusal> {
+    ///
+    /// An edge where a mapping starts or ends already cuts nothing, so it may be anywhere, as for
+    /// an unmap. `mapping_of` finds what the mapping of an IOVA covers. It is not asked about edges
+    /// that are aligned.
+    pub fn check_alignment(
+        &self,
+        iova_alignment: usize,
+        page_size: usize,
+        mapping_of: impl Fn(usize) -> Option<Extent>,
+    ) -> Result<(), Refusal> {
         let granule = if iova_alignment == 1 {
             page_size
         } else {
             iova_alignment
         };
         let mask = granule.wrapping_sub(1);
+        let Extent { first, last } = self.0;
+        let starts = || mapping_of(first).is_some_and(|mapping| mapping.first == first);
+        let ends = || mapping_of(last).is_some_and(|mapping| mapping.last == last);
 
         // The edge behind the last IOVA of all is 0, which is aligned.
-        if (self.0.first | self.0.last.wrapping_add(1)) & mask != 0 {
-            return Err(Refusal::Invalid);
+        if (first & mask == 0 || starts()) && (last.wrapping_add(1) & mask == 0 || ends()) {
+            return Ok(());
         }
-        Ok(())
+        Err(Refusal::Invalid)
     }
 
     /// Where the edges of the range cut `area`.

@@ -47,9 +47,12 @@ static __u32 bad_flags(struct worker *me, __u32 known)
 	return flags & ~known ? flags : 1U << 31;
 }
 
+/* An edge where an area may end would be right, however it is aligned. */
 static unsigned int unaligned(struct worker *me, unsigned int granule)
 {
-	return 1 + pick(me, granule - 1);
+	unsigned int bytes = 1 + pick(me, granule - 1);
+
+	return bytes % SLOT ? bytes : bytes + 1;
 }
 
 /*

@@ -274,6 +274,19 @@ static void do_unmap(struct worker *me, struct window *window)
 	check_around(me, window, start, end - start);
 }
 
+/* Where something would be cut. An end of an area cuts nothing. */
+static bool may_be_edge(const struct window *window, unsigned int edge,
+			unsigned int slot_inside)
+{
+	unsigned int i = find(window, slot_inside);
+
+	if (!misaligned(edge, window->ioas->split_align))
+		return true;
+	return i != window->num_areas && window->areas[i].start <= slot_inside &&
+	       (window->areas[i].start == edge ||
+		end_of(&window->areas[i]) == edge);
+}
+
 static void do_split(struct worker *me, struct window *window)
 {
 	unsigned int start, end, i, slot;
@@ -300,8 +313,8 @@ static void do_split(struct worker *me, struct window *window)
 		end += end & 1;
 	}
 
-	if (misaligned(start, window->ioas->split_align) ||
-	    misaligned(end, window->ioas->split_align))
+	if (!may_be_edge(window, start, start) ||
+	    !may_be_edge(window, end, end - 1))
 		want = EINVAL;
 	else if (!is_mapped(window, start, end - start))
 		want = ENOENT;

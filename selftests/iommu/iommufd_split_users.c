@@ -964,6 +964,51 @@ TEST_F(iommufd_split_unaligned, page_offset)
 	test_ioctl_ioas_unmap(BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE);
 }
 
+/* Only what is cut has to be aligned, not where a mapping ends already */
+TEST_F(iommufd_split_unaligned, edges)
+{
+	const size_t half = PAGE_SIZE / 2;
+	const uint64_t iova = BASE_IOVA + half;
+	const size_t length = 3 * PAGE_SIZE + half / 2;
+
+	/* Two side by side, and one behind a hole */
+	test_ioctl_ioas_map_fixed(buffer, length, iova);
+	test_ioctl_ioas_map_fixed(buffer, half, iova + length);
+	test_ioctl_ioas_map_fixed(buffer, half, iova + length + PAGE_SIZE);
+
+	/* Each as a whole, and both */
+	test_ioctl_ioas_split(iova, length);
+	test_ioctl_ioas_split(iova + length, half);
+	test_ioctl_ioas_split(iova, length + half);
+	test_ioctl_ioas_split(iova + length + PAGE_SIZE, half);
+
+	/* A start is no end, and an end no start */
+	test_err_ioctl_ioas_split(EINVAL, iova + length + half, half);
+	test_err_ioctl_ioas_split(EINVAL, iova - half, half);
+	test_err_ioctl_ioas_split(EINVAL, BASE_IOVA,
+				  half + length + half + 1);
+	test_err_ioctl_ioas_split(EINVAL, iova + half / 2, length - half / 2);
+	test_err_ioctl_ioas_split(EINVAL, iova, half / 2);
+	test_err_ioctl_ioas_split(EINVAL, iova, length - 1);
+	test_err_ioctl_ioas_split(EINVAL, iova + 1, length - 1);
+	/* Right edges, but a hole between them */
+	test_err_ioctl_ioas_split(ENOENT, iova, length + PAGE_SIZE + half);
+
+	/* Nothing has been cut so far */
+	test_err_ioctl_ioas_unmap(ENOENT, iova, length - PAGE_SIZE);
+	/* An end of the mapping to a page */
+	test_ioctl_ioas_split(iova, half + PAGE_SIZE);
+	test_err_ioctl_ioas_unmap(ENOENT, iova, half);
+	test_ioctl_ioas_unmap(iova, half + PAGE_SIZE);
+	test_ioctl_ioas_split(BASE_IOVA + 3 * PAGE_SIZE,
+			      length + half - 3 * PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA + 3 * PAGE_SIZE,
+			      length + half - 3 * PAGE_SIZE);
+	test_ioctl_ioas_unmap(iova + length, half);
+	test_ioctl_ioas_unmap(iova + length + PAGE_SIZE, half);
+}
+
 int main(int argc, char **argv)
 {
 	skip_without_split();

@@ -46,7 +46,7 @@ fn alignment_is_that_of_the_ioas_or_a_page() {
         let ok = |iova, length| {
             Request::new(0, 0, iova, length)
                 .expect("valid")
-                .check_alignment(alignment, 4096)
+                .check_alignment(alignment, 4096, |_| None)
                 .is_ok()
         };
 
@@ -60,6 +60,51 @@ fn alignment_is_that_of_the_ioas_or_a_page() {
             assert!(!ok(off, granule * 2 - off));
         }
     }
+}
+
+/// Every range over every two mappings: what is not aligned is refused if it would cut, or if no
+/// mapping ends there.
+#[test]
+fn an_end_of_a_mapping_need_not_be_aligned() {
+    const END: usize = 14;
+    let mut seen = [0; 2];
+
+    for bounds in 0..(END * END * END) {
+        let (a, b, c) = (bounds % END, bounds / END % END, bounds / END / END);
+        // Two mappings, side by side if `hole` is 0.
+        for hole in 0..3 {
+            if !(a < b && b + hole < c) {
+                continue;
+            }
+            let mappings =
+                [(a, b - 1), (b + hole, c - 1)].map(|(first, last)| Extent { first, last });
+            let mapping_of = |iova| {
+                mappings
+                    .into_iter()
+                    .find(|m| (m.first..=m.last).contains(&iova))
+            };
+
+            for first in 0..END {
+                for last in first..END {
+                    let left = first % PAGE == 0 || mappings.iter().any(|m| m.first == first);
+                    let right = (last + 1) % PAGE == 0 || mappings.iter().any(|m| m.last == last);
+                    let asked = request(first, last);
+                    let got = asked.check_alignment(1, PAGE, mapping_of);
+
+                    assert_eq!(got.is_ok(), left && right, "{mappings:?} {first}..={last}");
+                    seen[usize::from(got.is_ok())] += 1;
+                    // So no cut is finer than a page.
+                    for cut in mappings
+                        .iter()
+                        .flat_map(|m| asked.cuts(*m).iter().collect::<Vec<_>>())
+                    {
+                        assert!(got.is_err() || cut % PAGE == 0);
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen.iter().all(|seen| *seen > 1000));
 }
 
 #[test]
