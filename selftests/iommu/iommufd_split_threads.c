@@ -13,6 +13,7 @@ FIXTURE(iommufd_split_threads)
 	int fd;
 	uint32_t ioas_id;
 	uint32_t stdev_id;
+	uint32_t idev_id;
 };
 
 FIXTURE_VARIANT(iommufd_split_threads)
@@ -22,7 +23,7 @@ FIXTURE_VARIANT(iommufd_split_threads)
 
 FIXTURE_SETUP(iommufd_split_threads)
 {
-	uint32_t idev_id, caps = 0;
+	uint32_t caps = 0;
 
 	/* Teardown is run after a skip too */
 	memset(self, 0, sizeof(*self));
@@ -31,8 +32,9 @@ FIXTURE_SETUP(iommufd_split_threads)
 	test_ioctl_ioas_alloc(&self->ioas_id);
 	if (!variant->large)
 		ASSERT_EQ(0, set_huge_pages(self->fd, self->ioas_id, false));
-	test_cmd_mock_domain(self->ioas_id, &self->stdev_id, NULL, &idev_id);
-	test_cmd_get_hw_capabilities(idev_id, caps);
+	test_cmd_mock_domain(self->ioas_id, &self->stdev_id, NULL,
+			     &self->idev_id);
+	test_cmd_get_hw_capabilities(self->idev_id, caps);
 	if (variant->large && !(caps & IOMMU_HW_CAP_HITLESS_SPLIT))
 		SKIP(return, NO_LARGE_SPLIT);
 }
@@ -119,10 +121,15 @@ TEST_F(iommufd_split_threads, in_flight)
 
 enum { STRESS_SECONDS = 2, STRESS_THREADS = 6 };
 
+/* Mapped all the time, of all that the threads leave alone */
+#define KEPT_IOVA (BASE_IOVA + (1UL << 30))
+
 struct stress {
 	int fd;
 	__u32 ioas_id;
 	__u32 copy_ioas_id;
+	__u32 stdev_id;
+	__u32 idev_id;
 	unsigned int index;
 	bool *stop;
 	/* What the kernel said, in bytes and in calls */
@@ -130,6 +137,7 @@ struct stress {
 	size_t unmapped;
 	unsigned long calls;
 	unsigned long splits;
+	unsigned long fills;
 	/* An errno that no one may see, 0 if there was none */
 	int unexpected;
 };
@@ -138,6 +146,36 @@ static void stress_expect(struct stress *me, int rc, int busy, int none)
 {
 	me->calls++;
 	if (rc && errno != busy && errno != none)
+		me->unexpected = errno;
+}
+
+/*
+ * A new domain is filled with all that is mapped. The device moves to it, and
+ * the one that it was attached to goes: whoever reads PFNs finds them in the new
+ * one now. Back in the IOAS a domain is made and filled for the device, and then
+ * it is the other one that goes.
+ */
+static void stress_attach(struct stress *me)
+{
+	__u32 hwpt_id;
+	int rc;
+
+	rc = _test_cmd_hwpt_alloc(me->fd, me->idev_id, me->ioas_id, 0, 0,
+				  &hwpt_id, IOMMU_HWPT_DATA_NONE, NULL, 0);
+	stress_expect(me, rc, 0, 0);
+	if (rc)
+		return;
+	if (check_map(me->fd, hwpt_id, KEPT_IOVA, BUFFER_SIZE, buffer)) {
+		me->unexpected = ENXIO;
+		return;
+	}
+	me->fills++;
+
+	if (_test_cmd_mock_domain_replace(me->fd, me->stdev_id, hwpt_id,
+					  NULL) ||
+	    _test_cmd_mock_domain_replace(me->fd, me->stdev_id, me->ioas_id,
+					  NULL) ||
+	    _test_ioctl_destroy(me->fd, hwpt_id))
 		me->unexpected = errno;
 }
 
@@ -154,7 +192,6 @@ static void *stress_thread(void *arg)
 		unsigned int count = 1 + rand_r(&seed) % (NPAGES - first);
 		__u64 iova = BASE_IOVA + first * PAGE_SIZE;
 		uint64_t unmapped = 0;
-		__u32 stdev_id;
 		int rc;
 
 		switch (me->index) {
@@ -175,11 +212,7 @@ static void *stress_thread(void *arg)
 				me->unexpected = ERANGE;
 			break;
 		case 2: /* attach and detach */
-			rc = _test_cmd_mock_domain(me->fd, me->ioas_id,
-						   &stdev_id, NULL, NULL);
-			stress_expect(me, rc, 0, 0);
-			if (!rc && _test_ioctl_destroy(me->fd, stdev_id))
-				me->unexpected = errno;
+			stress_attach(me);
 			break;
 		case 3: /* share the pages with another IOAS */
 		{
@@ -218,17 +251,20 @@ TEST_F(iommufd_split_threads, stress)
 	pthread_t threads[STRESS_THREADS];
 	bool stop = false;
 	size_t mapped, unmapped;
-	unsigned long splits = 0;
+	unsigned long splits = 0, fills = 0;
 	__u32 copy_ioas_id;
 	uint64_t rest = 0;
 	unsigned int i;
 
 	test_ioctl_ioas_alloc(&copy_ioas_id);
 	map_buffer();
+	test_ioctl_ioas_map_fixed(buffer, BUFFER_SIZE, KEPT_IOVA);
 	for (i = 0; i != STRESS_THREADS; i++) {
 		stress[i] = (struct stress){ .fd = self->fd,
 					     .ioas_id = self->ioas_id,
 					     .copy_ioas_id = copy_ioas_id,
+					     .stdev_id = self->stdev_id,
+					     .idev_id = self->idev_id,
 					     .index = i,
 					     .stop = &stop };
 		ASSERT_EQ(0, pthread_create(&threads[i], NULL, stress_thread,
@@ -236,7 +272,7 @@ TEST_F(iommufd_split_threads, stress)
 	}
 	sleep(STRESS_SECONDS);
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
-	mapped = BUFFER_SIZE;
+	mapped = 2 * BUFFER_SIZE;
 	unmapped = 0;
 	for (i = 0; i != STRESS_THREADS; i++) {
 		ASSERT_EQ(0, pthread_join(threads[i], NULL));
@@ -247,10 +283,12 @@ TEST_F(iommufd_split_threads, stress)
 		mapped += stress[i].mapped;
 		unmapped += stress[i].unmapped;
 		splits += stress[i].splits;
+		fills += stress[i].fills;
 	}
 	/* It did happen */
 	ASSERT_LT(100, splits);
-	ASSERT_LT(BUFFER_SIZE, mapped);
+	ASSERT_LT(10, fills);
+	ASSERT_LT(2 * BUFFER_SIZE, mapped);
 	if (_test_ioctl_ioas_unmap(self->fd, self->ioas_id, 0, UINT64_MAX,
 				   &rest))
 		ASSERT_EQ(ENOENT, errno);
