@@ -191,6 +191,12 @@ pub(crate) unsafe fn add_range(iotlb: *mut bindings::iommu_iotlb_gather, va: u64
     iotlb.end = iotlb.end.max(end);
 }
 
+/// The bit of a level in the bitmaps of `iommu_iotlb_gather`.
+#[inline(always)]
+pub(crate) fn level_bit(level: Level) -> u8 {
+    1u8.wrapping_shl(level.0.into())
+}
+
 impl Gather<KernelMem> for KernelGather<'_> {
     fn table(&mut self, table: RawTable<KernelMem>, level: Level) {
         if !self.started {
@@ -200,12 +206,12 @@ impl Gather<KernelMem> for KernelGather<'_> {
         unsafe {
             bindings::iommu_pages_list_add(self.list.as_mut_ptr(), table.ptr().as_ptr().cast())
         };
-        self.table_levels |= 1 << level.0;
+        self.table_levels |= level_bit(level);
     }
 
     #[inline(always)]
     fn leaf(&mut self, level: Level) {
-        self.leaf_levels |= 1 << level.0;
+        self.leaf_levels |= level_bit(level);
     }
 
     #[inline(always)]

@@ -109,7 +109,9 @@ pub(crate) fn top_word(table: NonNull<KernelCell>, level: Level) -> usize {
 impl KernelMem {
     fn alloc_page(&self, lg2: u32, zeroed: bool) -> Result<NonNull<KernelCell>, Error> {
         // SAFETY: any node id and gfp that the caller of the op may use.
-        let page = unsafe { bindings::pt_iommu_rust_alloc(self.nid, self.gfp, 1 << lg2, zeroed) };
+        let page = unsafe {
+            bindings::pt_iommu_rust_alloc(self.nid, self.gfp, 1usize.wrapping_shl(lg2), zeroed)
+        };
         let table = NonNull::new(page.cast::<KernelCell>()).ok_or(Error::NoMemory)?;
         if !self.flush_dev.is_null() {
             // SAFETY: the page was allocated a moment ago; `flush_dev` is the table's device.

@@ -309,7 +309,7 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
         Err(error) => return errno(error),
     };
     for leaf in flush.leaves.iter().flatten() {
-        let len = 1u64 << leaf.size_lg2;
+        let len = 1u64.wrapping_shl(leaf.size_lg2);
         // SAFETY: `iotlb` is initialised by the safety requirement.
         unsafe {
             // The edges may be far apart: two small flushes keep what is cached between them.
@@ -318,7 +318,7 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
             }
             gather::add_range(iotlb, leaf.va, len);
             (*iotlb).leaf_to_table = true;
-            (*iotlb).__bindgen_anon_1.pt.leaf_levels_bitmap |= 1 << leaf.level.0;
+            (*iotlb).__bindgen_anon_1.pt.leaf_levels_bitmap |= gather::level_bit(leaf.level);
         }
     }
     // SAFETY: the domain is part of the table; both are initialised by the safety requirement.

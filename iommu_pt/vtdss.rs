@@ -45,7 +45,7 @@ format_symbols!(vtdss, Vtdss, pt_iommu_vtdss, pt_iommu_vtdss_cfg, shape);
 fn hw_info(info: &mut bindings::pt_iommu_vtdss_hw_info, oa: u64, level: Level) {
     // A table of 3 levels has AW 1.
     info.ssptptr = oa;
-    info.aw = level.0 - 1;
+    info.aw = level.0.wrapping_sub(1);
 }
 
 format_hw_info!(

@@ -107,9 +107,9 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let item_lg2 = level.item_lg2::<F>();
         let first = Index::of::<F>(va, level);
         let start = size::floor(va, item_lg2);
-        let want = (last >> item_lg2).wrapping_sub(va >> item_lg2);
+        let want = size::shr(last, item_lg2).wrapping_sub(size::shr(va, item_lg2));
         let cells = table.cells(first, want.wrapping_add(1));
-        let va_of = |n: usize| start.wrapping_add((n as u64) << item_lg2);
+        let va_of = |n: usize| start.wrapping_add(size::shl(n as u64, item_lg2));
         let single = |item| F::is_single(item, level, &self.cfg.params);
         let dirty = |item| item & F::DIRTY != 0 && single(item);
         let quiet =

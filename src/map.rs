@@ -138,11 +138,11 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             let table = self.table_for_map(va, level)?;
             let room = Index::of::<F>(va, level).room::<F>();
             let part = Run {
-                bytes: left.min(room << table.item_lg2()),
+                bytes: left.min(size::shl(room, table.item_lg2())),
                 ..run
             };
             let (done, result) = self.fill(table, va, oa, part, attrs, gather);
-            let done_bytes = done << run.size_lg2;
+            let done_bytes = size::shl(done, run.size_lg2);
             *bytes = bytes.wrapping_add(done_bytes);
             result?;
             left = left.wrapping_sub(done_bytes);
@@ -199,7 +199,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         if group_lg2 == 0 {
             for cell in table.cells(first, run.count()) {
                 if F::kind(cell.read(), level) != Kind::Empty {
-                    let at = va.wrapping_add(done << run.size_lg2);
+                    let at = va.wrapping_add(size::shl(done, run.size_lg2));
                     result = self.clear_tables(table, at, 1, gather);
                     if result.is_err() {
                         break;
@@ -210,7 +210,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             }
         } else {
             while done != run.count() {
-                let at = va.wrapping_add(done << run.size_lg2);
+                let at = va.wrapping_add(size::shl(done, run.size_lg2));
                 let cells = table.cells(Index::of::<F>(at, level), size::pow2(group_lg2));
                 let empty = |cell: &M::Cell| F::kind(cell.read(), level) == Kind::Empty;
                 if !cells.iter().all(empty) {
@@ -226,7 +226,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 done = done.wrapping_add(1);
             }
         }
-        self.clean_items(table, first, done << group_lg2);
+        self.clean_items(table, first, size::shl(done, group_lg2));
         (done, result)
     }
 

@@ -51,6 +51,25 @@ impl Level {
     }
 }
 
+/// `value * 2^lg2`. `lg2` is less than 64.
+///
+/// For an operator the compiler would have to know that, or leave a panic in the kernel's object
+/// where it checks for overflow. The tests on the host check it here.
+#[inline(always)]
+pub(crate) fn shl(value: u64, lg2: u32) -> u64 {
+    #[cfg(any(test, feature = "testing"))]
+    assert!(lg2 < u64::BITS);
+    value.wrapping_shl(lg2)
+}
+
+/// `value / 2^lg2`. `lg2` is less than 64, see [`shl`].
+#[inline(always)]
+pub(crate) fn shr(value: u64, lg2: u32) -> u64 {
+    #[cfg(any(test, feature = "testing"))]
+    assert!(lg2 < u64::BITS);
+    value.wrapping_shr(lg2)
+}
+
 /// `2^lg2`; 0 when `lg2` is 64 or more.
 #[inline(always)]
 pub(crate) fn pow2(lg2: u32) -> u64 {
@@ -94,7 +113,7 @@ impl Run {
     /// Number of leaves, at least 1.
     #[inline(always)]
     pub(crate) fn count(self) -> u64 {
-        self.bytes.wrapping_shr(self.size_lg2)
+        shr(self.bytes, self.size_lg2)
     }
 }
 

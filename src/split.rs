@@ -337,10 +337,10 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Rewrites items of a live contiguous leaf as smaller leaves of the same level.
     fn demote(&self, table: Table<'t, F, M>, index: Index, oa: u64, run: Run, dirty: u64) {
         let group_lg2 = table.level().contig_lg2::<F>(run.size_lg2);
-        let items = run.bytes >> table.item_lg2();
+        let items = size::shr(run.bytes, table.item_lg2());
         let mut i = 0;
         while i != items {
-            let leaf_oa = oa.wrapping_add((i >> group_lg2) << run.size_lg2);
+            let leaf_oa = oa.wrapping_add(size::shl(size::shr(i, group_lg2), run.size_lg2));
             let mut item = table.read(index.plus::<F>(i));
             loop {
                 let attrs = self.attrs_of(item, dirty);

@@ -76,7 +76,7 @@ impl Index {
     #[inline(always)]
     pub(crate) fn of<F: Format>(va: u64, level: Level) -> Index {
         // INVARIANT: masked.
-        Index(((va >> level.item_lg2::<F>()) & size::max_offset(F::ITEMS_LG2)) as u16)
+        Index((size::shr(va, level.item_lg2::<F>()) & size::max_offset(F::ITEMS_LG2)) as u16)
     }
 
     /// The number of items from this one to the end of the table.
@@ -371,7 +371,7 @@ fn init_run<C: Cell>(cells: &[C], group_lg2: u32, mut leaves: Leaves) {
     if group_lg2 == 0 {
         by_eights(cells, || leaves.next_item());
     } else {
-        let groups = cells.chunks_exact(1 << group_lg2);
+        let groups = cells.chunks_exact(1usize.wrapping_shl(group_lg2));
         let rest = groups.remainder();
         for group in groups {
             init_all(group, leaves.next_item());

@@ -39,7 +39,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let mut table = self.top;
         loop {
             let item_lg2 = table.item_lg2();
-            let crosses = (range.va() ^ range.last()) >> item_lg2 != 0;
+            let crosses = size::shr(range.va() ^ range.last(), item_lg2) != 0;
             if crosses || range.len() == size::pow2(item_lg2) {
                 return table;
             }
@@ -85,7 +85,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         cell.set(0);
                     }
                     // Usually not the only one.
-                    let more = (last >> item_lg2).wrapping_sub(va >> item_lg2);
+                    let more = size::shr(last, item_lg2).wrapping_sub(size::shr(va, item_lg2));
                     if contig_lg2 == 0 && more != 0 && left != 1 {
                         let more = more.min(left.wrapping_sub(1));
                         let behind = table.cells(index.plus::<F>(1), more);
@@ -96,9 +96,12 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         });
                     }
                     gather.leaf(level);
-                    *bytes = bytes.wrapping_add(items << item_lg2);
+                    *bytes = bytes.wrapping_add(size::shl(items, item_lg2));
                     emptied = first.room::<F>().wrapping_sub(left).wrapping_add(items);
-                    (items, va.wrapping_add((items << item_lg2).wrapping_sub(1)))
+                    (
+                        items,
+                        va.wrapping_add(size::shl(items, item_lg2).wrapping_sub(1)),
+                    )
                 }
                 Kind::Table => {
                     let block_last = size::block_last(va, item_lg2);

@@ -111,6 +111,23 @@ kernel_clippy() {
 	(cd "$1" && RUSTC_BOOTSTRAP=1 CLIPPY_CONF_DIR=$LINUX bash -c "$cmd -Dwarnings --emit=metadata=/tmp/clippy.rmeta")
 }
 
+# With overflow checks an operation of which the compiler cannot tell that it fits leaves a call of a panic in the object.
+test_overflow() {
+	local o=$BUILD/x86 object
+	check 'overflow panics' || return 0
+	{
+		verdict 'checks are on' grep -qx 'CONFIG_RUST_OVERFLOW_CHECKS=y' "$o/.config"
+		for object in drivers/iommu/generic_pt/rust/src/lib.o drivers/iommu/generic_pt/rust/iommu_pt/iommu_pt.o drivers/iommu/iommufd/split.o; do
+			verdict "$object" no_overflow_panic "$o/$object"
+		done
+	} | record 'overflow panics'
+}
+
+no_overflow_panic() {
+	local symbols
+	symbols=$(nm "$1") && ! grep -E 'panic_const.*_overflow' <<<"$symbols"
+}
+
 # As a user runs the selftests in the tree, on a machine where nothing is there to test: each of ours is skipped as a whole,
 # and says what to do.
 test_kselftest() {
@@ -170,7 +187,7 @@ cargo_cases() {
 needed() {
 	local name bed rest
 	guests | while IFS='|' read -r name bed rest; do kernel_of_bed "$bed"; done
-	[ -n "$other" ] || { ! wanted 'clippy in the kernel' && ! wanted kselftest; } || echo x86
+	[ -n "$other" ] || { ! wanted 'clippy in the kernel' && ! wanted 'overflow panics' && ! wanted kselftest; } || echo x86
 	[ "$other" != deb ] || echo deb
 }
 
@@ -193,6 +210,7 @@ if prepared tree; then
 	if [ "${#what[@]}" = 0 ] || prepared "${what[@]}"; then
 		if [ -z "$other" ]; then
 			test_kernel_clippy
+			test_overflow
 			test_kselftest
 		elif [ "$other" = deb ]; then
 			. "$TOP/tools/deb/test"

@@ -112,7 +112,7 @@ impl<const MOCK: bool> Format for Amdv1<MOCK> {
             .wrapping_sub(Self::GRANULE_LG2)
             .wrapping_add(OA_SHIFT)
             .wrapping_sub(1);
-        (item >> shift).trailing_ones()
+        size::shr(item, shift).trailing_ones()
     }
 
     #[inline(always)]

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Attrs, Features, Format, Kind, Live, Params, Prot};
+use crate::size;
 use crate::{Error, Level, Result};
 
 /// Valid.
@@ -135,7 +136,7 @@ impl Format for Riscv64 {
         } else {
             0
         };
-        (1 << level.item_lg2::<Self>()) | napot
+        size::pow2(level.item_lg2::<Self>()) | napot
     }
 
     #[inline(always)]

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 use super::{Attrs, Features, Format, Kind, Live, Params, Prot};
+use crate::size;
 use crate::{Error, Level, Result};
 
 /// Read access.
@@ -107,7 +108,7 @@ impl Format for Vtdss {
     #[inline(always)]
     fn leaf_sizes(level: Level, _params: &Params) -> u64 {
         if level.0 <= 2 {
-            1 << level.item_lg2::<Self>()
+            size::pow2(level.item_lg2::<Self>())
         } else {
             0
         }

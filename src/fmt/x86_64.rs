@@ -121,7 +121,7 @@ impl Format for X86_64 {
     #[inline(always)]
     fn leaf_sizes(level: Level, _params: &Params) -> u64 {
         if level.0 <= 2 {
-            1 << level.item_lg2::<Self>()
+            size::pow2(level.item_lg2::<Self>())
         } else {
             0
         }
