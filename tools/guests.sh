@@ -49,6 +49,13 @@ run_uml() {
 			rc=125
 		}
 	done
+	# Nobody would miss it.
+	for suite in $(sed -nE 's/^(not )?ok [0-9]+ ([^ ]+).*/\2/p' "$dir/stdout"); do
+		[[ " $suites " == *" $suite "* ]] || {
+			echo "suite $suite is not in the list"
+			rc=125
+		}
+	done
 	return $rc
 }
 
