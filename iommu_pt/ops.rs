@@ -195,7 +195,7 @@ unsafe extern "C" fn map_range<F: KernelFormat>(
     let mem = unsafe { env::<F>(iommu, 0) };
     // SAFETY: as above.
     let pt = unsafe { view::<F>(iommu, &mem) };
-    // SAFETY: the caller holds the range lock.
+    // SAFETY: the caller holds the range lock. A leaf that crosses an edge only makes a map fail.
     let range = unsafe { Locked::new(iova, len) };
     let any = prot & (Prot::READ.0 | Prot::WRITE.0) != 0;
     if let (true, Ok(range), Ok(attrs)) = (any, range, F::attrs(Prot(prot), &pt.config().params)) {
@@ -239,7 +239,7 @@ unsafe extern "C" fn map_any<F: KernelFormat>(
             return errno(error);
         }
     };
-    // SAFETY: the caller holds the range lock.
+    // SAFETY: as in `map_range`.
     let range = match unsafe { Locked::new(iova, len) } {
         Ok(range) => range,
         Err(error) => return errno(error),
@@ -261,7 +261,7 @@ unsafe extern "C" fn map_any<F: KernelFormat>(
 /// # Safety
 ///
 /// `iommu` is an initialised table of format `F`, `iotlb` is initialised, and the caller holds the
-/// write range lock over the range.
+/// write range lock over the range and over all of each leaf that crosses one of its edges.
 unsafe extern "C" fn unmap_range<F: KernelFormat>(
     iommu: *mut bindings::pt_iommu,
     iova: bindings::dma_addr_t,
@@ -272,7 +272,8 @@ unsafe extern "C" fn unmap_range<F: KernelFormat>(
     let mem = unsafe { env::<F>(iommu, 0) };
     // SAFETY: as above.
     let pt = unsafe { view::<F>(iommu, &mem) };
-    // SAFETY: the caller holds the range lock.
+    // SAFETY: the caller holds the range lock, over whole leaves: the op's contract is that no call
+    // of `map_range` is unmapped in part, and no leaf is larger than what one call maps.
     let Ok(range) = (unsafe { Locked::new(iova, len) }) else {
         return 0;
     };
@@ -299,7 +300,8 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
     let mem = unsafe { env::<F>(iommu, gfp) };
     // SAFETY: as above.
     let pt = unsafe { view::<F>(iommu, &mem) };
-    // SAFETY: the caller holds the range lock.
+    // SAFETY: the caller holds the write range lock over the range and over all of each leaf that
+    // crosses one of its edges, until after the op; `flush` does not leave it.
     let range = match unsafe { Locked::new(iova, len) } {
         Ok(range) => range,
         Err(error) => return errno(error),
@@ -308,7 +310,7 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
         Ok(flush) => flush,
         Err(error) => return errno(error),
     };
-    for leaf in flush.leaves.iter().flatten() {
+    for leaf in flush.leaves() {
         let len = 1u64.wrapping_shl(leaf.size_lg2);
         // SAFETY: `iotlb` is initialised by the safety requirement.
         unsafe {
@@ -321,13 +323,20 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
             (*iotlb).__bindgen_anon_1.pt.leaf_levels_bitmap |= gather::level_bit(leaf.level);
         }
     }
-    // SAFETY: the domain is part of the table; both are initialised by the safety requirement.
-    unsafe {
+    // SAFETY: the domain is part of the table, which is initialised.
+    let dirty = F::DIRTY != 0 && unsafe { !(*iommu).domain.dirty_ops.is_null() };
+    let result = if dirty && !flush.is_empty() {
         // Until the flush hardware may set dirty bits where the old leaves were.
-        if F::DIRTY != 0 && !(*iommu).domain.dirty_ops.is_null() && flush.leaves != [None; 2] {
-            bindings::iommu_iotlb_sync(&raw mut (*iommu).domain, iotlb);
-            pt.fold_late_dirty(range, &flush);
-        }
+        // SAFETY: both are initialised by the safety requirement.
+        unsafe { bindings::iommu_iotlb_sync(&raw mut (*iommu).domain, iotlb) };
+        flush.fold_late_dirty()
+    } else {
+        flush.finish()
+    };
+    // Somebody else changed a leaf that the caller has to hold the lock over: a bug there. The other
+    // one's change stays.
+    if kernel::warn_on!(result.is_err()) {
+        return code::EBUSY.to_errno();
     }
     0
 }

@@ -9,7 +9,7 @@ use crate::mem::{Cell, PtMem};
 use crate::range::Locked;
 use crate::size;
 use crate::table::{Index, Item, Table};
-use crate::{Error, Level, Pt, Result, SplitFlush};
+use crate::{Error, Level, Pt, Result};
 
 /// Receives the dirty leaves that [`Pt::read_dirty`] finds.
 pub trait DirtySink {
@@ -197,60 +197,5 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             Ok(()) => Ok(()),
             Err(_) => Err(Error::Raced),
         }
-    }
-
-    /// Carries dirty bits that came late to all leaves that they may be meant for. To be called
-    /// after the flush that `flush` asks for, after which nothing is late any more, and before the
-    /// range lock of the split is let go.
-    ///
-    /// Hardware that wrote through a translation which it had cached before the split may set the
-    /// dirty bit where the old leaf was, without a look at what is there now: a table item, or one
-    /// item of a group that is several leaves now. The write may have gone to any address of the
-    /// old leaf, so everything that replaced it becomes dirty.
-    pub fn fold_late_dirty(&self, _range: Locked, flush: &SplitFlush) {
-        if F::DIRTY == 0 {
-            return;
-        }
-        for leaf in flush.leaves.iter().flatten() {
-            let Some(table) = self.find_table(leaf.va, leaf.level) else {
-                continue;
-            };
-            let items = size::pow2(leaf.level.contig_lg2::<F>(leaf.size_lg2));
-            let first = Index::of::<F>(leaf.va, leaf.level);
-            let mut late = leaf.late_dirty;
-            let mut i = 0;
-            while i != items && !late {
-                late = table.cell(first.plus::<F>(i)).read() & F::DIRTY != 0;
-                i = i.wrapping_add(1);
-            }
-            if late {
-                self.make_dirty(table, first, items);
-            }
-        }
-    }
-
-    /// Makes all leaves in and below `items` items dirty, and no table item.
-    fn make_dirty(&self, table: Table<'t, F, M>, first: Index, items: u64) {
-        let mut i = 0;
-        while i != items {
-            let mut item = table.read(first.plus::<F>(i));
-            if let Some(child) = item.child(&self.cfg.params) {
-                let first = Index::of::<F>(0, child.level());
-                self.make_dirty(child, first, first.room::<F>());
-            }
-            loop {
-                let want = match item.kind() {
-                    Kind::Empty => break,
-                    Kind::Table => item.raw() & !F::DIRTY,
-                    Kind::Leaf => item.raw() | F::DIRTY,
-                };
-                if want == item.raw() || item.cell().publish(item.raw(), want).is_ok() {
-                    break;
-                }
-                item = table.read(item.index());
-            }
-            i = i.wrapping_add(1);
-        }
-        self.clean_items(table, first, items);
     }
 }

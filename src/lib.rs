@@ -35,7 +35,9 @@
 //! # Locking
 //!
 //! As in `pt_iommu_ops`: the caller holds a lock over the IOVA range of a call, other ranges may
-//! change at the same time. Evidence of that lock is a value, [`range::Locked`].
+//! change at the same time. A leaf changes as a whole, so where one crosses an edge of the range of
+//! a split, or of an unmap, the lock is over all of it. Evidence of the lock is a value,
+//! [`range::Locked`].
 //!
 //! Reading order: this page, [`fmt`], one format, `split.rs`, then the kernel layer.
 

@@ -72,15 +72,6 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
     }
 
-    /// The table of this level that serves `va`, which must be inside the table's range.
-    pub(crate) fn find_table(&self, va: u64, level: Level) -> Option<Table<'t, F, M>> {
-        let mut table = self.top;
-        while table.level() > level {
-            table = table.read_at(va).child(&self.cfg.params)?;
-        }
-        Some(table)
-    }
-
     /// The OA of the first address of `at`, exact to the byte; `None` if it is not mapped.
     #[inline]
     pub fn iova_to_phys(&self, at: Locked) -> Option<u64> {

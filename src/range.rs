@@ -6,12 +6,18 @@ use crate::{Error, Result};
 
 /// A non-empty range of IOVA, `va..=last`, that the caller holds locked.
 ///
+/// A leaf goes, or is replaced, as a whole, also by an operation that was asked for a part of it.
+/// So an operation that does that needs the lock over more than the range: two splits of one leaf
+/// are in each other's way wherever in it their ranges are.
+///
 /// # Invariants
 ///
 /// 1. `va <= last`.
 /// 2. For as long as the value exists, no other operation on the same table works on an address of
 ///    the range: the range lock of `pt_iommu_ops` (exclusive, or shared for operations that only
 ///    read). [`iova_to_phys`](crate::Pt::iova_to_phys) and [`split`](crate::Pt::split) may overlap.
+/// 3. In a value for [`split`](crate::Pt::split) or [`unmap`](crate::Pt::unmap), 2 is true for all
+///    addresses of each leaf that crosses an edge of the range, too.
 #[derive(Clone, Copy, Debug)]
 pub struct Locked {
     va: u64,
@@ -25,14 +31,18 @@ impl Locked {
     ///
     /// # Safety
     ///
-    /// The caller holds the range lock over the range for as long as the value or a copy of it is
-    /// used, exclusively if it is given to an operation that changes the table.
+    /// For as long as the value or a copy of it is used, the caller holds the range lock over the
+    /// range, exclusively if it is given to an operation that changes the table.
+    ///
+    /// If it is given to [`split`](crate::Pt::split) or [`unmap`](crate::Pt::unmap), the caller holds
+    /// the lock over all of each leaf that crosses an edge of the range, too, exclusively. The result
+    /// of a split, [`SplitFlush`](crate::SplitFlush), counts as a copy.
     #[inline]
     pub unsafe fn new(va: u64, len: u64) -> Result<Self> {
         if len == 0 {
             return Err(Error::Invalid);
         }
-        // INVARIANT: 1 by the checked sum, 2 by the safety requirement.
+        // INVARIANT: 1 by the checked sum, 2 and 3 by the safety requirement.
         match va.checked_add(len.wrapping_sub(1)) {
             Some(last) => Ok(Locked { va, last }),
             None => Err(Error::Overflow),

@@ -13,16 +13,22 @@
 //! A cached copy of the old leaf stays right too, until a later unmap: therefore every replaced
 //! leaf is reported, in [`SplitFlush`], to be flushed at its **old** size. Until that flush a
 //! device may write through the copy, and hardware that does not look at the item again sets the
-//! dirty bit in whatever is there now: [`Pt::fold_late_dirty`] collects such bits after the flush.
+//! dirty bit in whatever is there now: [`SplitFlush::fold_late_dirty`] collects such bits after the
+//! flush.
 //!
 //! # Failure
 //!
 //! All tables that both edges need are allocated first. After the first visible store nothing can
-//! fail, only be raced by hardware.
+//! fail, only be raced by hardware, which sets [`Format::HW_BITS`] and nothing else. An item that
+//! differs in more from the leaf that was found is somebody else's now: the range lock was not what
+//! it has to be. Then the split stops where it is, for whatever it would store may undo what the
+//! other one did. What it did replace is flushed as ever.
 
 #![forbid(unsafe_code)]
 
-use crate::fmt::{Attrs, Format};
+use core::marker::PhantomData;
+
+use crate::fmt::{Attrs, Format, Kind, Params};
 use crate::mem::{Cell, PtMem};
 use crate::range::Locked;
 use crate::size::{self, best_run, Level, Run};
@@ -38,19 +44,33 @@ pub struct Replaced {
     pub size_lg2: u32,
     /// Its level.
     pub level: Level,
-    /// Hardware set the dirty bit of an item just before a table took its place, so it does not
-    /// show there any more; what replaced the other items of the leaf may be clean.
-    pub late_dirty: bool,
 }
 
-/// The leaves that [`Pt::split`] replaced, at most one at each edge, in ascending order. The caller
-/// flushes each at its old size, and calls [`Pt::fold_late_dirty`] if hardware sets dirty bits,
-/// before it lets go of the range lock.
+/// The leaves that [`Pt::split`] replaced, at most one at each edge. Only a split makes one.
+///
+/// The caller flushes each of the [`leaves`](Self::leaves) at its old size, and calls
+/// [`fold_late_dirty`](Self::fold_late_dirty) if anybody reads dirty bits, else
+/// [`finish`](Self::finish), before it lets go of the range lock. Both say whether the split is
+/// complete.
 #[must_use = "the old, large translations are still cached"]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SplitFlush {
-    /// The leaves.
-    pub leaves: [Option<Replaced>; 2],
+pub struct SplitFlush<'t, F: Format, M: PtMem> {
+    old: [Option<OldLeaf<'t, F, M>>; 2],
+    params: Params,
+    result: Result,
+    /// It is of use for as long as the range is locked.
+    _range: PhantomData<Locked>,
+}
+
+/// Where a leaf was that was replaced.
+struct OldLeaf<'t, F: Format, M: PtMem> {
+    table: Table<'t, F, M>,
+    va: u64,
+    size_lg2: u32,
+    /// Hardware set the dirty bit of an item just before a table took its place, so it does not
+    /// show there any more; what replaced the other items of the leaf may be clean.
+    late_dirty: bool,
+    /// From its start on so many bytes were replaced: all, unless somebody else was there.
+    done: u64,
 }
 
 /// The leaf at an edge of a range, as it was found, and where it is to be cut.
@@ -69,7 +89,7 @@ struct Cuts {
     high: u64,
 }
 
-impl<F: Format, M: PtMem> Leaf<'_, F, M> {
+impl<'t, F: Format, M: PtMem> Leaf<'t, F, M> {
     #[inline(always)]
     fn last(&self) -> u64 {
         size::block_last(self.va, self.size_lg2)
@@ -84,6 +104,18 @@ impl<F: Format, M: PtMem> Leaf<'_, F, M> {
     #[inline(always)]
     fn level(&self) -> Level {
         self.item.table().level()
+    }
+
+    /// An item of the leaf as it is now. [`Error::Raced`] if it is not one any more: only hardware
+    /// may change it.
+    #[inline(always)]
+    fn reread(&self, index: Index) -> Result<Item<'t, F, M>> {
+        let item = self.item.table().read(index);
+        if (item.raw() ^ self.item.raw()) & !F::HW_BITS == 0 {
+            Ok(item)
+        } else {
+            Err(Error::Raced)
+        }
     }
 
     /// Whether the range has an edge inside.
@@ -109,10 +141,16 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Rights, memory type and all other bits are those of the old leaf; a dirty leaf's children
     /// are all dirty, a clean one's all clean.
     ///
+    /// The lock over `range` includes all of each leaf that crosses one of its edges
+    /// ([`Locked::new`]).
+    ///
     /// Errors: [`Error::Invalid`] (not aligned to the smallest page), [`Error::NotMapped`] (nothing
     /// is mapped at the first or the last address), [`Error::NotSupported`] (the hardware needs
     /// break-before-make), and those of [`PtMem::alloc`]. On error nothing has changed.
-    pub fn split(&self, range: Locked) -> Result<SplitFlush> {
+    ///
+    /// [`SplitFlush`] ends with [`Error::Raced`] if a leaf was changed by somebody else meanwhile: it
+    /// was not locked. A part of the leaves may be replaced then.
+    pub fn split(&self, range: Locked) -> Result<SplitFlush<'t, F, M>> {
         let page_lg2 = self.cfg.pgsize_bitmap.trailing_zeros();
         if size::offset(range.va() | range.len(), page_lg2) != 0 {
             return Err(Error::Invalid);
@@ -132,15 +170,18 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             tables = tables.wrapping_add(self.plan(last)?);
         }
         let mut reserve = Reserve::new(self, tables)?;
-        Ok(SplitFlush {
-            leaves: [
-                self.replace(&first, &mut reserve)?,
-                match &last {
-                    Some(last) => self.replace(last, &mut reserve)?,
-                    None => None,
-                },
-            ],
-        })
+        let mut flush = SplitFlush {
+            old: [None, None],
+            params: self.cfg.params,
+            result: Ok(()),
+            _range: PhantomData,
+        };
+        let [low, high] = &mut flush.old;
+        flush.result = self.replace(&first, &mut reserve, low);
+        if let (Ok(()), Some(last)) = (flush.result, &last) {
+            flush.result = self.replace(last, &mut reserve, high);
+        }
+        Ok(flush)
     }
 
     /// The leaf that translates `va`, to be cut at the edges of `range`. Not inlined, for the size
@@ -285,74 +326,113 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         });
     }
 
-    /// Replaces a live leaf, item by item, if it is cut.
+    /// Replaces a live leaf, item by item, if it is cut, and says in `old` what was replaced.
+    ///
+    /// [`Error::Raced`] if somebody else changed it.
     fn replace(
         &self,
         leaf: &Leaf<'t, F, M>,
         reserve: &mut Reserve<'_, 't, F, M>,
-    ) -> Result<Option<Replaced>> {
+        old: &mut Option<OldLeaf<'t, F, M>>,
+    ) -> Result {
         if !leaf.is_cut() {
-            return Ok(None);
+            return Ok(());
         }
-        let table = leaf.item.table();
-        let level = table.level();
         let dirty = self.group_dirty(leaf);
         let mut late = 0;
-        self.pieces(leaf.cuts, level, 0, leaf.end(), |at, piece| {
-            let index = Index::of::<F>(leaf.va.wrapping_add(at), level);
+        let mut done = 0;
+        let result = self.pieces(leaf.cuts, leaf.level(), 0, leaf.end(), |at, piece| {
+            done = at;
             match piece {
-                Piece::Leaves(run) => {
-                    self.demote(table, index, leaf.oa.wrapping_add(at), run, dirty);
-                }
+                Piece::Leaves(run) => self.demote(leaf, run, dirty, &mut done),
                 Piece::Table => {
-                    let mut item = table.read(index);
-                    let mut attrs = self.attrs_of(item, dirty);
-                    let mut new = self.build(leaf, level.below(), at, attrs, reserve)?;
-                    loop {
-                        self.clean_subtree(new.table());
-                        match self.publish(item, new) {
-                            Ok(_) => break,
-                            // Hardware set a bit meanwhile: the children get it too.
-                            Err(back) => {
-                                new = back;
-                                item = table.read(index);
-                                attrs = self.attrs_of(item, dirty);
-                                self.rebuild(new.table(), attrs);
-                            }
-                        }
-                    }
-                    late |= attrs.0;
+                    late |= self.subdivide(leaf, at, dirty, reserve)?.0;
+                    done = at.wrapping_add(size::pow2(leaf.item.table().item_lg2()));
+                    Ok(())
                 }
             }
-            Ok(())
-        })?;
-        Ok(Some(Replaced {
-            va: leaf.va,
-            size_lg2: leaf.size_lg2,
-            level,
-            late_dirty: late & F::DIRTY & !dirty != 0,
-        }))
+        });
+        if done != 0 {
+            *old = Some(OldLeaf {
+                table: leaf.item.table(),
+                va: leaf.va,
+                size_lg2: leaf.size_lg2,
+                late_dirty: late & F::DIRTY & !dirty != 0,
+                done,
+            });
+        }
+        result
     }
 
-    /// Rewrites items of a live contiguous leaf as smaller leaves of the same level.
-    fn demote(&self, table: Table<'t, F, M>, index: Index, oa: u64, run: Run, dirty: u64) {
-        let group_lg2 = table.level().contig_lg2::<F>(run.size_lg2);
-        let items = size::shr(run.bytes, table.item_lg2());
-        let mut i = 0;
-        while i != items {
-            let leaf_oa = oa.wrapping_add(size::shl(size::shr(i, group_lg2), run.size_lg2));
-            let mut item = table.read(index.plus::<F>(i));
-            loop {
-                let attrs = self.attrs_of(item, dirty);
-                let new = F::encode_leaf(leaf_oa, run.size_lg2, table.level(), attrs);
-                match item.cell().publish(item.raw(), new) {
-                    Ok(()) => break,
-                    Err(_) => item = table.read(item.index()),
+    /// Replaces the item at offset `at` of a live leaf by a table. Returns the attributes that it
+    /// had at last, `dirty` included.
+    fn subdivide(
+        &self,
+        leaf: &Leaf<'t, F, M>,
+        at: u64,
+        dirty: u64,
+        reserve: &mut Reserve<'_, 't, F, M>,
+    ) -> Result<Attrs> {
+        let level = leaf.level();
+        let index = Index::of::<F>(leaf.va.wrapping_add(at), level);
+        let mut item = leaf.reread(index)?;
+        let mut attrs = self.attrs_of(item, dirty);
+        let mut new = self.build(leaf, level.below(), at, attrs, reserve)?;
+        loop {
+            self.clean_subtree(new.table());
+            match self.publish(item, new) {
+                Ok(_) => return Ok(attrs),
+                // Hardware set a bit meanwhile: the children get it too.
+                Err(back) => {
+                    new = back;
+                    item = leaf.reread(index)?;
+                    attrs = self.attrs_of(item, dirty);
+                    self.rebuild(new.table(), attrs);
                 }
             }
-            i = i.wrapping_add(1);
         }
-        self.clean_items(table, index, items);
+    }
+
+    /// Rewrites items of a live contiguous leaf, from offset `done` on, as smaller leaves of the same
+    /// level. `done` is the end of what was rewritten.
+    fn demote(&self, leaf: &Leaf<'t, F, M>, run: Run, dirty: u64, done: &mut u64) -> Result {
+        let table = leaf.item.table();
+        let item_lg2 = table.item_lg2();
+        let first = Index::of::<F>(leaf.va.wrapping_add(*done), table.level());
+        let items = size::shr(run.bytes, item_lg2);
+        let mut i = 0;
+        let mut result = Ok(());
+        while i != items && result.is_ok() {
+            // A leaf is aligned to its size, so it starts where the item is in it.
+            let oa = leaf.oa.wrapping_add(size::floor(*done, run.size_lg2));
+            result = self.demote_item(leaf, first.plus::<F>(i), oa, run.size_lg2, dirty);
+            if result.is_ok() {
+                i = i.wrapping_add(1);
+                *done = done.wrapping_add(size::pow2(item_lg2));
+            }
+        }
+        self.clean_items(table, first, i);
+        result
+    }
+
+    /// Rewrites one item of a live contiguous leaf as one of a smaller leaf that goes to `oa`.
+    #[inline(always)]
+    fn demote_item(
+        &self,
+        leaf: &Leaf<'t, F, M>,
+        index: Index,
+        oa: u64,
+        size_lg2: u32,
+        dirty: u64,
+    ) -> Result {
+        loop {
+            let item = leaf.reread(index)?;
+            let attrs = self.attrs_of(item, dirty);
+            let new = F::encode_leaf(oa, size_lg2, leaf.level(), attrs);
+            if item.cell().publish(item.raw(), new).is_ok() {
+                return Ok(());
+            }
+        }
     }
 
     /// The attributes for what replaces `item`.
@@ -375,5 +455,104 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             i = i.wrapping_add(1);
         }
         dirty
+    }
+}
+
+impl<F: Format, M: PtMem> OldLeaf<'_, F, M> {
+    fn fold_late_dirty(&self, params: &Params) {
+        let items = |bytes: u64| size::shr(bytes, self.table.item_lg2());
+        let first = Index::of::<F>(self.va, self.table.level());
+        let all = items(size::pow2(self.size_lg2));
+        let mut late = self.late_dirty;
+        let mut i = 0;
+        while i != all && !late {
+            late = self.table.cell(first.plus::<F>(i)).read() & F::DIRTY != 0;
+            i = i.wrapping_add(1);
+        }
+        if late {
+            make_dirty(self.table, first, all, items(self.done), params);
+        }
+    }
+}
+
+/// Makes all leaves in `items` items dirty, and all below the first `own` of them, and no table
+/// item.
+fn make_dirty<F: Format, M: PtMem>(
+    table: Table<'_, F, M>,
+    first: Index,
+    items: u64,
+    own: u64,
+    params: &Params,
+) {
+    let mut i = 0;
+    while i != items {
+        loop {
+            let item = table.read(first.plus::<F>(i));
+            let want = match item.kind() {
+                Kind::Leaf => item.raw() | F::DIRTY,
+                Kind::Table if i < own => {
+                    if let Some(child) = item.child(params) {
+                        let first = Index::of::<F>(0, child.level());
+                        let items = first.room::<F>();
+                        make_dirty(child, first, items, items, params);
+                    }
+                    item.raw() & !F::DIRTY
+                }
+                // Empty, or somebody else's.
+                _ => break,
+            };
+            // If it changed meanwhile, all of it is done again: below it may be another table.
+            if want == item.raw() || item.cell().publish(item.raw(), want).is_ok() {
+                break;
+            }
+        }
+        i = i.wrapping_add(1);
+    }
+}
+
+impl<F: Format, M: PtMem> SplitFlush<'_, F, M> {
+    /// The leaves that were replaced, in ascending order.
+    #[inline]
+    pub fn leaves(&self) -> impl Iterator<Item = Replaced> + '_ {
+        self.old.iter().flatten().map(|old| Replaced {
+            va: old.va,
+            size_lg2: old.size_lg2,
+            level: old.table.level(),
+        })
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.leaves().next().is_none()
+    }
+
+    /// Carries dirty bits that came late to all leaves that they may be meant for. To be called
+    /// after the flush that [`leaves`](Self::leaves) ask for, after which nothing is late any more.
+    ///
+    /// Hardware that wrote through a translation which it had cached before the split may set the
+    /// dirty bit where the old leaf was, without a look at what is there now: a table item, or one
+    /// item of a group that is several leaves now. The write may have gone to any address of the
+    /// old leaf, so everything that replaced it becomes dirty.
+    ///
+    /// Nothing is cleaned to memory: software alone reads dirty bits, hardware that finds one clear
+    /// sets it again, and a table item's says nothing.
+    ///
+    /// Returns what [`finish`](Self::finish) does.
+    pub fn fold_late_dirty(self) -> Result {
+        if F::DIRTY != 0 {
+            for old in self.old.iter().flatten() {
+                old.fold_late_dirty(&self.params);
+            }
+        }
+        self.result
+    }
+
+    /// The end for a table whose dirty bits nobody reads.
+    ///
+    /// [`Error::Raced`] if the split is not complete, see [`Pt::split`].
+    #[inline]
+    pub fn finish(self) -> Result {
+        self.result
     }
 }

@@ -567,11 +567,10 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
     }
 
-    /// Records that a table item was cleaned to memory, after it was.
-    fn set_cleaned(&self, cell: &M::Cell, mut item: u64) {
-        while let Err(now) = cell.publish(item, item | F::CLEANED) {
-            item = now;
-        }
+    /// Records that a table item was cleaned to memory, after it was. If it is another item by now
+    /// it is left alone: whoever finds it without the mark cleans it.
+    fn set_cleaned(&self, cell: &M::Cell, item: u64) {
+        let _ = cell.publish(item, item | F::CLEANED);
     }
 
     /// Makes sure that a table item, which another thread may have published a moment ago, is

@@ -15,6 +15,8 @@ use crate::{Level, Result};
 
 /// Present.
 const PR: u64 = 1 << 0;
+/// Accessed, set by hardware if HA is enabled.
+const A: u64 = 1 << 5;
 /// Dirty, set by hardware if HD is enabled.
 const D: u64 = 1 << 6;
 /// Next level: 0 a leaf of one item, 7 a leaf whose size is in the address, else a table.
@@ -69,6 +71,7 @@ impl<const MOCK: bool> Format for Amdv1<MOCK> {
         contig_resize: true,
     };
     const DIRTY: u64 = D;
+    const HW_BITS: u64 = A | D;
     const CLEANED: u64 = 0;
     const TOP_OA_MASK: u64 = OA;
 

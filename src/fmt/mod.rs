@@ -20,6 +20,8 @@
 //! 6. The items of leaves that follow each other are equally far apart as numbers:
 //!    `encode_leaf(oa + 2^size_lg2, ..) - encode_leaf(oa, ..)` is the same for every OA.
 //! 7. Unless `CONTIG` is set, a leaf takes one item.
+//! 8. [`Format::HW_BITS`] are attributes: whichever of them hardware sets in an item, it stays a
+//!    leaf of the same size and OA, and `leaf_attrs` says which are set.
 //!
 //! The test suite in `testing/laws.rs` checks these for every format.
 
@@ -183,6 +185,9 @@ pub trait Format: 'static {
     /// The dirty bit of a leaf item, set by hardware or by [`crate::Pt::set_dirty`]; 0 if the
     /// format has no dirty tracking.
     const DIRTY: u64;
+    /// The bits of a leaf item that hardware may set at any instant, whatever the table is used
+    /// for: accessed and dirty. Whatever else changes in a leaf, software did it.
+    const HW_BITS: u64;
     /// A bit of a table item that hardware ignores, which says that the item was cleaned to memory;
     /// 0 if the format does not support [`Features::DMA_INCOHERENT`].
     const CLEANED: u64;

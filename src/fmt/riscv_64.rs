@@ -71,6 +71,7 @@ impl Format for Riscv64 {
         contig_resize: true,
     };
     const DIRTY: u64 = 0;
+    const HW_BITS: u64 = A | D;
     const CLEANED: u64 = 0;
     const TOP_OA_MASK: u64 = ((1 << 56) - 1) & !0xfff;
 

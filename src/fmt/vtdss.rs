@@ -25,6 +25,8 @@ const R: u64 = 1 << 0;
 const W: u64 = 1 << 1;
 /// Page size: a leaf above level 0. Ignored (and never set) in an SS-PTE.
 const PS: u64 = 1 << 7;
+/// Accessed, set by hardware if SSADS is enabled.
+const A: u64 = 1 << 8;
 /// Dirty, set by hardware in a leaf if SSADS is enabled.
 const D: u64 = 1 << 9;
 /// Ignored by hardware; the first software bit of the C format, with the same use.
@@ -63,6 +65,7 @@ impl Format for Vtdss {
         contig_resize: true,
     };
     const DIRTY: u64 = D;
+    const HW_BITS: u64 = A | D;
     const CLEANED: u64 = SW0;
     const TOP_OA_MASK: u64 = !0xfff;
 

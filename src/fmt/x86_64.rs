@@ -69,6 +69,7 @@ impl Format for X86_64 {
         contig_resize: true,
     };
     const DIRTY: u64 = 0;
+    const HW_BITS: u64 = A | D;
     const CLEANED: u64 = SW0;
     const TOP_OA_MASK: u64 = OA;
 

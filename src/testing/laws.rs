@@ -32,7 +32,7 @@ fn oas(size_lg2: u32, oa_lg2: u32) -> Vec<u64> {
     oas
 }
 
-/// Checks laws 1 to 7 for the format of `H`, and that the hardware agrees.
+/// Checks laws 1 to 8 for the format of `H`, and that the hardware agrees.
 pub fn check<H: Hardware>(params: &Params) {
     type F<H> = <H as Hardware>::Format;
     let hw = H::new(params);
@@ -41,6 +41,7 @@ pub fn check<H: Hardware>(params: &Params) {
         enc => enc.trailing_zeros(),
     };
     assert_eq!(F::<H>::DIRTY, if H::PRESET { 0 } else { H::DIRTY });
+    assert_eq!(F::<H>::HW_BITS, H::ACCESSED | H::DIRTY, "law 8");
     assert_eq!(
         (F::<H>::GRANULE_LG2, F::<H>::ITEMS_LG2),
         (H::GRANULE_LG2, H::ITEMS_LG2)
@@ -105,6 +106,15 @@ fn check_leaf<H: Hardware>(hw: &H, params: &Params, level: Level, size_lg2: u32,
                 let single = F::<H>::is_single(item, level, params);
                 assert_eq!(single, contig_lg2 == 0, "law 2: {item:#x}");
                 assert_eq!(F::<H>::leaf_attrs(item, level, params), attrs, "law 3");
+                for set in [H::ACCESSED, H::DIRTY, H::ACCESSED | H::DIRTY] {
+                    let now = item | set;
+                    assert_eq!(F::<H>::kind(now, level), Kind::Leaf, "law 8: {now:#x}");
+                    assert_eq!(F::<H>::leaf_oa(now, level, params), oa, "law 8: {now:#x}");
+                    let contig = F::<H>::contig_lg2(now, level, params);
+                    assert_eq!(contig, contig_lg2, "law 8: {now:#x}");
+                    let with = Attrs(attrs.0 | set);
+                    assert_eq!(F::<H>::leaf_attrs(now, level, params), with, "law 8");
+                }
                 let encode = |oa| F::<H>::encode_leaf(oa, size_lg2, level, attrs);
                 if 2 * pow2(size_lg2) <= pow2(oa_lg2) {
                     let step = encode(pow2(size_lg2)).wrapping_sub(encode(0));

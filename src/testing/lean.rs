@@ -353,14 +353,18 @@ impl<H: Hardware> Lean<H> {
             _ => {}
         };
         let result = watch(&mut look, || pt.split(lock.range()));
-        assert_eq!(result.map(|_| ()), want, "split");
+        assert_eq!(
+            result.as_ref().map(|_| ()).map_err(|error| *error),
+            want,
+            "split"
+        );
         let tables = self.rig.arena.allocated() - before;
-        if let Ok(flush) = &result {
-            let leaves = flush.leaves.iter().flatten();
+        let result = result.map(|flush| {
+            let leaves = flush.leaves();
             let leaves = leaves.map(|leaf| (leaf.va, leaf.size_lg2, leaf.level.0));
             let level = |cut: &Cut| self.runs.rules.level_of(cut.size_lg2);
             let flushed = cuts.iter().map(|cut| (cut.va, cut.size_lg2, level(cut)));
-            assert!(leaves.eq(flushed), "leaves to flush: {flush:x?}");
+            assert!(leaves.eq(flushed), "leaves to flush");
             if let Some((_, item)) = late {
                 self.rig.arena.hw_set(item, H::DIRTY);
             }
@@ -369,11 +373,11 @@ impl<H: Hardware> Lean<H> {
                 Step::After(Store::Publish) | Step::Cleaned => still(),
                 step => panic!("{step:?} when dirty bits are carried"),
             };
-            watch(&mut look, || pt.fold_late_dirty(lock.range(), flush));
-        }
+            assert_eq!(watch(&mut look, || flush.fold_late_dirty()), Ok(()));
+        });
         drop(lock);
         let new = match result {
-            Ok(_) => {
+            Ok(()) => {
                 let new = self.runs.split(va, len);
                 assert_eq!(new, fewest, "the fewest tables, in two ways");
                 if let Some((cut, _)) = late {
@@ -391,7 +395,7 @@ impl<H: Hardware> Lean<H> {
             self.probe_range(cut.va, cut.va + max_offset(cut.size_lg2));
         }
         self.done(before, new);
-        result.map(|_| tables)
+        result.map(|()| tables)
     }
 
     /// Hardware reads or writes.

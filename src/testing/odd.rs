@@ -33,6 +33,7 @@
 use crate::fmt::{Attrs, Features, Format, Kind, Live, Params, Prot};
 use crate::{Error, Level, Result};
 
+const A: u64 = 1 << 0;
 const D: u64 = 1 << 1;
 const TABLE: u64 = 1 << 2;
 const SIZE_SHIFT: u32 = 3;
@@ -73,6 +74,7 @@ impl<const TO_TABLE: bool, const RESIZE: bool> Format for OddFmt<TO_TABLE, RESIZ
         contig_resize: RESIZE,
     };
     const DIRTY: u64 = D;
+    const HW_BITS: u64 = A | D;
     const CLEANED: u64 = CLEANED;
     const TOP_OA_MASK: u64 = OA;
 

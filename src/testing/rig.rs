@@ -438,7 +438,8 @@ impl<H: Hardware> Rig<H> {
         };
         let mut dirtied = None;
         let result = watch(&mut look, || self.pt().split(lock.range()));
-        if let Ok(flush) = &result {
+        let result = result.map(|flush| {
+            let leaves: Vec<_> = flush.leaves().collect();
             if let Some((leaf, item)) = late {
                 self.arena.hw_set(item, H::DIRTY);
                 dirtied = Some(leaf);
@@ -450,14 +451,14 @@ impl<H: Hardware> Rig<H> {
                 Step::After(Store::Publish) | Step::Cleaned => still(&root, &probes),
                 step => panic!("{step:?} when dirty bits are carried"),
             };
-            watch(&mut look, || self.pt().fold_late_dirty(lock.range(), flush));
-        }
+            assert_eq!(watch(&mut look, || flush.fold_late_dirty()), Ok(()));
+            leaves
+        });
         drop(lock);
         let tables = self.arena.allocated() - before;
         match (result, crossed) {
             (Ok(flush), Ok(crossed)) => {
                 assert!(!self.needs_break_before_make(&crossed));
-                let flush: Vec<_> = flush.leaves.into_iter().flatten().collect();
                 assert_eq!(flush.len(), crossed.len(), "leaves to flush");
                 for (leaf, cut) in flush.iter().zip(&crossed) {
                     assert_eq!((leaf.va, leaf.size_lg2), (cut.va, cut.size_lg2));

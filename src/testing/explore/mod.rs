@@ -226,7 +226,7 @@ pub fn apply<H: Hardware>(rig: &mut Rig<H>, call: Call) {
         Call::Split { va, len } => {
             let lock = rig.arena.lock(va, len).unwrap();
             let flush = rig.pt().split(lock.range()).unwrap();
-            rig.pt().fold_late_dirty(lock.range(), &flush);
+            flush.fold_late_dirty().unwrap();
         }
         Call::Write { va } => {
             rig.root().access(va, true).expect("mapped");

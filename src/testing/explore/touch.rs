@@ -302,9 +302,7 @@ impl<'a> Touches<'a> {
                 });
                 run.point(None);
                 run.flushed = true;
-                watch_reads(&mut |event| run.step(event), || {
-                    rig.pt().fold_late_dirty(lock.range(), &flush);
-                });
+                watch_reads(&mut |event| run.step(event), || flush.fold_late_dirty()).unwrap();
             }
             Call::Unmap { va, len } => {
                 let lock = rig.arena.lock(va, len).unwrap();

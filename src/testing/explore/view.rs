@@ -249,7 +249,7 @@ pub fn explore<H: Hardware>(scene: &Scene) -> Count {
         Call::Split { va, len } => {
             let lock = rig.arena.lock(va, len).unwrap();
             let flush = watch(&mut look, || rig.pt().split(lock.range())).unwrap();
-            watch(&mut look, || rig.pt().fold_late_dirty(lock.range(), &flush));
+            watch(&mut look, || flush.fold_late_dirty()).unwrap();
         }
         Call::Map { va, len, oa, prot } => {
             let lock = rig.arena.lock(va, len).unwrap();

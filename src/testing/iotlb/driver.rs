@@ -223,19 +223,17 @@ impl<H: Hardware> Domain<'_, H> {
         self.world.borrow_mut().fill();
         if self.mistake != Mistake::NoFlush {
             self.flush_split(&flush, va, &mut iotlb);
-            if H::Format::DIRTY != 0 && flush.leaves != [None; 2] {
+            if H::Format::DIRTY != 0 && !flush.is_empty() {
                 self.sync(&mut iotlb);
             }
         }
-        watch(&mut step, || {
-            self.rig.pt().fold_late_dirty(lock.range(), &flush);
-        });
+        watch(&mut step, || flush.fold_late_dirty()).unwrap();
         iotlb.leaf_to_table = true;
         self.sync(&mut iotlb);
     }
 
-    fn flush_split(&self, flush: &SplitFlush, edge: u64, iotlb: &mut Iotlb) {
-        for leaf in flush.leaves.into_iter().flatten() {
+    fn flush_split(&self, flush: &SplitFlush<'_, H::Format, Arena>, edge: u64, iotlb: &mut Iotlb) {
+        for leaf in flush.leaves() {
             let mut world = self.world.borrow_mut();
             world.caches.note_split(leaf.va, leaf.size_lg2);
             drop(world);

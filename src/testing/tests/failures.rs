@@ -14,7 +14,7 @@ use crate::testing::hw::{Amd, Hardware, LeafAt, OddHw, Riscv, Vtd, X86};
 use crate::testing::model::Rules;
 use crate::testing::rig::{Rig, Setup};
 use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
-use crate::{Error, Mapped, Result};
+use crate::{Error, Mapped, Result, SplitFlush};
 
 /// The call that runs out of memory.
 #[derive(Clone, Copy, Debug)]
@@ -66,10 +66,11 @@ fn split_unseen<H: Hardware>(rig: &Rig<H>, (va, len): Range) -> Result {
     };
     let lock = rig.arena.lock(va, len).unwrap();
     let result = watch(&mut look, || rig.pt().split(lock.range()));
+    let result = result.and_then(SplitFlush::finish);
     drop(lock);
     assert_eq!(rig.arena.in_use(), in_use, "a table leaked");
     rig.check();
-    result.map(|_| ())
+    result
 }
 
 /// Lets each allocation of a call fail once; returns their number.

@@ -14,6 +14,7 @@ mod map_unmap;
 mod random;
 mod split_race;
 mod split_shape;
+mod split_unlocked;
 mod threads;
 mod top;
 mod walks;

@@ -9,7 +9,7 @@ use crate::testing::arena::{watch, Event, Step, Store, View};
 use crate::testing::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
 use crate::testing::rig::{still, Rig, Setup};
 use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
-use crate::DirtySink;
+use crate::{DirtySink, SplitFlush};
 
 type Odd = OddHw<true, true>;
 
@@ -29,7 +29,7 @@ fn split<H: Hardware>(rig: &Rig<H>, hole: Hole, mut look: impl FnMut(usize, Even
     };
     let lock = rig.arena.lock(hole.va, hole.len).unwrap();
     let result = watch(&mut hook, || rig.pt().split(lock.range()));
-    assert!(result.is_ok());
+    assert_eq!(result.and_then(SplitFlush::finish), Ok(()));
     step
 }
 
@@ -332,7 +332,7 @@ fn written_late<H: Hardware>(rig: Rig<H>, hole: Hole, va: u64, at: usize, busy: 
             Step::After(Store::Publish) => still(&root, &probes),
             _ => {}
         },
-        || rig.pt().fold_late_dirty(lock.range(), &flush.unwrap()),
+        || assert_eq!(flush.unwrap().fold_late_dirty(), Ok(())),
     );
     for leaf in rig.leaves() {
         let inside = leaf.va.wrapping_sub(start) < size;

@@ -108,21 +108,22 @@ fn every_replaced_leaf_is_reported_at_its_old_size() {
     rig.map_ok(0, 2 * G1 + M2, 8 * G1, rw());
     let split = |rig: &Rig<Vtd>, va, len| {
         let lock = rig.arena.lock(va, len).unwrap();
-        rig.pt().split(lock.range()).unwrap().leaves
+        let flush = rig.pt().split(lock.range()).unwrap();
+        let leaves: std::vec::Vec<_> = flush.leaves().collect();
+        assert_eq!(flush.is_empty(), leaves.is_empty());
+        assert_eq!(flush.finish(), Ok(()));
+        leaves
     };
-    let old = |va, size_lg2, level| {
-        Some(Replaced {
-            va,
-            size_lg2,
-            late_dirty: false,
-            level: Level(level),
-        })
+    let old = |va, size_lg2, level| Replaced {
+        va,
+        size_lg2,
+        level: Level(level),
     };
     let leaves = split(&rig, G1 - M2, G1);
     assert_eq!(leaves, [old(0, 30, 2), old(G1, 30, 2)]);
-    assert_eq!(split(&rig, G1 - M2, G1), [None, None]);
-    assert_eq!(split(&rig, 2 * G1, K4), [old(2 * G1, 21, 1), None]);
-    assert_eq!(split(&rig, 3 * M2 + K4, K4), [old(3 * M2, 21, 1), None]);
+    assert_eq!(split(&rig, G1 - M2, G1), []);
+    assert_eq!(split(&rig, 2 * G1, K4), [old(2 * G1, 21, 1)]);
+    assert_eq!(split(&rig, 3 * M2 + K4, K4), [old(3 * M2, 21, 1)]);
     rig.finish();
 }
 

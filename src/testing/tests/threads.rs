@@ -120,8 +120,9 @@ fn worker(pt: &Pt<'_, Vtdss, Arena>, arena: &Arena, flush: &mut Flush<'_>, base:
         // One cut: both parts go by themselves.
         let at = (noise(&mut seed) % (len / K4 - 1) + 1) * K4;
         let part = |va, len| lock.part(va, len);
-        let leaves = pt.split(part(base, at)).unwrap().leaves;
-        assert!(leaves.iter().flatten().all(|leaf| leaf.va >= base));
+        let split = pt.split(part(base, at)).unwrap();
+        assert!(split.leaves().all(|leaf| leaf.va >= base));
+        split.finish().unwrap();
         assert_eq!(pt.unmap(part(base, at), flush), at);
         assert_eq!(pt.iova_to_phys(part(base, 1)), None);
         assert_eq!(pt.iova_to_phys(part(base + at, 1)), Some(OA + base + at));

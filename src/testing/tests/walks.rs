@@ -19,7 +19,7 @@ use crate::testing::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
 use crate::testing::rig::{Rig, Setup};
 use crate::testing::tests::threads::{noise, Flush, Walker, Walkers};
 use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1};
-use crate::{DirtySink, SplitFlush};
+use crate::DirtySink;
 
 /// Hardware threads; with more than there are processors a flush takes long.
 const WALKERS: usize = 1;
@@ -237,10 +237,10 @@ impl<H: Hardware> Software<'_, H> {
             .store(first * page, Ordering::Relaxed);
         let range = lock.part(Zone::va(n) + first * page, count * page);
         let pt = self.shared.rig.pt();
-        let flush: SplitFlush = pt.split(range).unwrap();
-        self.done.splits += flush.leaves.iter().flatten().count() as u64;
+        let flush = pt.split(range).unwrap();
+        self.done.splits += flush.leaves().count() as u64;
         self.shared.walkers.flush();
-        pt.fold_late_dirty(range, &flush);
+        flush.fold_late_dirty().unwrap();
     }
 
     /// Reads and clears what is dirty. Each write that ended before must be reported, now or, if it
@@ -287,7 +287,7 @@ impl<H: Hardware> Software<'_, H> {
         // Half of the zone, cut out, and then what is left.
         let half = lock.part(Zone::va(n), 1 << (ZONE_LG2 - 1));
         let pt = self.shared.rig.pt();
-        let _ = pt.split(half).unwrap();
+        pt.split(half).unwrap().finish().unwrap();
         let mut flush = self.flush();
         for range in [half, lock.part(half.last() + 1, half.len())] {
             assert_eq!(pt.unmap(range, &mut flush), range.len());

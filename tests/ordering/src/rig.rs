@@ -160,8 +160,8 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Rig<ITEMS_LG2, MARKED> {
         Pt::new(&self.mem, self.cfg, unsafe { Table::from_raw(top, level) })
     }
 
-    /// Stands for the range lock; each model gives its threads ranges that do not overlap, unless
-    /// it says so.
+    /// Stands for the range lock; each model gives its threads ranges, and leaves, that do not
+    /// overlap, unless it says so.
     pub(crate) fn range(va: u64, len: u64) -> Locked {
         // SAFETY: as above.
         unsafe { Locked::new(va, len) }.unwrap()
@@ -202,12 +202,12 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Rig<ITEMS_LG2, MARKED> {
         assert_eq!((mapped.bytes, mapped.result), (len, Ok(())));
     }
 
-    pub(crate) fn split(&self, va: u64, len: u64) -> SplitFlush {
+    pub(crate) fn split(
+        &self,
+        va: u64,
+        len: u64,
+    ) -> SplitFlush<'_, Tiny<ITEMS_LG2, MARKED>, LoomMem> {
         self.pt().split(Self::range(va, len)).unwrap()
-    }
-
-    pub(crate) fn fold(&self, va: u64, len: u64, flush: &SplitFlush) {
-        self.pt().fold_late_dirty(Self::range(va, len), flush);
     }
 
     pub(crate) fn read_dirty(&self, va: u64, len: u64, clear: bool) -> Dirty {

@@ -55,6 +55,7 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Format for Tiny<ITEMS_LG2, MARKED
         contig_resize: true,
     };
     const DIRTY: u64 = D;
+    const HW_BITS: u64 = A | D;
     const CLEANED: u64 = CLEANED;
     const TOP_OA_MASK: u64 = TABLE_OA;
 

@@ -40,16 +40,20 @@ fn split<const I: u32>(setup: Setup, pages: u64, writes: &'static [(u64, Note)],
                 })
             })
             .collect();
-        let flush = rig.split(K4, K4);
-        if without == Without::Flush {
-            rig.fold(K4, K4, &flush);
-        }
+        let mut flush = Some(rig.split(K4, K4));
+        let mut end = |now| {
+            if let (true, Some(flush)) = (now, flush.take()) {
+                flush.fold_late_dirty().unwrap();
+            }
+        };
+        end(without == Without::Flush);
         // The flush waits for all that uses a translation from before.
         for device in devices {
             device.join().unwrap();
         }
-        if without == Without::Nothing {
-            rig.fold(K4, K4, &flush);
+        end(without == Without::Nothing);
+        if let Some(flush) = flush {
+            flush.finish().unwrap();
         }
         let dirty = rig.read_dirty(0, pages * K4, false);
         for (page, _) in writes {
@@ -111,8 +115,7 @@ fn control_dirty_bits_carried_before_the_flush() {
         rig.map(0, 4 * K4);
         let hw = rig.clone();
         let device = spawn(move || hw.write_late(hw.still(0, 0)));
-        let flush = rig.split(K4, K4);
-        rig.fold(K4, K4, &flush);
+        rig.split(K4, K4).fold_late_dirty().unwrap();
         device.join().unwrap();
         rig.check(&[0, 1, 2, 3]);
     });

@@ -25,7 +25,8 @@ fn hole(setup: Setup, views: u32) -> Vec<u32> {
             }
         });
         let flush = rig.split(K4, K4);
-        assert_eq!(flush.leaves[0].unwrap().size_lg2, 14);
+        assert_eq!(flush.leaves().next().unwrap().size_lg2, 14);
+        flush.finish().unwrap();
         walker.join().unwrap();
         assert_eq!(rig.still(K4, views).bits.size_lg2, 12);
         rig.check(&[0, 1, 2, 3]);
@@ -81,7 +82,8 @@ fn group(setup: Setup) -> Vec<(u64, u32)> {
             spawn(move || sizes.add((va / K4, hw.still(va, 0).bits.size_lg2)))
         });
         let flush = rig.split(0, 2 * K4);
-        assert_eq!(flush.leaves[0].unwrap().size_lg2, 15);
+        assert_eq!(flush.leaves().next().unwrap().size_lg2, 15);
+        flush.finish().unwrap();
         for walker in walkers {
             walker.join().unwrap();
         }
@@ -121,7 +123,7 @@ fn reader(setup: Setup) {
                 }
             })
         };
-        let _ = rig.split(K4, 2 * K4);
+        rig.split(K4, 2 * K4).finish().unwrap();
         reader.join().unwrap();
         rig.check(&[0, 1, 2, 3]);
     });
