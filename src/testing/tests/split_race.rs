@@ -301,6 +301,46 @@ fn no_dirty_bit_is_lost_in_contiguous_leaves() {
     }
 }
 
+// What is known of the group counts when an exchange is repeated, not only what the item says.
+#[test]
+fn dirty_bits_of_a_group_survive_an_exchange_that_fails() {
+    fn check<H: Hardware>(setup: Setup, size: u64, items: u64, hole: Hole) {
+        let item = |rig: &Rig<H>, n: u64| rig.root().translate(n * (size / items)).unwrap().item;
+        for dirty in 0..items {
+            for accessed in (0..items).filter(|&accessed| accessed != dirty) {
+                let mut rig = Rig::<H>::new(Setup { slots: 16, ..setup });
+                rig.map_ok(0, size, 0, rw());
+                assert_eq!(rig.model.count(), 1);
+                rig.arena.hw_set(item(&rig, dirty), H::DIRTY);
+                let accessed = item(&rig, accessed);
+                split(&rig, hole, |_, event| {
+                    if event.at == accessed && event.step == Step::Before(Store::Publish) {
+                        rig.arena.hw_set(accessed, H::ACCESSED);
+                    }
+                });
+                assert!(
+                    rig.leaves().iter().all(|leaf| leaf.bits.dirty),
+                    "D was lost"
+                );
+                // Of each item by itself, too.
+                for page in (0..size).step_by(1 << H::GRANULE_LG2) {
+                    assert!(rig.root().translate(page).unwrap().bits.dirty, "{page:#x}");
+                }
+                rig.finish();
+            }
+        }
+    }
+    let hole = |va, len| Hole { va, len };
+    let page = 1 << 11;
+    // Items that become tables, smaller leaves, or some of each.
+    check::<Amd<false>>(amd(), 2 * M2, 2, hole(K4, K4));
+    check::<Amd<false>>(amd(), 4 * M2, 4, hole(M2 + K4, 2 * M2));
+    check::<Amd<false>>(amd(), 4 * K4, 4, hole(K4, K4));
+    check::<Amd<true>>(mock(), 2 << 20, 2, hole(page, page));
+    check::<Odd>(odd(), 4 << 18, 4, hole((1 << 18) + page, 1 << 18));
+    check::<Odd>(odd(), 8 * page, 8, hole(2 * page, 3 * page));
+}
+
 /// Splits `hole` while hardware that cached the leaf around `va` before sets D at step `at` in the
 /// item that it read then, whatever is there now. A write anywhere in the old leaf may be meant, so
 /// all of it must be dirty in the end, and nothing else. After the last step comes the flush, and
