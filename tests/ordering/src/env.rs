@@ -8,7 +8,8 @@
 //!   after it.
 //! - [`Cell::read`], and the hardware's load, are relaxed. The address dependency is an acquire
 //!   fence where the address in the item is followed ([`PtMem::table_at`], a walk): loom has no
-//!   consume. So a value that is read but not followed orders nothing.
+//!   consume. So a value that is read but not followed orders nothing. A model can do without the
+//!   fences ([`Options::fences`]) if nothing in it depends on an address.
 //! - [`Cell::publish`] is a compare-exchange, release if it succeeds, relaxed if not.
 //! - [`PtMem::clean`] copies the latest value, with all that is ordered before it, to what hardware
 //!   that does not snoop reads, and orders that before later stores.
@@ -39,6 +40,8 @@ pub(crate) struct Broken {
     pub(crate) no_clean: bool,
     /// `change_top` stores without a comparison.
     pub(crate) blind_top: bool,
+    /// `read_acquire` orders nothing.
+    pub(crate) plain_read: bool,
 }
 
 impl Broken {
@@ -47,6 +50,7 @@ impl Broken {
         blind: false,
         no_clean: false,
         blind_top: false,
+        plain_read: false,
     };
     pub(crate) const RELAXED: Broken = Broken {
         relaxed: true,
@@ -62,6 +66,10 @@ impl Broken {
     };
     pub(crate) const BLIND_TOP: Broken = Broken {
         blind_top: true,
+        ..Self::NOTHING
+    };
+    pub(crate) const PLAIN_READ: Broken = Broken {
+        plain_read: true,
         ..Self::NOTHING
     };
 }
@@ -82,6 +90,10 @@ pub(crate) struct Options {
     pub(crate) threads: usize,
     pub(crate) incoherent: bool,
     pub(crate) init: Init,
+    /// Where an address is followed there is an acquire fence. It is more than the dependency
+    /// orders: all that was read before counts too, for loom even what was read by threads that
+    /// happened before.
+    pub(crate) fences: bool,
     pub(crate) broken: Broken,
 }
 
@@ -168,7 +180,11 @@ unsafe impl Cell for LoomCell {
 
     fn read_acquire(&self) -> u64 {
         self.shared();
-        self.value.load(Ordering::Acquire)
+        self.value.load(if self.broken.plain_read {
+            Ordering::Relaxed
+        } else {
+            Ordering::Acquire
+        })
     }
 
     fn init(&self, item: u64) {
@@ -207,6 +223,7 @@ unsafe impl Cell for LoomCell {
 struct Pool {
     cells: Box<[LoomCell]>,
     items: usize,
+    fences: bool,
     next: AtomicUsize,
     in_use: AtomicUsize,
 }
@@ -232,6 +249,13 @@ impl Pool {
             "{oa:#x} is no table"
         );
         &self.cells[(n - 1) * self.items..n * self.items]
+    }
+
+    /// An address that was read is followed.
+    fn follow(&self) {
+        if self.fences {
+            fence(Ordering::Acquire);
+        }
     }
 
     fn free(&self, table: NonNull<LoomCell>) {
@@ -262,6 +286,7 @@ impl LoomMem {
         let pool = Arc::new(Pool {
             cells: cells.collect(),
             items,
+            fences: options.fences,
             next: AtomicUsize::new(0),
             in_use: AtomicUsize::new(0),
         });
@@ -295,7 +320,7 @@ impl LoomMem {
 
     /// The item of a walk: follows an address as a dependent load does.
     pub(crate) fn hw_item<R>(&self, oa: u64, index: usize, f: impl FnOnce(&LoomCell) -> R) -> R {
-        fence(Ordering::Acquire);
+        self.pool.follow();
         f(&self.pool.table(oa)[index])
     }
 
@@ -344,8 +369,9 @@ unsafe impl PtMem for LoomMem {
     }
 
     unsafe fn table_at(oa: u64) -> NonNull<LoomCell> {
-        fence(Ordering::Acquire);
-        NonNull::from(Pool::current().table(oa)).cast()
+        let pool = Pool::current();
+        pool.follow();
+        NonNull::from(pool.table(oa)).cast()
     }
 
     // As pt_iommu_rust_change_top() in iommu_pt/exports.c.

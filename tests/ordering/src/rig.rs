@@ -40,6 +40,7 @@ impl Setup {
                 threads: 2,
                 incoherent: false,
                 init: Init::Plain,
+                fences: true,
                 broken: Broken::default(),
             },
         }
@@ -65,6 +66,13 @@ impl Setup {
     pub(crate) fn broken(mut self, broken: Broken) -> Setup {
         self.options.broken = broken;
         self
+    }
+
+    /// Without an order between an address and what is read through it; implies
+    /// [`goes_on`](Self::goes_on).
+    pub(crate) fn without_fences(mut self) -> Setup {
+        self.options.fences = false;
+        self.goes_on()
     }
 
     /// Who reads a store of [`Cell::init`](iotable::mem::Cell::init) without order is not told so,

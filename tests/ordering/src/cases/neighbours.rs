@@ -2,7 +2,10 @@
 
 //! Maps of neighbouring ranges that need the same missing tables.
 
+use std::sync::Arc;
+
 use iotable::fmt::Features;
+use loom::sync::atomic::{AtomicBool, Ordering};
 
 use crate::env::Broken;
 use crate::model::{explore_to, spawn, Seen};
@@ -97,4 +100,47 @@ fn control_nothing_is_cleaned() {
 #[should_panic(expected = "was disturbed")]
 fn control_a_table_item_that_another_did_not_clean_yet() {
     two_incoherent_maps::<true>(Setup::new(1, 3), 3);
+}
+
+/// Two map one page each below a table that is missing; when the second one's call has returned, it
+/// tells a device of its own, which does not snoop. No address orders anything, so that only the
+/// mark of the table item can order the device's walk after what the first one cleaned. At most 3
+/// preemptions.
+fn told_by_another_thread(setup: Setup) -> Vec<bool> {
+    let setup = setup.with(Features::DMA_INCOHERENT).threads(3);
+    let seen = Seen::new();
+    let hits = seen.clone();
+    explore_to(Some(3), move || {
+        let rig = Rig::<1>::new(setup.without_fences());
+        let told = Arc::new(AtomicBool::new(false));
+        let (other, bell) = (rig.clone(), told.clone());
+        let mapper = spawn(move || {
+            other.map(K4, K4);
+            bell.store(true, Ordering::Release);
+        });
+        let (hw, hits) = (rig.clone(), hits.clone());
+        let device = spawn(move || {
+            let told = told.load(Ordering::Acquire);
+            if told {
+                hw.still(K4, !0);
+            }
+            hits.add(told);
+        });
+        rig.map(0, K4);
+        mapper.join().unwrap();
+        device.join().unwrap();
+        rig.check(&[0, 1]);
+    });
+    seen.all()
+}
+
+#[test]
+fn what_a_map_returns_is_in_memory_for_every_device() {
+    assert_eq!(told_by_another_thread(Setup::new(1, 3)), [false, true]);
+}
+
+#[test]
+#[should_panic(expected = "was disturbed")]
+fn control_a_mark_that_is_read_without_order() {
+    told_by_another_thread(Setup::new(1, 3).broken(Broken::PLAIN_READ));
 }
