@@ -32,15 +32,17 @@ unsafe impl<const MOCK: bool> KernelFormat for Amdv1<MOCK> {
     }
 }
 
-fn shape<const MOCK: bool>(cfg: &bindings::pt_iommu_amdv1_cfg) -> iotable::Result<Shape> {
+fn shape<const MOCK: bool>(
+    cfg: &bindings::pt_iommu_amdv1_cfg,
+    features: Features,
+) -> iotable::Result<Shape> {
     let level = Level(cfg.starting_level as u8);
     let highest = Amdv1::<MOCK>::MAX_TOP_LEVEL;
     if cfg.starting_level == 0 || cfg.starting_level > u32::from(highest.0) {
         return Err(Error::Invalid);
     }
-    let dynamic = Amdv1::<MOCK>::FORCED.has(Features::DYNAMIC_TOP);
     let mut va_lg2 = Amdv1::<MOCK>::MAX_VA_LG2;
-    if !dynamic && level != highest {
+    if !features.has(Features::DYNAMIC_TOP) && level != highest {
         va_lg2 = level.above().item_lg2::<Amdv1<MOCK>>();
     }
     Ok(Shape {

@@ -35,7 +35,8 @@ pub(crate) fn page_sizes<F: KernelFormat>(common: &bindings::pt_common) -> u64 {
     )
 }
 
-/// `pt_iommu_<fmt>_init`. `shape` checks the format's own part of the configuration.
+/// `pt_iommu_<fmt>_init`. `shape` checks the format's own part of the configuration; it is told the
+/// features that the table will have.
 ///
 /// # Safety
 ///
@@ -45,7 +46,7 @@ pub(crate) unsafe fn init<F: KernelFormat, T>(
     table: *mut T,
     cfg: &bindings::pt_iommu_cfg,
     gfp: bindings::gfp_t,
-    shape: impl FnOnce() -> iotable::Result<Shape>,
+    shape: impl FnOnce(Features) -> iotable::Result<Shape>,
 ) -> c_int {
     // SAFETY: by the safety requirement.
     match unsafe { try_init::<F, T>(table, cfg, gfp, shape) } {
@@ -61,7 +62,7 @@ unsafe fn try_init<F: KernelFormat, T>(
     table: *mut T,
     cfg: &bindings::pt_iommu_cfg,
     gfp: bindings::gfp_t,
-    shape: impl FnOnce() -> iotable::Result<Shape>,
+    shape: impl FnOnce(Features) -> iotable::Result<Shape>,
 ) -> iotable::Result {
     let (va_lg2, oa_lg2) = (cfg.hw_max_vasz_lg2, cfg.hw_max_oasz_lg2);
     if va_lg2 == 0 || u32::from(va_lg2) > F::MAX_VA_LG2 || oa_lg2 == 0 {
@@ -79,7 +80,7 @@ unsafe fn try_init<F: KernelFormat, T>(
         // take what they force for granted.
         common.features = common.features & F::FEATURES.0 | F::FORCED.0;
     }
-    let shape = shape()?;
+    let shape = shape(ops::params::<F>(common.features).features)?;
     common.max_vasz_lg2 = shape.max_vasz_lg2;
     common.max_oasz_lg2 = shape.max_oasz_lg2;
     common.top_of_table = usize::from(shape.top_level.0);

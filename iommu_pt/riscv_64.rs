@@ -23,7 +23,7 @@ unsafe impl KernelFormat for Riscv64 {
     }
 }
 
-fn shape(cfg: &bindings::pt_iommu_riscv_64_cfg) -> iotable::Result<Shape> {
+fn shape(cfg: &bindings::pt_iommu_riscv_64_cfg, _features: Features) -> iotable::Result<Shape> {
     let top_level = match cfg.common.hw_max_vasz_lg2 {
         39 => Level(2),
         48 => Level(3),

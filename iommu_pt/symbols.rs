@@ -4,8 +4,9 @@
 
 /// Defines `pt_iommu_<fmt>_{init,iova_to_phys,read_and_clear_dirty}` for a format.
 ///
-/// `$shape` maps the format's cfg struct to a [`Shape`](crate::init::Shape) or an error. The
-/// prototypes in `linux/generic_pt/iommu.h` are checked by `#[export]`.
+/// `$shape` maps the format's cfg struct, and the features that the table will have, to a
+/// [`Shape`](crate::init::Shape) or an error. The prototypes in `linux/generic_pt/iommu.h` are
+/// checked by `#[export]`.
 macro_rules! format_symbols {
     ($fmt:ident, $format:ty, $table:ident, $cfg:ident, $shape:expr) => {
         kernel::macros::paste! {
@@ -25,7 +26,11 @@ macro_rules! format_symbols {
                 // SAFETY: valid by the safety requirement.
                 let cfg = unsafe { &*cfg };
                 // SAFETY: `$table` is the table struct of this format.
-                unsafe { crate::init::init::<$format, _>(table, &cfg.common, gfp, || $shape(cfg)) }
+                unsafe {
+                    crate::init::init::<$format, _>(table, &cfg.common, gfp, |features| {
+                        $shape(cfg, features)
+                    })
+                }
             }
 
             /// See [`iova_to_phys`](crate::ops::iova_to_phys).

@@ -29,7 +29,7 @@ unsafe impl KernelFormat for Vtdss {
     }
 }
 
-fn shape(cfg: &bindings::pt_iommu_vtdss_cfg) -> iotable::Result<Shape> {
+fn shape(cfg: &bindings::pt_iommu_vtdss_cfg, _features: Features) -> iotable::Result<Shape> {
     // 3, 4 or 5 levels; the adjusted guest address widths of section 9.6.
     if cfg.top_level < 2 || cfg.top_level > 4 {
         return Err(Error::NotSupported);

@@ -23,7 +23,7 @@ unsafe impl KernelFormat for X86_64 {
     }
 }
 
-fn shape(cfg: &bindings::pt_iommu_x86_64_cfg) -> iotable::Result<Shape> {
+fn shape(cfg: &bindings::pt_iommu_x86_64_cfg, _features: Features) -> iotable::Result<Shape> {
     if cfg.top_level < 3 || cfg.top_level > 4 {
         return Err(Error::NotSupported);
     }

@@ -32,6 +32,8 @@ record() {
 guest_cases() {
 	local dir=$1 status=$2 least=$3 why=$4
 	awk -f "$TOP/tools/tap.awk" "$dir/stdout" >"$dir/cases"
+	awk -f "$TOP/tools/twins.awk" "$dir/cases" >"$dir/twins"
+	cat "$dir/twins" >>"$dir/cases"
 	cat "$dir/cases"
 	local n
 	n=$(grep -c '^pass' "$dir/cases" || true)
