@@ -8,12 +8,14 @@
  * and not taken from any code that is tested.
  */
 #include <kunit/device.h>
+#include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <linux/generic_pt/iommu.h>
 #include <linux/iommu.h>
 #include <linux/sizes.h>
 
 #include "../../../iommu-pages.h"
+#include "iommu_pt_rust.h"
 #include "kunit_pages.h"
 
 #define SS_R BIT_ULL(0)
@@ -401,6 +403,94 @@ static void test_late_dirty(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, t->num_syncs, 0);
 }
 
+#ifdef kunit_warning_suppress
+/*
+ * Somebody without the lock, who changes a leaf between the moment that a split
+ * has found it and the one that it is to be replaced.
+ */
+static struct {
+	u64 *leaf;
+	u64 value;
+} intruder;
+
+static void *intrude(int nid, gfp_t gfp, size_t size, bool zeroed)
+{
+	*intruder.leaf = intruder.value;
+	return iommu_alloc_pages_node_sz(nid, gfp, size);
+}
+
+static void check_unlocked(struct kunit *test, unsigned long hit, u64 value,
+			   bool dirty)
+{
+	static const struct iommu_dirty_ops dirty_ops = {};
+	struct rust_pt *t = test->priv;
+	u64 old = TEST_OA | SS_R | SS_W | SS_PS;
+	unsigned long pages;
+	unsigned long at;
+
+	t->domain.dirty_ops = dirty ? &dirty_ops : NULL;
+	map(test, 0, TEST_OA, SZ_2G, IOMMU_READ | IOMMU_WRITE);
+	pages = kunit_table_pages();
+	intruder.leaf = entry_at(t, hit, 2);
+	intruder.value = value;
+	t->late = dirty && hit ? entry_at(t, 0, 2) : NULL;
+	t->num_syncs = 0;
+	kunit_activate_static_stub(test, pt_iommu_rust_alloc, intrude);
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_EQ(test, -EBUSY,
+				iommu_split(&t->domain, SZ_2M, SZ_1G,
+					    GFP_KERNEL));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
+	kunit_deactivate_static_stub(test, pt_iommu_rust_alloc);
+	t->late = NULL;
+	KUNIT_EXPECT_EQ(test, *intruder.leaf, value);
+	if (!hit) {
+		/* Stopped before anything changed */
+		KUNIT_EXPECT_EQ(test, t->num_syncs, 0);
+		KUNIT_EXPECT_EQ(test, kunit_table_pages(), pages);
+		expect_entry(test, SZ_1G, 2, old + SZ_1G);
+	} else {
+		/* The first leaf was replaced, and flushed at its old size */
+		KUNIT_EXPECT_EQ(test, t->num_syncs, 1);
+		expect_sync(test, 0, 0, SZ_1G, true);
+		KUNIT_EXPECT_EQ(test, kunit_table_pages(), pages + 1);
+		for (at = 0; at != SZ_1G; at += SZ_2M)
+			expect_entry(test, at, 1,
+				     (old + at) | (dirty ? SS_D : 0));
+	}
+	*intruder.leaf = old + hit;
+	KUNIT_EXPECT_EQ(test, SZ_2G, iommu_unmap(&t->domain, 0, SZ_2G));
+}
+
+/*
+ * A split that meets somebody else in a leaf lets that be, flushes what it has
+ * replaced, and warns
+ */
+static void test_split_unlocked(struct kunit *test)
+{
+	static const u64 others[] = {
+		0, /* unmapped */
+		TEST_OA | SS_R | SS_PS, /* mapped with other rights */
+		TEST_OA + SZ_4G | SS_R | SS_W | SS_PS, /* and to elsewhere */
+	};
+	unsigned int i;
+
+	setup(test, 0);
+	for (i = 0; i != ARRAY_SIZE(others); i++) {
+		check_unlocked(test, 0, others[i], false);
+		check_unlocked(test, SZ_1G, others[i], false);
+		check_unlocked(test, 0, others[i], true);
+		check_unlocked(test, SZ_1G, others[i], true);
+	}
+}
+#else
+static void test_split_unlocked(struct kunit *test)
+{
+	kunit_skip(test, "KUnit cannot suppress warnings");
+}
+#endif
+
 /* Tables go with the unmap that empties them, and not before its flush */
 static void test_free_after_flush(struct kunit *test)
 {
@@ -463,6 +553,7 @@ static struct kunit_case rust_pt_cases[] = {
 	KUNIT_CASE(test_split_errors),
 	KUNIT_CASE(test_dirty),
 	KUNIT_CASE(test_late_dirty),
+	KUNIT_CASE(test_split_unlocked),
 	KUNIT_CASE(test_free_after_flush),
 	{},
 };
