@@ -9,10 +9,10 @@ use crate::fmt::{Features, Format};
 use crate::size::max_offset;
 use crate::testing::arena::{watch, watch_reads, Event, RangeLock, Step, Store, View};
 use crate::testing::explore::Free;
-use crate::testing::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use crate::testing::hw::{Amd, Hardware, OddHw, Riscv, Root, Vtd, X86};
 use crate::testing::model::Cut;
 use crate::testing::rig::{still, Rig, Setup};
-use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, M2};
+use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, K4, M2};
 use crate::{Error, Level, Replaced};
 
 type Odd = OddHw<true, true>;
@@ -325,6 +325,35 @@ fn the_mark_of_a_clean_item_is_not_put_on_another() {
     assert_eq!((rig.arena.hw_read(item, View::Cpu), table & mark), (0, 0));
     // Without it, the item is cleaned by who finds it.
     rig.arena.poke(item, table);
+    drop(lock);
+    rig.finish();
+}
+
+// It may be gone at any moment, and its dirty bits are for who made it.
+#[test]
+fn late_dirty_bits_are_not_carried_into_tables_of_others() {
+    type Real = Amd<false>;
+    let mut rig = Rig::<Real>::new(Setup { slots: 16, ..amd() });
+    rig.map_ok(0, 2 * M2, 0, rw());
+    rig.map_ok(4 * M2, K4, 0, rw());
+    let root = rig.root();
+    let [first, second] = [0, M2].map(|va| root.translate(va).unwrap().item);
+    let other = Root::<Real>::item_at(root.table_of(4 * M2, 1, View::Cpu).unwrap(), 1, 4 * M2);
+    let table = rig.arena.hw_read(other, View::Cpu) | Real::DIRTY;
+    let old = rig.arena.hw_read(second, View::Cpu);
+    let lock = rig.arena.lock(K4, K4).unwrap();
+    let mut look = |event: Event| {
+        if event.at == second && event.step == Step::Before(Store::Publish) {
+            rig.arena.poke(second, table);
+        }
+    };
+    let flush = watch(&mut look, || rig.pt().split(lock.range())).unwrap();
+    rig.arena.hw_set(first, Real::DIRTY);
+    assert_eq!(flush.fold_late_dirty(), Err(Error::Raced));
+    assert_eq!(rig.arena.hw_read(second, View::Cpu), table);
+    assert!(!root.translate(4 * M2).unwrap().bits.dirty);
+    assert!(root.translate(0).unwrap().bits.dirty);
+    rig.arena.poke(second, old);
     drop(lock);
     rig.finish();
 }
