@@ -96,6 +96,7 @@ void pt_iommu_vtdss_read_only_refused(void)
 
 #ifdef CONFIG_IOMMU_PT_RUST_AMDV1
 EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_init, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_can_split, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_hw_info, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_iova_to_phys, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_read_and_clear_dirty, "GENERIC_PT_IOMMU");
@@ -103,12 +104,14 @@ EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_read_and_clear_dirty, "GENERIC_PT_IOMMU");
 
 #ifdef CONFIG_IOMMU_PT_RUST_AMDV1_MOCK
 EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_mock_init, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_mock_can_split, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_mock_iova_to_phys, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_mock_read_and_clear_dirty, "GENERIC_PT_IOMMU");
 #endif
 
 #ifdef CONFIG_IOMMU_PT_RUST_RISCV64
 EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_init, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_can_split, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_hw_info, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_iova_to_phys, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_read_and_clear_dirty, "GENERIC_PT_IOMMU");
@@ -116,6 +119,7 @@ EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_read_and_clear_dirty, "GENERIC_PT_IOMMU")
 
 #ifdef CONFIG_IOMMU_PT_RUST_VTDSS
 EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_init, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_can_split, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_hw_info, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_iova_to_phys, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_read_and_clear_dirty, "GENERIC_PT_IOMMU");
@@ -123,6 +127,7 @@ EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_read_and_clear_dirty, "GENERIC_PT_IOMMU");
 
 #ifdef CONFIG_IOMMU_PT_RUST_X86_64
 EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_init, "GENERIC_PT_IOMMU");
+EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_can_split, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_hw_info, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_iova_to_phys, "GENERIC_PT_IOMMU");
 EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_read_and_clear_dirty, "GENERIC_PT_IOMMU");

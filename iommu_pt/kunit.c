@@ -319,10 +319,10 @@ static void test_split_errors(struct kunit *test)
 			iommu_split(d, SZ_2G - SZ_4K, SZ_8K, GFP_KERNEL));
 	KUNIT_EXPECT_EQ(test, -ENOENT,
 			iommu_split(d, BIT_ULL(60), SZ_4K, GFP_KERNEL));
-	t->domain.shadowed_tables = true;
+	t->domain.no_live_split = true;
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
 			iommu_split(d, SZ_1G + SZ_4K, SZ_4K, GFP_KERNEL));
-	t->domain.shadowed_tables = false;
+	t->domain.no_live_split = false;
 	KUNIT_EXPECT_EQ(test, before, *entry_at(t, SZ_1G, 2));
 	KUNIT_EXPECT_EQ(test, t->num_syncs, 0);
 }

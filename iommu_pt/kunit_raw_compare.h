@@ -186,6 +186,13 @@ static void test_compare(struct kunit *test)
 			      RAW_C(init)(&c->table, &t->pt.cfg, GFP_KERNEL));
 	KUNIT_ASSERT_NO_ERRNO(test, kunit_add_action_or_reset(test, raw_c_deinit,
 							      c));
+	/* Nobody is told that the C format can split */
+	KUNIT_EXPECT_FALSE(test, RAW_C(can_split)());
+	KUNIT_EXPECT_NULL(test, c->table.iommu.ops->split_range);
+	KUNIT_EXPECT_FALSE(test, iommu_can_split(&c->domain));
+	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
+			iommu_split(&c->domain, 0, t->pt.smallest_pgsz,
+				    GFP_KERNEL));
 	/* C sets this one when the first top spans all of it */
 	KUNIT_ASSERT_EQ(test, t->pt.common->features & ~BIT(PT_FEAT_FULL_VA),
 			common_from_iommu(&c->table.iommu)->features &

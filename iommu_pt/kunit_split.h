@@ -12,6 +12,8 @@
 
 MODULE_IMPORT_NS("IOMMUFD_INTERNAL");
 
+#define SPLIT_FMT(op) CONCATENATE(CONCATENATE(pt_iommu_, PTPFX), op)
+
 struct leaf_walk {
 	struct kunit *test;
 	pt_vaddr_t va; /* where the next leaf has to start */
@@ -272,7 +274,28 @@ static void test_split_late_dirty(struct kunit *test)
 	}
 }
 
+/* The format, its ops and the domain give one answer, and the call agrees */
+static void test_can_split(struct kunit *test)
+{
+	struct kunit_iommu_priv *priv = test->priv;
+	pt_vaddr_t va = pt_top_range(priv->common).va;
+	pt_vaddr_t page = priv->smallest_pgsz;
+
+	KUNIT_EXPECT_TRUE(test, SPLIT_FMT(can_split)());
+	KUNIT_EXPECT_NOT_NULL(test, priv->iommu->ops->split_range);
+	KUNIT_EXPECT_TRUE(test, iommu_can_split(&priv->domain));
+	KUNIT_EXPECT_EQ(test, -ENOENT,
+			iommu_split(&priv->domain, va, page, GFP_KERNEL));
+
+	/* A driver may know better */
+	priv->domain.no_live_split = true;
+	KUNIT_EXPECT_FALSE(test, iommu_can_split(&priv->domain));
+	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
+			iommu_split(&priv->domain, va, page, GFP_KERNEL));
+}
+
 static struct kunit_case split_test_cases[] = {
+	KUNIT_CASE_FMT(test_can_split),
 	KUNIT_CASE_FMT(test_split_pairs),
 	KUNIT_CASE_FMT(test_split_odd),
 	KUNIT_CASE_FMT(test_split_late_dirty),

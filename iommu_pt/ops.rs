@@ -383,7 +383,11 @@ impl<F: KernelFormat> Ops<F> {
     pub(crate) const TABLE: bindings::pt_iommu_ops = bindings::pt_iommu_ops {
         map_range: Some(map_range::<F>),
         unmap_range: Some(unmap_range::<F>),
-        split_range: Some(split_range::<F>),
+        split_range: if iotable::can_split::<F>() {
+            Some(split_range::<F>)
+        } else {
+            None
+        },
         #[cfg(CONFIG_IOMMUFD_TEST)]
         set_dirty: if F::DIRTY != 0 {
             Some(set_dirty::<F>)

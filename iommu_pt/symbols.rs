@@ -2,7 +2,7 @@
 
 //! The symbols by which C reaches a format.
 
-/// Defines `pt_iommu_<fmt>_{init,iova_to_phys,read_and_clear_dirty}` for a format.
+/// Defines `pt_iommu_<fmt>_{init,can_split,iova_to_phys,read_and_clear_dirty}` for a format.
 ///
 /// `$shape` maps the format's cfg struct, and the features that the table will have, to a
 /// [`Shape`](crate::init::Shape) or an error. The prototypes in `linux/generic_pt/iommu.h` are
@@ -31,6 +31,16 @@ macro_rules! format_symbols {
                         $shape(cfg, features)
                     })
                 }
+            }
+
+            /// Whether tables of this format have `split_range`, for drivers that have no table yet.
+            ///
+            /// # Safety
+            ///
+            /// Nothing is asked for: it is unsafe as all that bindgen declares.
+            #[kernel::prelude::export]
+            pub(crate) unsafe extern "C" fn [<pt_iommu_ $fmt _can_split>]() -> bool {
+                crate::ops::Ops::<$format>::TABLE.split_range.is_some()
             }
 
             /// See [`iova_to_phys`](crate::ops::iova_to_phys).

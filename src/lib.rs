@@ -70,7 +70,7 @@ pub use dirty::DirtySink;
 pub use map::Mapped;
 pub use pt::{page_sizes, Config, Pt, Top};
 pub use size::Level;
-pub use split::{Replaced, SplitFlush};
+pub use split::{can_split, Replaced, SplitFlush};
 pub use table::{RawTable, Table};
 
 /// Why an operation failed. The kernel layer turns each into one errno.

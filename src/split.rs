@@ -35,6 +35,13 @@ use crate::size::{self, best_run, Level, Run};
 use crate::table::{Index, Item, Reserve, Table, Unlinked};
 use crate::{Error, Pt, Result};
 
+/// Whether every live leaf of a format can be split: [`Pt::split`] never answers
+/// [`Error::NotSupported`] then. All tables of a format have the same answer, so it is known before
+/// there is one.
+pub const fn can_split<F: Format>() -> bool {
+    F::LIVE.leaf_to_table && (F::LIVE.contig_resize || !F::CONTIG)
+}
+
 /// A leaf that was replaced by smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replaced {
@@ -146,7 +153,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     ///
     /// Errors: [`Error::Invalid`] (not aligned to the smallest page), [`Error::NotMapped`] (nothing
     /// is mapped at the first or the last address), [`Error::NotSupported`] (the hardware needs
-    /// break-before-make), and those of [`PtMem::alloc`]. On error nothing has changed.
+    /// break-before-make, never if [`can_split`]), and those of [`PtMem::alloc`]. On error nothing
+    /// has changed.
     ///
     /// [`SplitFlush`] ends with [`Error::Raced`] if a leaf was changed by somebody else meanwhile: it
     /// was not locked. A part of the leaves may be replaced then.

@@ -179,6 +179,7 @@ static void test_supported(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, iommu_can_split(&fake->domain));
 }
 
+/* As the format of an IOMMU that needs break-before-make */
 static void test_no_op(struct kunit *test)
 {
 	struct fake_domain *fake = test->priv;
@@ -195,11 +196,12 @@ static void test_other_tables(struct kunit *test)
 	expect_unsupported(test, fake);
 }
 
-static void test_shadowed_tables(struct kunit *test)
+/* Whatever the format allows */
+static void test_no_live_split(struct kunit *test)
 {
 	struct fake_domain *fake = test->priv;
 
-	fake->domain.shadowed_tables = true;
+	fake->domain.no_live_split = true;
 	expect_unsupported(test, fake);
 }
 
@@ -212,7 +214,7 @@ static struct kunit_case iommu_split_cases[] = {
 	KUNIT_CASE(test_supported),
 	KUNIT_CASE(test_no_op),
 	KUNIT_CASE(test_other_tables),
-	KUNIT_CASE(test_shadowed_tables),
+	KUNIT_CASE(test_no_live_split),
 	{}
 };
 

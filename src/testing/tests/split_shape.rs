@@ -5,13 +5,17 @@
 //! [`Rig::split`] compares all of it with the model each time, and looks at the table after each
 //! store; the tests here choose where to cut and say some results in plain numbers too.
 
+use crate::fmt::amdv1::Amdv1;
+use crate::fmt::riscv_64::Riscv64;
 use crate::fmt::vtdss::Vtdss;
+use crate::fmt::x86_64::X86_64;
 use crate::fmt::{Features, Prot};
 use crate::testing::arena::View;
 use crate::testing::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use crate::testing::odd::OddFmt;
 use crate::testing::rig::{Rig, Setup};
 use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
-use crate::{Error, Level, Replaced};
+use crate::{can_split, Error, Level, Replaced};
 
 type Odd = OddHw<true, true>;
 
@@ -396,6 +400,35 @@ fn hardware_that_needs_break_before_make() {
     assert_eq!(rig.split(1 << 11, 1 << 18), Err(Error::NotSupported));
     assert_eq!(rig.model.count(), 2);
     rig.finish();
+}
+
+// What is said before there is a table is what the calls say of the leaves.
+#[test]
+fn can_split_speaks_for_every_leaf() {
+    fn refuses<const T: bool, const R: bool>() -> bool {
+        let mut rig = Rig::<OddHw<T, R>>::new(odd());
+        let mut refused = false;
+        for lg2 in 12..=32 {
+            for (va, len) in [(0, 1 << 11), (0, 1 << (lg2 - 1))] {
+                rig.map_ok(0, 1 << lg2, 0, rw());
+                refused |= rig.split(va, len) == Err(Error::NotSupported);
+                assert_eq!(rig.unmap(0, 1 << lg2), 1 << lg2);
+            }
+        }
+        rig.finish();
+        refused
+    }
+
+    fn agrees<const T: bool, const R: bool>() {
+        assert_eq!(can_split::<OddFmt<T, R>>(), !refuses::<T, R>());
+    }
+
+    agrees::<true, true>();
+    agrees::<true, false>();
+    agrees::<false, true>();
+    agrees::<false, false>();
+    assert!(can_split::<Vtdss>() && can_split::<X86_64>() && can_split::<Riscv64>());
+    assert!(can_split::<Amdv1<false>>() && can_split::<Amdv1<true>>());
 }
 
 // The same set of holes, in any order, leaves the same leaves.
