@@ -1,20 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-only
-# shellcheck shell=bash disable=SC2154 # kernel_hash, kconfig_hash, tests_hash come from prepare_tree
+# shellcheck shell=bash disable=SC2154 # kernel_hash, kconfig_hash, tests_hash come from stage_tree
 # Kernels, selftests and initramfs; sourced by tools/goal.sh. Each output lies in $BUILD/out/NAME-KEY, where KEY is the
 # hash of all that it is made of; it gets that name only when it is complete. $CURRENT/NAME points to the one in use.
 
-# have_output NAME KEY: sets $output; true if it is there already.
+# have_output NAME KEY: sets $output; true if it is there already. Used last, it is not among those that publish removes.
 have_output() {
 	output=$BUILD/out/$1-$2
-	[ -e "$output" ] && publish "$1"
+	if { flock -s 8 && touch -c "$output" && [ -e "$output" ]; } 8>"$BUILD/out/.lock"; then
+		ln -sfn "$output" "$CURRENT/$1"
+	else
+		need_lock
+		return 1
+	fi
 }
 
-# publish NAME [TMP]: TMP, complete, becomes the output; all but the five used last go.
+# publish NAME TMP: TMP, complete, becomes the output; all but the five used last go.
 publish() {
-	[ -z "${2-}" ] || mv "$2" "$output"
+	mv "$2" "$output"
+	touch "$output"
 	ln -sfn "$output" "$CURRENT/$1"
-	touch -c "$output"
-	find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$1-*" -printf '%T@ %p\n' | sort -rn | tail -n +6 | cut -d' ' -f2- | xargs -rd '\n' rm -rf
+	{
+		flock 8
+		find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$1-*" -printf '%T@ %p\n' | sort -rn | tail -n +6 | cut -d' ' -f2- | xargs -rd '\n' rm -rf
+	} 8>"$BUILD/out/.lock"
 }
 
 key_of() { sha256sum | cut -c1-16; }

@@ -8,16 +8,37 @@ trap 'say "interrupted: the same command goes on from here" >&2; exit 130' INT T
 . /src/tools/build.sh
 . /src/tools/deb/build
 
-# One run at a time changes the trees; the outputs that it leaves are never changed, so tests and guests need no lock.
+# One run at a time changes the trees; the outputs that it leaves are never changed, so tests and guests need no lock. Nor
+# does who only uses what is there: the first look, without it, ends where something would have to change.
 prepare() {
+	local locked='' rc
+	set +e
+	(set -e && make_ready "$@") >/tmp/ready.log 2>&1
+	rc=$?
+	set -e
+	if [ $rc = 0 ]; then
+		cat /tmp/ready.log
+		return 0
+	fi
 	exec 9>"$CACHE/lock"
 	flock -n 9 || {
 		note "another run builds in this cache; waiting for it"
 		flock 9
 	}
+	locked=1
+	make_ready "$@"
+	exec 9>&-
+}
+
+need_lock() { [ -n "$locked" ] || exit 1; }
+
+make_ready() {
 	local what
 	prepare_source
-	prepare_tree
+	cp "$BUILD/pristine.id" /tmp/pristine.id
+	stage_tree
+	# To build something is to have the tree, so who only looks needs it for its own sake alone.
+	[[ -z $locked && " $* " != *' tree '* ]] || prepare_tree
 	for what; do
 		case $what in
 		tree) ;;
@@ -30,10 +51,11 @@ prepare() {
 		uml | bench | count) prepare_kernel "$what" ;;
 		esac
 	done
-	exec 9>&-
+	# What was staged may have been read while another run copied a tree that has changed.
+	cmp -s /tmp/pristine.id "$BUILD/pristine.id" || need_lock
 }
 
-# What a patch series is made of; nothing is built in it. KERNEL= is copied whenever it has changed, so with the lock.
+# What a patch series is made of; nothing is built in it. KERNEL= is copied whenever it has changed.
 prepare_pristine() {
 	[ -n "${KERNEL-}" ] || [ ! -f "$BUILD/pristine.id" ] || return 0
 	prepare

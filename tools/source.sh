@@ -7,6 +7,7 @@
 # that kbuild rebuilds what changed and nothing else.
 
 deb_source=linux-source-$DEBIAN
+STAGE=/tmp/stage
 
 prepare_source() {
 	if [ -n "${KERNEL-}" ]; then source_of_caller; else source_of_debian; fi
@@ -15,6 +16,7 @@ prepare_source() {
 
 source_of_debian() {
 	[ ! -f "$BUILD/pristine.id" ] || return 0
+	need_lock
 	step "Kernel source: Debian's $deb_source (150 MB to load)"
 	need_gb 5 "$BUILD" "Building the kernels"
 	quiet "Package list" debian_apt "$(debian_suite)" update ||
@@ -63,6 +65,7 @@ source_of_caller() {
 	# git lists files, too, that somebody deleted.
 	id=$(cd /kernel && { xargs -0 stat --printf '%n %s %y\n' <$list 2>/dev/null || true; } | sha256sum)
 	[ "$(cat "$BUILD/pristine.id" 2>/dev/null)" != "$id" ] || return 0
+	need_lock
 	step "Kernel source: copying $KERNEL (Linux $(kernel_version /kernel))"
 	need_gb 5 "$BUILD" "Building the kernels"
 	rm -f "$BUILD/pristine.id" "$BUILD/tree.id"
@@ -79,9 +82,9 @@ copy_tree() {
 	cd "$BUILD/pristine" && find . \( -type f -o -type l \) -printf '%P\0' | sort -z | comm -z -23 - "$1" | xargs -0r rm -f
 }
 
-# Everything that patches and overlay change goes to a small stage first; rsync moves what differs into $LINUX.
-prepare_tree() {
-	local stage=$BUILD/stage.tmp pristine=$BUILD/pristine id f
+# Everything that patches and overlay change goes to a small stage of this run, whose hashes say what has to be built.
+stage_tree() {
+	local stage=$STAGE
 	rm -rf "$stage"
 	mkdir "$stage"
 	stage_patches "$stage"
@@ -89,16 +92,21 @@ prepare_tree() {
 	(cd "$stage" && find . \( -type f -o -type l \) -printf '%P\n' | sort) >/tmp/stage.list
 
 	hash_of() { (cd "$stage" && { grep "$@" /tmp/stage.list || true; } | xargs -rd '\n' sha256sum | sha256sum); }
-	id="$(cat "$BUILD/pristine.id") $(hash_of '')"
+	tree_hash=$(hash_of '')
 	tests_hash=$(hash_of -E '^tools/|/uapi/|^scripts/')
 	kernel_hash=$(hash_of -vE '^((tools/testing|Documentation)/|MAINTAINERS$)')
 	kconfig_hash=$(hash_of -E '(^|/)Kconfig|^scripts/')
-	if [ "$(cat "$BUILD/tree.id" 2>/dev/null)" != "$id" ]; then
-		step "Kernel tree: Linux $(kernel_version "$pristine") with $(wc -l </tmp/series) patches and $(wc -l </tmp/overlay.list) files of this repository"
-		sync_tree "$stage"
-		echo "$id" >"$BUILD/tree.id"
-	fi
-	rm -rf "$stage"
+}
+
+# rsync moves what differs from the stage into $LINUX.
+prepare_tree() {
+	local id
+	id="$(cat "$BUILD/pristine.id") $tree_hash"
+	[ "$(cat "$BUILD/tree.id" 2>/dev/null)" != "$id" ] || return 0
+	need_lock
+	step "Kernel tree: Linux $(kernel_version "$BUILD/pristine") with $(wc -l </tmp/series) patches and $(wc -l </tmp/overlay.list) files of this repository"
+	sync_tree "$STAGE"
+	echo "$id" >"$BUILD/tree.id"
 }
 
 sync_tree() {

@@ -187,7 +187,7 @@ cargo_cases() {
 needed() {
 	local name bed rest
 	guests | while IFS='|' read -r name bed rest; do kernel_of_bed "$bed"; done
-	[ -n "$other" ] || { ! wanted 'clippy in the kernel' && ! wanted 'overflow panics' && ! wanted kselftest; } || echo x86
+	[ -n "$other" ] || { ! wanted 'clippy in the kernel' && ! wanted 'overflow panics' && ! wanted kselftest; } || printf '%s\n' tree x86
 	[ "$other" != deb ] || echo deb
 }
 
