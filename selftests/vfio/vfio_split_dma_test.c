@@ -140,13 +140,17 @@ static void print_numbers(struct split_dma *d, const char *what)
 	}								\
 } while (0)
 
-/* Nothing was noticed so far: no fault but those made on purpose, no wrong byte. */
+/*
+ * Nothing was noticed so far: no fault but those made on purpose, no wrong byte.
+ * atomic_load(), because ASSERT_EQ() declares a variable of the same type: clang
+ * does not compare those of an atomic one.
+ */
 #define ASSERT_UNDISTURBED(_d) do {					\
 	struct split_dma *__d = (_d);					\
 									\
 	ASSERT_EQ(0, split_dma_unexpected_faults(__d));			\
-	ASSERT_EQ(0, __d->failed);					\
-	ASSERT_EQ(0, __d->mismatched);					\
+	ASSERT_EQ(0, atomic_load(&__d->failed));			\
+	ASSERT_EQ(0, atomic_load(&__d->mismatched));			\
 	ASSERT_EQ(0, __d->faults.suppressed);				\
 	ASSERT_EQ(0, __d->faults.lost);					\
 } while (0)
@@ -541,7 +545,7 @@ TEST_F_TIMEOUT(vfio_split_dma_test, random_holes, LONG_TIMEOUT)
 	ASSERT_EQ(nr_splits, d->splits);
 	ASSERT_LE(probes, d->faults.reports);
 	/* The device was really busy while the ioctl ran */
-	ASSERT_LT(nr_splits / 2, d->overlapped);
+	ASSERT_LT(nr_splits / 2, atomic_load(&d->overlapped));
 }
 
 /*
