@@ -1,9 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# tools/bootstrap.sh SUITE DIRECTORY PACKAGES BACKPORTS RISCV64 NEW_RUST [MIRROR]: makes the toolchain root; runs as
+# tools/bootstrap.sh SUITE DIRECTORY PACKAGES BACKPORTS RISCV64 ARM64 NEW_RUST [MIRROR]: makes the toolchain root; runs as
 # (namespace) root. A change of this file makes a new root.
 set -eu
-suite=$1 dir=$2 packages=$3 backports=$4 riscv64=$5 new_rust=$6 mirror=${7-}
+suite=$1 dir=$2 packages=$3 backports=$4 riscv64=$5 arm64=$6 new_rust=$7 mirror=${8-}
 foreign=$(dirname "$0")/foreign.sh
 beside=$(dirname "$0")/new-rust.sh
 
@@ -21,6 +21,7 @@ customize='set -e
 	chroot "$1" env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -t '$suite'-backports install '$backports'
 	chroot "$1" dpkg-query -W | grep -E "'$toolchain'" >"$1/etc/toolchain-versions"
 	chroot "$1" sh -s riscv64 '$suite' '$riscv64' <"'$foreign'"
+	chroot "$1" sh -s arm64 '$suite' '$arm64' <"'$foreign'"
 	chroot "$1" sh -s '$suite' '$new_rust' <"'$beside'"
 	chroot "$1" apt-get clean
 	mkdir -p "$1/src" "$1/build" "$1/cache" "$1/out" "$1/kernel"'

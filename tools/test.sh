@@ -4,6 +4,7 @@
 # $results; the last line printed is their sum. /tmp is this run's own.
 . "$TOP/tools/guests.sh"
 . "$TOP/tools/documents.sh"
+. "$TOP/tools/selftests.sh"
 
 # DEBUG=1 runs the guests only, on the kernel with everything that watches, which takes its time. DEB=1 is for the packages
 # of make deb: what comes with them, and guests with their kernel.
@@ -204,6 +205,7 @@ if prepared tree; then
 	if [ -z "$other" ]; then
 		test_sources
 		test_documents
+		test_selftests
 		test_cargo
 	fi
 	mapfile -t what < <(needed | sort -u)
