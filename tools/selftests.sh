@@ -4,14 +4,13 @@
 # its targets can be built, so every program that there are sources of is looked for.
 
 test_selftests() {
-	local tree=/tmp/selftests programs name dir
+	local tree=/tmp/selftests name dir
 	check selftests || return 0
 	mkdir -p "$shots/selftests"
 	{
 		verdict 'sources' selftests_tree
-		mapfile -t programs < <(cd $tree/tools/testing/selftests && grep -lE '^int main\(|^TEST_HARNESS_MAIN' {iommu,vfio}/*.c | sed 's/\.c$//')
 		for name in iommu/iommufd iommu/iommufd_split vfio/vfio_pci_device_test vfio/vfio_split_dma_test; do
-			[[ " ${programs[*]} " == *" $name "* ]] || printf 'fail\tsources\tthere is no %s\n' $name
+			selftests_programs | grep -qx $name || printf 'fail\tsources\tthere is no %s\n' $name
 		done
 		selftests_build 'gcc' x86 '' all
 		selftests_build 'clang' x86 '' all LLVM=1
@@ -27,21 +26,24 @@ test_selftests() {
 	rm -rf $tree*
 }
 
+# By their sources, and not by what a Makefile says.
+selftests_programs() { (cd "$tree/tools/testing/selftests" && grep -lE '^int main\(|^TEST_HARNESS_MAIN' {iommu,vfio}/*.c | sed 's/\.c$//'); }
+
 # A build in the tree writes into it, so the part that selftests are made of is copied.
 selftests_tree() {
-	rm -rf $tree
-	mkdir $tree
+	rm -rf "$tree"
+	mkdir "$tree"
 	cd "$BUILD/pristine" &&
 		rsync -aLR Makefile Kbuild scripts usr include/{uapi,asm-generic} arch/{x86,riscv,arm64}/{Makefile*,include,tools} arch/um/Makefile* arch/um/include \
 			arch/x86/entry/syscalls arch/{riscv,arm64}/kernel/Makefile.syscalls drivers/iommu/iommufd/iommufd_test.h \
-			tools/{include,arch,scripts,build} tools/testing/selftests/{*.h,*.mk,*.sh,Makefile,kselftest,iommu,vfio} $tree/ &&
-		rsync -a "$STAGE/" $tree/
+			tools/{include,arch,scripts,build} tools/testing/selftests/{*.h,*.mk,*.sh,Makefile,kselftest,iommu,vfio} "$tree/" &&
+		rsync -a "$STAGE/" "$tree/"
 }
 
 # selftests_build CASE ARCH O TARGET ARGUMENT...: with an empty O in the tree, where what an earlier build left goes first.
 selftests_build() {
 	local name=$1 arch=$2 o=$3 target=$4 log="$shots/selftests/$1" built=$tree/tools/testing/selftests program what
-	local make=(make -C $tree "ARCH=$arch" ${o:+"O=$o"}) tests=(-C "$built")
+	local make=(make -C "$tree" "ARCH=$arch" ${o:+"O=$o"}) tests=(-C "$built")
 	shift 4
 	make+=("-j$(jobs_)" "$@" TARGETS='iommu vfio')
 	if [ -n "$o" ]; then
@@ -55,7 +57,7 @@ selftests_build() {
 	fi
 	what=$(grep -m1 -E '(error|warning):' "$log" || true)
 	printf '%s\t%s, without a warning\t%s\n' "${what:+fail}" "$name" "$what" | sed 's/^\t/pass\t/'
-	for program in "${programs[@]}"; do
+	for program in $(selftests_programs); do
 		what=$(program_for "$built/$program")
 		if [ "$target" = gen_tar ] && ! tar -xOf "$built"/kselftest_install/kselftest-packages/*.tar.gz "./$program" | cmp -s - "$built/$program"; then
 			what='not in the archive'
