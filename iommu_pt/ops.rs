@@ -162,11 +162,12 @@ fn sme_mask() -> u64 {
     0
 }
 
-/// The address and the level of the top table, for the hardware.
+/// The address and the level of the top table, for the hardware, which a mock domain has not.
 ///
 /// # Safety
 ///
 /// As for [`view`].
+#[allow(dead_code)]
 pub(crate) unsafe fn top<F: KernelFormat>(iommu: *mut bindings::pt_iommu) -> (u64, Level) {
     // SAFETY: by the safety requirement.
     let mem = unsafe { env::<F>(iommu, 0) };

@@ -129,6 +129,47 @@ no_overflow_panic() {
 	symbols=$(nm "$1") && ! grep -E 'panic_const.*_overflow' <<<"$symbols"
 }
 
+# Every set of formats that can be configured: the kernel layer without a warning, and with no format nothing is built. The
+# crate below it has all formats, whatever is configured.
+test_formats() {
+	local formats set i bit cfg
+	check formats || return 0
+	mapfile -t formats < <(awk '/^config / { name = $2 } /select IOMMU_PT_RUST_FORMATS/ { print name }' "$TOP/Kconfig")
+	{
+		verdict 'none' formats_none
+		for ((i = 1; i < 1 << ${#formats[@]}; i++)); do
+			set='' cfg=''
+			for bit in "${!formats[@]}"; do
+				if ((i >> bit & 1)); then
+					set+=" ${formats[bit]#IOMMU_PT_RUST_}"
+					cfg+=" --cfg=CONFIG_${formats[bit]}"
+				fi
+			done
+			verdict "${set# }" formats_some "$cfg"
+		done
+	} | record formats
+}
+
+formats_some() {
+	local cmd
+	grep -vE "^--cfg=CONFIG_($(echo "${formats[@]}" | tr ' ' '|'))(=|$)" "$BUILD/x86/include/generated/rustc_cfg" >/tmp/rustc_cfg
+	cmd=$(sed -n '1s/^savedcmd_[^=]*:= //p' "$BUILD/x86/drivers/iommu/generic_pt/rust/iommu_pt/.iommu_pt.o.cmd" |
+		sed -E 's/ --emit=[^ ]*//g; s/ --out-dir [^ ]*//; s/ ; .*//; s! @[^ ]*/rustc_cfg ! @/tmp/rustc_cfg !')
+	(cd "$BUILD/x86" && RUSTC_BOOTSTRAP=1 bash -c "$cmd $1 -Dwarnings --emit=metadata=/tmp/formats.rmeta")
+}
+
+formats_none() (
+	o=/tmp/formats config=/tmp/formats.config
+	mkdir -p $o
+	sed 's/^\(CONFIG_IOMMU_PT_RUST_.*\)=y$/\1=n/' "$TOP/tools/configs/x86.config" >$config
+	make -s -C "$LINUX" ARCH=x86_64 LLVM=1 O=$o KCONFIG_ALLCONFIG=$config allnoconfig && check_config $config $o/.config || exit
+	[ -n "$(formats_objects "$BUILD/x86/.config")" ] && [ -z "$(formats_objects $o/.config)" ]
+)
+
+# What Kbuild makes of a configuration.
+# shellcheck disable=SC2016 # make's variables
+formats_objects() { printf '%s\n' "include $1" "include $TOP/Kbuild" 'all:; @echo $(obj-y) $(obj-m)' | make -s -f - all; }
+
 # As a user runs the selftests in the tree, on a machine where nothing is there to test: each of ours is skipped as a whole,
 # and says what to do.
 test_kselftest() {
@@ -188,7 +229,7 @@ cargo_cases() {
 needed() {
 	local name bed rest
 	guests | while IFS='|' read -r name bed rest; do kernel_of_bed "$bed"; done
-	[ -n "$other" ] || { ! wanted 'clippy in the kernel' && ! wanted 'overflow panics' && ! wanted kselftest; } || printf '%s\n' tree x86
+	[ -n "$other" ] || { ! wanted 'clippy in the kernel' && ! wanted 'overflow panics' && ! wanted formats && ! wanted kselftest; } || printf '%s\n' tree x86
 	[ "$other" != deb ] || echo deb
 }
 
@@ -213,6 +254,7 @@ if prepared tree; then
 		if [ -z "$other" ]; then
 			test_kernel_clippy
 			test_overflow
+			test_formats
 			test_kselftest
 		elif [ "$other" = deb ]; then
 			. "$TOP/tools/deb/test"
