@@ -334,8 +334,8 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
     } else {
         flush.finish()
     };
-    // Somebody else changed a leaf that the caller has to hold the lock over: a bug there. The other
-    // one's change stays.
+    // Somebody else changed a leaf that the caller has to hold the lock over: a bug there. The
+    // other one's change stays.
     if kernel::warn_on!(result.is_err()) {
         return code::EBUSY.to_errno();
     }

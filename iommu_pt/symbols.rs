@@ -33,7 +33,8 @@ macro_rules! format_symbols {
                 }
             }
 
-            /// Whether tables of this format have `split_range`, for drivers that have no table yet.
+            /// Whether tables of this format have `split_range`, for drivers that have no table
+            /// yet.
             ///
             /// # Safety
             ///

@@ -156,8 +156,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// break-before-make, never if [`can_split`]), and those of [`PtMem::alloc`]. On error nothing
     /// has changed.
     ///
-    /// [`SplitFlush`] ends with [`Error::Raced`] if a leaf was changed by somebody else meanwhile: it
-    /// was not locked. A part of the leaves may be replaced then.
+    /// [`SplitFlush`] ends with [`Error::Raced`] if a leaf was changed by somebody else meanwhile:
+    /// it was not locked. A part of the leaves may be replaced then.
     pub fn split(&self, range: Locked) -> Result<SplitFlush<'t, F, M>> {
         let page_lg2 = self.cfg.pgsize_bitmap.trailing_zeros();
         if size::offset(range.va() | range.len(), page_lg2) != 0 {
@@ -401,8 +401,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
     }
 
-    /// Rewrites items of a live contiguous leaf, from offset `done` on, as smaller leaves of the same
-    /// level. `done` is the end of what was rewritten.
+    /// Rewrites items of a live contiguous leaf, from offset `done` on, as smaller leaves of the
+    /// same level. `done` is the end of what was rewritten.
     fn demote(&self, leaf: &Leaf<'t, F, M>, run: Run, dirty: u64, done: &mut u64) -> Result {
         let table = leaf.item.table();
         let item_lg2 = table.item_lg2();

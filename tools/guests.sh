@@ -52,12 +52,12 @@ run_uml() {
 		}
 	done
 	# Nobody would miss it.
-	for suite in $(sed -nE 's/^(not )?ok [0-9]+ ([^ ]+).*/\2/p' "$dir/stdout"); do
+	while read -r suite; do
 		[[ " $suites " == *" $suite "* ]] || {
 			echo "suite $suite is not in the list"
 			rc=125
 		}
-	done
+	done < <(sed -nE 's/^(not )?ok [0-9]+ ([^ ]+).*/\2/p' "$dir/stdout")
 	return $rc
 }
 

@@ -177,9 +177,8 @@ static void do_copy(struct worker *me, struct window *src, struct window *dst)
 		want = ENOENT;
 	else if (misaligned(to, map_align))
 		want = EINVAL;
-	for (i = find(src, start); want != ENOENT && i != src->num_areas &&
-				   src->areas[i].start < end;
-	     i++) {
+	i = want == ENOENT ? src->num_areas : find(src, start);
+	for (; i != src->num_areas && src->areas[i].start < end; i++) {
 		struct area part = src->areas[i];
 		unsigned int first = part.start > start ? part.start : start;
 

@@ -538,8 +538,8 @@ impl Arena {
     /// Locks a range, as the range lock of `pt_iommu_ops`. Panics if part of it is locked already.
     pub fn lock(&self, va: u64, len: u64) -> Result<RangeLock<'_>> {
         // SAFETY: the guard that holds the value is what locks the range; tests use the value only
-        // while they have the guard. Those with threads lock whole leaves; in the others nothing else
-        // runs, but for what a test of violated locks does on purpose.
+        // while they have the guard. Those with threads lock whole leaves; in the others nothing
+        // else runs, but for what a test of violated locks does on purpose.
         let range = unsafe { Locked::new(va, len) }?;
         let mut locks = lock(&self.locks);
         for &(start, last) in locks.iter() {

@@ -43,8 +43,8 @@ impl Case {
     }
 }
 
-/// Holes at the start of a leaf, in it, and over the end of it, in the leaves of each format: of one
-/// item, and contiguous ones whose items become smaller leaves or tables.
+/// Holes at the start of a leaf, in it, and over the end of it, in the leaves of each format: of
+/// one item, and contiguous ones whose items become smaller leaves or tables.
 fn cases<H: Hardware>(setup: Setup, base: impl Fn(u32) -> u64, sizes: &[u32]) -> Vec<Case> {
     let page = 1 << H::GRANULE_LG2;
     let mut cases = Vec::new();
