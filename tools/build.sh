@@ -80,7 +80,7 @@ prepare_kernel() {
 	wanted=$output.tmp
 	rm -rf "$wanted"
 	mkdir "$wanted"
-	cp "$BUILD/$f/$image" "$BUILD/$f/.config" "$wanted/"
+	cp "$BUILD/$f/$image" "$BUILD/$f/.config" "$BUILD/$f/System.map" "$wanted/"
 	publish "$f" "$wanted"
 }
 
