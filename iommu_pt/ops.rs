@@ -428,31 +428,28 @@ pub(crate) unsafe fn iova_to_phys<F: KernelFormat>(
 const _: () = assert!(core::mem::offset_of!(bindings::pt_iommu, domain) == 0);
 
 /// Puts dirty leaves into `struct iommu_dirty_bitmap`.
-struct DirtyBitmap {
-    dirty: *mut bindings::iommu_dirty_bitmap,
-    /// The first address that the caller asked about.
-    start: u64,
-}
+struct DirtyBitmap(*mut bindings::iommu_dirty_bitmap);
 
 impl DirtySink for DirtyBitmap {
-    fn dirty(&mut self, va: u64, len: u64, cleared: bool) {
+    #[inline]
+    fn dirty(&mut self, va: u64, len: u64) -> iotable::Result {
         // SAFETY: valid for the call that made this value.
-        let (bitmap, iotlb) = unsafe { ((*self.dirty).bitmap, (*self.dirty).gather) };
-        if !bitmap.is_null() {
-            // SAFETY: valid, and the caller of the op serialises its use.
-            unsafe { bindings::iova_bitmap_set(bitmap, va as usize, len as usize) };
-            // The bitmap may begin in the middle of the first leaf, and takes nothing then that
-            // starts before it.
-            if let Some(before @ 1..) = self.start.checked_sub(va) {
-                let rest = len.wrapping_sub(before);
-                // SAFETY: as above.
-                unsafe { bindings::iova_bitmap_set(bitmap, self.start as usize, rest as usize) };
-            }
+        let bitmap = unsafe { (*self.0).bitmap };
+        if bitmap.is_null() {
+            return Ok(());
         }
-        if cleared {
-            // SAFETY: a caller that lets bits be cleared gives a gather.
-            unsafe { gather::add_range(iotlb, va, len) };
+        // SAFETY: valid, and the caller of the op serialises its use.
+        match unsafe { bindings::iova_bitmap_set(bitmap, va as usize, len as usize) } {
+            0 => Ok(()),
+            errno => Err(Error::Env(errno)),
         }
+    }
+
+    #[inline]
+    fn cleared(&mut self, va: u64, len: u64) {
+        // SAFETY: valid for the call that made this value; a caller that lets bits be cleared gives
+        // a gather.
+        unsafe { gather::add_range((*self.0).gather, va, len) };
     }
 }
 
@@ -480,9 +477,6 @@ pub(crate) unsafe fn read_and_clear_dirty<F: KernelFormat>(
     // SAFETY: the caller holds the range lock.
     let range = unsafe { Locked::new(iova as u64, size as u64) };
     let clear = flags & bindings::IOMMU_DIRTY_NO_CLEAR as usize == 0;
-    let mut sink = DirtyBitmap {
-        dirty,
-        start: iova as u64,
-    };
+    let mut sink = DirtyBitmap(dirty);
     errno_of(range.and_then(|range| pt.read_dirty(range, clear, &mut sink)))
 }

@@ -13,39 +13,36 @@ use crate::{Error, Level, Pt, Result};
 
 /// Receives the dirty leaves that [`Pt::read_dirty`] finds.
 pub trait DirtySink {
-    /// `len` bytes from `va`, one leaf or several that follow each other, were written to. If
-    /// `cleared`, they are clean now and what the hardware caches of them has to be flushed.
-    fn dirty(&mut self, va: u64, len: u64, cleared: bool);
+    /// `len` bytes from `va`, of one dirty leaf or of several that follow each other, may have been
+    /// written to. None of these leaves is clean yet: after an error all of them stay dirty, and
+    /// the read ends.
+    fn dirty(&mut self, va: u64, len: u64) -> Result;
+
+    /// The leaves at these addresses, all of which were reported, are clean now: what the hardware
+    /// caches of them has to be flushed, whatever the read returns in the end.
+    fn cleared(&mut self, va: u64, len: u64);
 }
 
-/// Dirty leaves that follow each other, to be reported as one.
-struct Reports<'s, S: DirtySink> {
+/// A read of dirty bits that is under way.
+struct Reading<'s, S: DirtySink> {
     sink: &'s mut S,
+    range: Locked,
     clear: bool,
-    va: u64,
-    /// 0 if there is none.
-    len: u64,
 }
 
-impl<S: DirtySink> Reports<'_, S> {
-    fn leaves(&mut self, va: u64, len: u64) {
-        match self.len.checked_add(len) {
-            Some(sum) if va == self.va.wrapping_add(self.len) => self.len = sum,
-            // Not the next one, or all of 64 bits.
-            _ => {
-                self.report();
-                self.va = va;
-                self.len = len;
-            }
-        }
+impl<S: DirtySink> Reading<'_, S> {
+    /// Reports what was asked for of the dirty leaves at `va..=last`.
+    #[inline]
+    fn report(&mut self, va: u64, last: u64) -> Result {
+        let va = va.max(self.range.va());
+        let last = last.min(self.range.last());
+        let len = last.wrapping_sub(va).wrapping_add(1);
+        self.sink.dirty(va, len)
     }
 
-    #[inline]
-    fn report(&mut self) {
-        if self.len != 0 {
-            self.sink.dirty(self.va, self.len, self.clear);
-            self.len = 0;
-        }
+    /// Whether the leaves at `va..=last` may be made clean: nothing of them is left unreported.
+    fn clears(&self, va: u64, last: u64) -> bool {
+        self.clear && self.range.va() <= va && last <= self.range.last()
     }
 }
 
@@ -59,25 +56,23 @@ fn skip<C: Cell>(cells: &[C], mut at: usize, like: impl Fn(u64) -> bool) -> usiz
 }
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
-    /// Reports each dirty leaf that has an address in `range`, as a whole, and makes it clean if
-    /// `clear` is set. A bit that hardware sets meanwhile is either reported or stays.
+    /// Reports what lies in `range` of each dirty leaf, and then makes the leaf clean if `clear` is
+    /// set. A bit that hardware sets meanwhile is either reported or stays.
+    ///
+    /// A leaf of which only a part is in the range stays dirty: its one bit speaks for all of it,
+    /// and of the rest nobody has been told. So it is reported again each time that a part of it is
+    /// read, until it is read as a whole, or split.
     ///
     /// The range may be locked shared. Errors: [`Error::NotSupported`] if the format has no dirty
-    /// bit, [`Error::OutOfRange`].
+    /// bit, [`Error::OutOfRange`], and what the sink returns: no leaf is clean then that it did not
+    /// take.
     pub fn read_dirty<S: DirtySink>(&self, range: Locked, clear: bool, sink: &mut S) -> Result {
         if F::DIRTY == 0 {
             return Err(Error::NotSupported);
         }
         self.check_range(range)?;
-        let mut reports = Reports {
-            sink,
-            clear,
-            va: 0,
-            len: 0,
-        };
-        self.read_dirty_table(self.top, range.va(), range.last(), &mut reports);
-        reports.report();
-        Ok(())
+        let mut reading = Reading { sink, range, clear };
+        self.read_dirty_table(self.top, range.va(), range.last(), &mut reading)
     }
 
     fn read_dirty_table<S: DirtySink>(
@@ -85,13 +80,13 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         table: Table<'t, F, M>,
         va: u64,
         last: u64,
-        reports: &mut Reports<'_, S>,
-    ) {
+        reading: &mut Reading<'_, S>,
+    ) -> Result {
         // Most leaves are at the lowest level; knowing it spares questions about each.
         if table.level() == Level::LEAF {
-            self.read_dirty_items(table, Level::LEAF, va, last, reports);
+            self.read_dirty_items(table, Level::LEAF, va, last, reading)
         } else {
-            self.read_dirty_items(table, table.level(), va, last, reports);
+            self.read_dirty_items(table, table.level(), va, last, reading)
         }
     }
 
@@ -102,8 +97,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         level: Level,
         va: u64,
         last: u64,
-        reports: &mut Reports<'_, S>,
-    ) {
+        reading: &mut Reading<'_, S>,
+    ) -> Result {
         let item_lg2 = level.item_lg2::<F>();
         let first = Index::of::<F>(va, level);
         let start = size::floor(va, item_lg2);
@@ -112,25 +107,34 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let va_of = |n: usize| start.wrapping_add(size::shl(n as u64, item_lg2));
         let single = |item| F::is_single(item, level, &self.cfg.params);
         let dirty = |item| item & F::DIRTY != 0 && single(item);
+        // An empty item may have the bit too: of hardware that sets it late, without a look.
         let quiet =
-            |item| item & F::DIRTY == 0 && (single(item) || F::kind(item, level) == Kind::Empty);
+            |item| (item & F::DIRTY == 0 && single(item)) || F::kind(item, level) == Kind::Empty;
         let mut at = 0;
         loop {
             // Most have nothing to report; those that have often follow each other.
             at = skip(cells, at, quiet);
             let Some(cell) = cells.get(at) else {
-                return;
+                return Ok(());
             };
             let mut end = at.wrapping_add(1);
-            if single(cell.read()) {
+            if dirty(cell.read()) {
                 end = skip(cells, end, dirty);
-                if reports.clear {
-                    M::Cell::clear_bits_of(cells.get(at..end).unwrap_or_default(), F::DIRTY);
+                reading.report(va_of(at), va_of(end).wrapping_sub(1))?;
+                if reading.clear {
+                    // Only the outermost ones can be in the range in part.
+                    let from = at.wrapping_add(usize::from(va_of(at) < va));
+                    let cut = usize::from(last < va_of(end).wrapping_sub(1));
+                    let whole = cells.get(from..end.wrapping_sub(cut)).unwrap_or_default();
+                    if !whole.is_empty() {
+                        M::Cell::clear_bits_of(whole, F::DIRTY);
+                        let len = (whole.len() as u64) << item_lg2;
+                        reading.sink.cleared(va_of(from), len);
+                    }
                 }
-                reports.leaves(va_of(at), va_of(end).wrapping_sub(va_of(at)));
             } else {
                 let item = table.read(first.plus::<F>(at as u64));
-                self.read_dirty_other(item, va_of(at), va, last, reports);
+                self.read_dirty_other(item, va_of(at), va, last, reading)?;
             }
             at = end;
         }
@@ -143,44 +147,33 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         at: u64,
         va: u64,
         last: u64,
-        reports: &mut Reports<'_, S>,
-    ) {
+        reading: &mut Reading<'_, S>,
+    ) -> Result {
         let item_lg2 = item.table().item_lg2();
         if let Some(child) = item.child(&self.cfg.params) {
             let child_last = size::block_last(at, item_lg2).min(last);
-            self.read_dirty_table(child, va.max(at), child_last, reports);
-            return;
+            return self.read_dirty_table(child, va.max(at), child_last, reading);
         }
         let contig_lg2 = item.contig_lg2(&self.cfg.params);
         let leaf_lg2 = item_lg2.wrapping_add(contig_lg2);
         // At the first of its items that is in the range, and not again.
-        if at <= va || size::offset(at, leaf_lg2) == 0 {
-            let first = item.index().group(contig_lg2);
-            if self.read_group(item.table(), first, contig_lg2, reports.clear) {
-                reports.leaves(size::floor(at, leaf_lg2), size::pow2(leaf_lg2));
-            }
+        if at > va && size::offset(at, leaf_lg2) != 0 {
+            return Ok(());
         }
-    }
-
-    /// Whether any item of a contiguous leaf is dirty; makes all clean if `clear` is set.
-    #[inline]
-    fn read_group(
-        &self,
-        table: Table<'t, F, M>,
-        first: Index,
-        contig_lg2: u32,
-        clear: bool,
-    ) -> bool {
-        let mut dirty = false;
-        for cell in table.cells(first, size::pow2(contig_lg2)) {
-            if cell.read() & F::DIRTY != 0 {
-                dirty = true;
-                if clear {
+        let first = item.index().group(contig_lg2);
+        let cells = item.table().cells(first, size::pow2(contig_lg2));
+        let dirty = |cell: &M::Cell| cell.read() & F::DIRTY != 0;
+        if cells.iter().any(dirty) {
+            let (start, end) = (size::floor(at, leaf_lg2), size::block_last(at, leaf_lg2));
+            reading.report(start, end)?;
+            if reading.clears(start, end) {
+                for cell in cells.iter().filter(|&cell| dirty(cell)) {
                     cell.clear_bits(F::DIRTY);
                 }
+                reading.sink.cleared(start, size::pow2(leaf_lg2));
             }
         }
-        dirty
+        Ok(())
     }
 
     /// Makes the leaf at the first address of `at` dirty, as hardware would. For tests.

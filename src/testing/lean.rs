@@ -12,7 +12,7 @@ use std::vec::Vec;
 
 use super::arena::{watch, Arena, Event, Step, Store, View};
 use super::hw::{Hardware, LeafAt, Root, TableAt, Visitor};
-use super::log::{joined, Dirty};
+use super::log::Dirty;
 use super::model::Cut;
 use super::rig::{Rig, Setup};
 use super::runs::{Place, Runs};
@@ -432,15 +432,16 @@ impl<H: Hardware> Lean<H> {
         let before = self.rig.arena.allocated();
         let lock = self.rig.arena.lock(va, len).unwrap();
         let last = lock.range().last();
-        let mut sink = Dirty(Vec::new(), clear);
+        let mut sink = Dirty::default();
         let result = self.rig.pt().read_dirty(lock.range(), clear, &mut sink);
         drop(lock);
         if H::PRESET {
-            assert_eq!((result, sink.0.len()), (Err(Error::NotSupported), 0));
+            assert_eq!((result, sink), (Err(Error::NotSupported), Dirty::default()));
         } else if self.rig.in_reach(va, last) {
             assert_eq!(result, Ok(()));
-            let want = joined(self.runs.read_dirty(va, last, clear));
-            assert!(sink.0 == want, "dirty: {:x?}, not {want:x?}", sink.0);
+            let want = self.runs.read_dirty(va, last, clear).joined();
+            let told = sink.joined();
+            assert!(told == want, "dirty: {told:x?}, not {want:x?}");
         } else {
             assert_eq!(result, Err(Error::OutOfRange));
         }

@@ -11,7 +11,7 @@ use super::arena::{Arena, View};
 use super::hw::{Hardware, Root, TableAt};
 use crate::gather::Gather;
 use crate::size::max_offset;
-use crate::{DirtySink, Level, RawTable};
+use crate::{DirtySink, Error, Level, RawTable, Result};
 
 /// Checks a gather while it happens, and frees tables as early as the contract allows.
 pub struct Log<'a, H: Hardware> {
@@ -115,18 +115,54 @@ impl<H: Hardware> Gather<Arena> for Log<'_, H> {
     }
 }
 
-/// The dirty leaves that were reported, and whether they were to be cleared.
-pub(super) struct Dirty(pub(super) Vec<(u64, u64)>, pub(super) bool);
+/// What a read of dirty bits told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    /// Addresses that may have been written to, each as first address and length.
+    pub found: Vec<(u64, u64)>,
+    /// Those of leaves that are clean now.
+    pub cleared: Vec<(u64, u64)>,
+    /// The number of reports that are taken, if not all are.
+    pub room: Option<usize>,
+}
 
-impl DirtySink for Dirty {
-    fn dirty(&mut self, va: u64, len: u64, cleared: bool) {
-        assert_eq!(cleared, self.1);
-        self.0.push((va, len));
+impl Dirty {
+    /// Ranges that follow each other as one: how many are told at once is nobody's business.
+    pub fn joined(self) -> Dirty {
+        Dirty {
+            found: joined(self.found),
+            cleared: joined(self.cleared),
+            room: self.room,
+        }
     }
 }
 
-/// Leaves that follow each other as one: they are reported so.
-pub(super) fn joined(leaves: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
+impl DirtySink for Dirty {
+    fn dirty(&mut self, va: u64, len: u64) -> Result {
+        match &mut self.room {
+            Some(0) => return Err(Error::Env(-14)),
+            Some(room) => *room -= 1,
+            None => {}
+        }
+        self.found.push((va, len));
+        Ok(())
+    }
+
+    fn cleared(&mut self, va: u64, len: u64) {
+        let &(found, of) = self
+            .found
+            .last()
+            .expect("cleared, and nothing was reported");
+        let last = va + (len - 1);
+        assert!(
+            found <= va && last <= found + (of - 1),
+            "{va:#x}..={last:#x} was cleared without a report"
+        );
+        self.cleared.push((va, len));
+    }
+}
+
+fn joined(leaves: Vec<(u64, u64)>) -> Vec<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     for (va, len) in leaves {
         match runs.last_mut() {

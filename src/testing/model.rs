@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::vec::Vec;
 
 use super::hw::{Bits, LeafAt};
+use super::log::Dirty;
 use crate::size::max_offset;
 use crate::{Error, Result};
 
@@ -366,14 +367,20 @@ impl Model {
         }
     }
 
-    /// The dirty leaves that touch the range; clean afterwards if `clear`.
-    pub fn read_dirty(&mut self, va: u64, last: u64, clear: bool) -> Vec<(u64, u64)> {
+    /// What lies in the range of each dirty leaf. If `clear`, those that lie in it as a whole are
+    /// clean afterwards.
+    pub fn read_dirty(&mut self, va: u64, last: u64, clear: bool) -> Dirty {
         let start = self.find(va).map_or(va, |(start, _)| start);
-        let mut dirty = Vec::new();
-        for (&va, bits) in self.leaves.range_mut(start..=last) {
+        let mut dirty = Dirty::default();
+        for (&first, bits) in self.leaves.range_mut(start..=last) {
+            let end = last_of(first, bits);
             if bits.dirty {
-                dirty.push((va, 1 << bits.size_lg2));
-                bits.dirty &= !clear;
+                let part = (first.max(va), end.min(last));
+                dirty.found.push((part.0, part.1 - part.0 + 1));
+                if clear && part == (first, end) {
+                    dirty.cleared.push((first, 1 << bits.size_lg2));
+                    bits.dirty = false;
+                }
             }
         }
         dirty

@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 use super::arena::{watch, Arena, Event, Step, Store, View};
 use super::hw::{Hardware, Hit, LeafAt, Root};
-use super::log::{joined, Dirty, Log};
+use super::log::{Dirty, Log};
 use super::model::{Cut, Grant, Model, Rules};
 use crate::fmt::{Attrs, Features, Format, Params, Prot};
 use crate::gather::Gather;
@@ -541,15 +541,15 @@ impl<H: Hardware> Rig<H> {
     pub fn read_dirty(&mut self, va: u64, len: u64, clear: bool) {
         let lock = self.arena.lock(va, len).unwrap();
         let last = lock.range().last();
-        let mut sink = Dirty(Vec::new(), clear);
+        let mut sink = Dirty::default();
         let result = self.pt().read_dirty(lock.range(), clear, &mut sink);
         drop(lock);
         if H::PRESET {
-            assert_eq!((result, sink.0.len()), (Err(Error::NotSupported), 0));
+            assert_eq!((result, sink), (Err(Error::NotSupported), Dirty::default()));
         } else if self.in_reach(va, last) {
             assert_eq!(result, Ok(()));
-            let want = joined(self.model.read_dirty(va, last, clear));
-            assert_eq!(sink.0, want, "dirty");
+            let want = self.model.read_dirty(va, last, clear);
+            assert_eq!(sink.joined(), want.joined(), "dirty");
         } else {
             assert_eq!(result, Err(Error::OutOfRange));
         }

@@ -12,6 +12,7 @@
 use std::vec::Vec;
 
 use super::hw::{Bits, LeafAt};
+use super::log::Dirty;
 use super::model::{last_of, Cut, Grant, Rules};
 use crate::size::{floor, max_offset};
 use crate::{Error, Mapped, Result};
@@ -516,34 +517,32 @@ impl Runs {
         self.join(range);
     }
 
-    /// The dirty leaves that touch the range; clean afterwards if `clear`.
-    pub fn read_dirty(&mut self, va: u64, last: u64, clear: bool) -> Vec<(u64, u64)> {
-        let start = self.find(va).map_or(va, |(start, _)| start);
-        let end = self
-            .find(last)
-            .map_or(last, |(at, bits)| last_of(at, &bits));
-        let range = if clear {
-            self.part(start, end)
-        } else {
-            self.index(start)..self.runs.partition_point(|run| run.va <= end)
-        };
-        let mut dirty = Vec::new();
-        for run in self.runs[range.clone()]
-            .iter_mut()
-            .filter(|run| run.bits.dirty)
-        {
-            let size = 1u64 << run.bits.size_lg2;
-            let (mut at, run_last) = (run.va.max(start), run.last.min(end));
+    /// What lies in the range of each dirty leaf. If `clear`, those that lie in it as a whole are
+    /// clean afterwards.
+    pub fn read_dirty(&mut self, va: u64, last: u64, clear: bool) -> Dirty {
+        let mut dirty = Dirty::default();
+        let range = self.index(va)..self.runs.partition_point(|run| run.va <= last);
+        for run in self.runs[range].iter().filter(|run| run.bits.dirty) {
+            let mut at = va.max(run.va);
             loop {
-                dirty.push((at, size));
-                if run_last - at < size {
+                let (start, bits) = run.leaf(at);
+                let end = last_of(start, &bits);
+                dirty.found.push((at, end.min(last) - at + 1));
+                if clear && start == at && end <= last {
+                    dirty.cleared.push((start, 1 << bits.size_lg2));
+                }
+                if end >= run.last.min(last) {
                     break;
                 }
-                at += size;
+                at = end + 1;
             }
-            run.bits.dirty &= !clear;
         }
-        if clear {
+        // Without a gap between them: only the outermost leaves may stay dirty.
+        if let (Some(first), Some(end)) = (dirty.cleared.first(), dirty.cleared.last()) {
+            let range = self.part(first.0, end.0 + (end.1 - 1));
+            for run in &mut self.runs[range.clone()] {
+                run.bits.dirty = false;
+            }
             self.join(range);
         }
         dirty

@@ -325,11 +325,11 @@ impl<'a> Touches<'a> {
             }
             Call::Clear { va, len } => {
                 let lock = rig.arena.lock(va, len).unwrap();
-                let mut sink = Dirty(Vec::new(), true);
+                let mut sink = Dirty::default();
                 watch_reads(&mut |event| run.step(event), || {
                     rig.pt().read_dirty(lock.range(), true, &mut sink).unwrap();
                 });
-                reported = Some(sink.0);
+                reported = Some(sink.joined());
             }
             call => panic!("{call:x?} cannot be explored"),
         }
@@ -342,9 +342,11 @@ impl<'a> Touches<'a> {
         } = run;
         let after = rig.leaves();
         let context = || std::format!("{:x?} {shots:x?}", self.scene);
-        match &reported {
-            Some(reported) => cleared(&before, &after, reported, &used, &context),
-            None => kept(&rig, &before, &after, &used, &context),
+        match (&reported, self.scene.call) {
+            (Some(told), Call::Clear { va, len }) => {
+                cleared(&before, &after, (va, len), &told.found, &used, &context);
+            }
+            _ => kept(&rig, &before, &after, &used, &context),
         }
         if H::Format::DIRTY != 0 {
             no_dirty_table(&rig, &context);
@@ -354,7 +356,7 @@ impl<'a> Touches<'a> {
             let bits = leaf.bits;
             (leaf.va, bits.size_lg2, bits.dirty, bits.accessed).hash(&mut end);
         }
-        reported.hash(&mut end);
+        reported.map(|told| told.found).hash(&mut end);
         rig.finish();
         self.count.add(count);
         (points, end.finish())
@@ -502,25 +504,42 @@ fn kept<H: Hardware>(
     }
 }
 
-/// Each write is either reported or still to be seen, and nothing else is.
+/// Each write is either reported or still to be seen, and nothing else is; of a leaf that is not in
+/// the range as a whole, it is still to be seen.
 fn cleared(
     before: &[LeafAt],
     after: &[LeafAt],
+    asked: (u64, u64),
     reported: &[(u64, u64)],
     used: &[Used],
     context: &dyn Fn() -> std::string::String,
 ) {
     for (leaf, old) in after.iter().zip(before) {
         let range = (leaf.va, 1u64 << leaf.bits.size_lg2);
-        let told = reported.contains(&range);
+        let last = leaf.va + (range.1 - 1);
+        let part = (leaf.va.max(asked.0), last.min(asked.0 + (asked.1 - 1)));
+        let in_range = part.0 <= part.1;
+        let whole = part == (leaf.va, last);
+        // All of the part, or nothing.
+        let run = reported
+            .iter()
+            .find(|run| in_range && run.0 <= part.1 && part.0 <= run.0 + (run.1 - 1));
+        let all = run.is_none_or(|&run| holds(run, part.0) && holds(run, part.1));
+        assert!(all, "{run:x?} for {leaf:x?} {}", context());
+        let told = run.is_some();
         let written = used.iter().any(|used| used.write && holds(range, used.va));
-        if old.bits.dirty {
+        if old.bits.dirty && in_range {
             assert!(told, "not reported: {leaf:x?} {}", context());
         }
-        assert_eq!(
-            told || leaf.bits.dirty,
-            old.bits.dirty || written,
-            "{leaf:x?} {}",
+        let noted = leaf.bits.dirty || (told && whole);
+        assert_eq!(noted, old.bits.dirty || written, "{leaf:x?} {}", context());
+        assert!(noted || !told, "D from nowhere: {leaf:x?} {}", context());
+    }
+    for &(va, len) in reported {
+        let last = va + (len - 1);
+        assert!(
+            holds(asked, va) && holds(asked, last),
+            "not asked for: {}",
             context()
         );
     }

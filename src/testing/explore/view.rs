@@ -17,7 +17,7 @@ use crate::fmt::Format;
 use crate::size::max_offset;
 use crate::testing::arena::{watch, Event, Step, Store, View};
 use crate::testing::hw::{Entry, Hardware, Reach, Root};
-use crate::testing::log::{joined, Log};
+use crate::testing::log::{Dirty, Log};
 use crate::testing::model::Model;
 use crate::Level;
 
@@ -270,13 +270,13 @@ pub fn explore<H: Hardware>(scene: &Scene) -> Count {
         }
         Call::Clear { va, len } => {
             let lock = rig.arena.lock(va, len).unwrap();
-            let mut sink = crate::testing::log::Dirty(Vec::new(), true);
+            let mut sink = Dirty::default();
             watch(&mut look, || {
                 rig.pt().read_dirty(lock.range(), true, &mut sink)
             })
             .unwrap();
-            let want = joined(rig.model.clone().read_dirty(va, va + (len - 1), true));
-            assert_eq!(sink.0, want, "{scene:x?}");
+            let want = rig.model.clone().read_dirty(va, va + (len - 1), true);
+            assert_eq!(sink.joined(), want.joined(), "{scene:x?}");
         }
         call => panic!("{call:x?} cannot be explored"),
     }

@@ -181,6 +181,7 @@ fn one_leaf<H: Hardware>(make: impl Fn() -> Setup, size_lg2: u32) {
             rig.model.touch(va, true);
             rig.check();
         }
+        rig.read_dirty(base + at, len, true);
         rig.split(base + at, len).unwrap();
         let all = rig.leaves();
         assert!(all
@@ -356,9 +357,11 @@ fn a_dirty_item_speaks_for_its_group() {
         let va = page * K4;
         rig.root().access(va, true).expect("mapped");
         rig.model.touch(va, true);
-        // Asked for another page, the leaf is reported all the same; then it is clean everywhere.
+        // Asked for another page, that is reported all the same; read as a whole, it is clean
+        // everywhere.
         rig.read_dirty(5 * K4, K4, false);
         rig.read_dirty(30 * K4, K4, true);
+        rig.read_dirty(0, 32 * K4, true);
         for item in 0..32 {
             let hit = rig.root().translate(item * K4).unwrap();
             assert!(!hit.bits.dirty, "item {item} after page {page}");

@@ -298,6 +298,21 @@ fn clears<H: Hardware>(setup: Setup, mut stride: Stride) -> Count {
                     scene.before.push(Call::Write { va: va + at });
                 }
                 count.add(view::explore::<H>(&scene));
+                // A part of it, of one leaf and of several.
+                let part = (va + hole.0, hole.1 - hole.0);
+                scene
+                    .before
+                    .retain(|call| !matches!(call, Call::Split { .. }));
+                for whole in [true, false] {
+                    if !whole {
+                        scene.before.push(split(va, (size / 2, size)));
+                    }
+                    scene.call = Call::Clear {
+                        va: part.0,
+                        len: part.1,
+                    };
+                    count.add(view::explore::<H>(&scene));
+                }
             }
         }
     }
@@ -466,6 +481,14 @@ fn touches<H: Hardware>(setup: Setup, manner: Manner) -> touch::Count {
                 explore(&scene);
                 if depth != 0 {
                     continue;
+                }
+                // Dirty bits of a part of the leaf, which stays dirty.
+                if H::Format::DIRTY != 0 {
+                    scene.call = Call::Clear {
+                        va: va + from,
+                        len: to - from,
+                    };
+                    explore(&scene);
                 }
                 // The same for the calls that come after.
                 scene.before.push(split(va, hole));

@@ -9,7 +9,7 @@ use crate::testing::arena::{watch, Event, Step, Store, View};
 use crate::testing::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
 use crate::testing::rig::{still, Rig, Setup};
 use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
-use crate::{DirtySink, SplitFlush};
+use crate::{DirtySink, Result, SplitFlush};
 
 type Odd = OddHw<true, true>;
 
@@ -549,9 +549,12 @@ fn an_incoherent_walker_finds_a_clean_subtree() {
 fn reading_dirty_keeps_what_is_set_meanwhile() {
     struct Found(u64);
     impl DirtySink for Found {
-        fn dirty(&mut self, _va: u64, len: u64, _cleared: bool) {
+        fn dirty(&mut self, _va: u64, len: u64) -> Result {
             self.0 += len;
+            Ok(())
         }
+
+        fn cleared(&mut self, _va: u64, _len: u64) {}
     }
     let mut rig = Rig::<Vtd>::new(Setup::plain(2));
     rig.map_ok(G1, G1, 0, rw());

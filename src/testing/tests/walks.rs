@@ -19,7 +19,7 @@ use crate::testing::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
 use crate::testing::rig::{Rig, Setup};
 use crate::testing::tests::threads::{noise, Flush, Walker, Walkers};
 use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1};
-use crate::DirtySink;
+use crate::{DirtySink, Result};
 
 /// Hardware threads; with more than there are processors a flush takes long.
 const WALKERS: usize = 1;
@@ -66,13 +66,16 @@ struct Places {
 }
 
 impl DirtySink for Places {
-    fn dirty(&mut self, va: u64, len: u64, _cleared: bool) {
+    fn dirty(&mut self, va: u64, len: u64) -> Result {
         for place in 0..PLACES {
             if Zone::place(self.zone, place).wrapping_sub(va) < len {
                 self.dirty |= 1 << place;
             }
         }
+        Ok(())
     }
+
+    fn cleared(&mut self, _va: u64, _len: u64) {}
 }
 
 /// All threads share this.

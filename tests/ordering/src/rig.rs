@@ -110,9 +110,12 @@ impl Dirty {
 }
 
 impl DirtySink for Dirty {
-    fn dirty(&mut self, va: u64, len: u64, _cleared: bool) {
+    fn dirty(&mut self, va: u64, len: u64) -> iotable::Result {
         self.0.push((va, len));
+        Ok(())
     }
+
+    fn cleared(&mut self, _va: u64, _len: u64) {}
 }
 
 /// A translation, as hardware keeps it.
