@@ -5,6 +5,8 @@
  * address field counts pages of RAW_GRANULE_LG2.
  */
 #define RAW_DIRTY BIT_ULL(6)
+/* There is a present bit, so D may be set in an empty item */
+#define RAW_LATE_DIRTY 1
 #define RAW_CLEANED 0
 
 static u64 raw_address(unsigned int features, u64 oa)

@@ -21,6 +21,12 @@ struct raw_c {
 	};
 	spinlock_t top_lock; /* of a top that grows */
 	unsigned int syncs;
+
+	/* Bitmaps: a page with nothing behind it, and what the two gave */
+	u8 __user *user;
+	u8 *bytes;
+	unsigned int dirty_reads;
+	unsigned int faults;
 };
 
 PT_IOMMU_CHECK_DOMAIN(struct raw_c, table.iommu, domain);
@@ -74,6 +80,13 @@ static void raw_same_table(struct kunit *test, u64 *rust, u64 *c,
 	}
 }
 
+static u64 *raw_c_top(struct raw_c *c)
+{
+	uintptr_t c_top = common_from_iommu(&c->table.iommu)->top_of_table;
+
+	return (u64 *)(c_top & ~(uintptr_t)PT_TOP_LEVEL_MASK);
+}
+
 static void raw_same(struct raw_test *t, struct raw_c *c)
 {
 	uintptr_t c_top = common_from_iommu(&c->table.iommu)->top_of_table;
@@ -81,9 +94,7 @@ static void raw_same(struct raw_test *t, struct raw_c *c)
 	u64 *top = raw_top(t, &level);
 
 	KUNIT_ASSERT_EQ(t->test, level, c_top & PT_TOP_LEVEL_MASK);
-	raw_same_table(t->test, top,
-		       (u64 *)(c_top & ~(uintptr_t)PT_TOP_LEVEL_MASK), level,
-		       0);
+	raw_same_table(t->test, top, raw_c_top(c), level, 0);
 }
 
 static void raw_same_unmap(struct raw_test *t, struct raw_c *c, u64 va, u64 len)
@@ -122,6 +133,124 @@ static u64 raw_random(struct rnd_state *rnd, unsigned int lg2)
 	return lg2 > 63 ? value : value & (BIT_ULL(lg2) - 1);
 }
 
+/* Sets the dirty bit of some leaves, in both the same */
+static void raw_same_write(struct rnd_state *rnd, u64 *rust, u64 *c,
+			   unsigned int level)
+{
+	unsigned int i;
+
+	for (i = 0; i != PTRS_PER_PTE; i++) {
+		if (!rust[i])
+			continue;
+		if (!raw_is_leaf(rust[i], level)) {
+			raw_same_write(rnd, phys_to_virt(raw_table_oa(rust[i])),
+				       phys_to_virt(raw_table_oa(c[i])),
+				       level - 1);
+		} else if (raw_random(rnd, 2) == 0) {
+			rust[i] |= RAW_DIRTY;
+			c[i] |= RAW_DIRTY;
+		}
+	}
+}
+
+struct raw_c_report {
+	struct raw_c *c;
+	struct iommu_iotlb_gather gather;
+	unsigned long flags;
+};
+
+static int raw_c_read_dirty(struct iova_bitmap *bitmap, unsigned long iova,
+			    size_t len, void *arg)
+{
+	struct raw_c_report *report = arg;
+	struct iommu_dirty_bitmap dirty;
+
+	iommu_dirty_bitmap_init(&dirty, bitmap, &report->gather);
+	return RAW_C(read_and_clear_dirty)(&report->c->domain, iova, len,
+					   report->flags, &dirty);
+}
+
+/* The call on both. What is in front of the bitmap must stay as well */
+static int raw_same_read(struct raw_test *t, struct raw_c *c,
+			 u8 __user *bytes, u64 va, u64 len, unsigned long flags)
+{
+	u64 step = t->pt.smallest_pgsz;
+	struct raw_report left = { .t = t, .flags = flags };
+	struct raw_c_report right = { .c = c, .flags = flags };
+	struct iova_bitmap *bitmap;
+	int ret;
+
+	memset(c->bytes, 0, 2 * PAGE_SIZE);
+	KUNIT_ASSERT_EQ(t->test, 0,
+			copy_to_user(c->user, c->bytes, PAGE_SIZE));
+	ret = raw_read_into(&left, (u64 __user *)bytes, va, len, step);
+	KUNIT_ASSERT_EQ(t->test, 0,
+			copy_from_user(c->bytes, c->user, PAGE_SIZE));
+	KUNIT_ASSERT_EQ(t->test, 0,
+			copy_to_user(c->user, c->bytes + PAGE_SIZE,
+				     PAGE_SIZE));
+
+	bitmap = iova_bitmap_alloc(va, len, step, (u64 __user *)bytes);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(t->test, bitmap);
+	KUNIT_ASSERT_EQ(t->test, ret,
+			iova_bitmap_for_each(bitmap, &right, raw_c_read_dirty));
+	iova_bitmap_free(bitmap);
+	KUNIT_ASSERT_EQ(t->test, 0,
+			copy_from_user(c->bytes + PAGE_SIZE, c->user,
+				       PAGE_SIZE));
+	if (!ret) {
+		KUNIT_ASSERT_MEMEQ(t->test, c->bytes, c->bytes + PAGE_SIZE,
+				   PAGE_SIZE);
+		KUNIT_ASSERT_EQ(t->test, left.gather.start, right.gather.start);
+		KUNIT_ASSERT_EQ(t->test, left.gather.end, right.gather.end);
+	}
+	return ret;
+}
+
+/* A leaf that is dirty in one of them gets dirty in both */
+static void raw_same_again(u64 *rust, u64 *c, unsigned int level)
+{
+	unsigned int i;
+
+	for (i = 0; i != PTRS_PER_PTE; i++) {
+		if (rust[i] && !raw_is_leaf(rust[i], level))
+			raw_same_again(phys_to_virt(raw_table_oa(rust[i])),
+				       phys_to_virt(raw_table_oa(c[i])),
+				       level - 1);
+		else if ((rust[i] ^ c[i]) == RAW_DIRTY)
+			rust[i] = c[i] |= RAW_DIRTY;
+	}
+}
+
+/* Reads of any part report, clear and flush the same, and fail alike */
+static void raw_same_dirty(struct raw_test *t, struct raw_c *c,
+			   struct rnd_state *rnd, u64 va, u64 len)
+{
+	u64 step = t->pt.smallest_pgsz;
+	unsigned long flags = raw_random(rnd, 1) ? IOMMU_DIRTY_NO_CLEAR : 0;
+	unsigned int level, bytes, room;
+	u8 __user *end = c->user + PAGE_SIZE;
+	u64 *top = raw_top(t, &level);
+	int ret;
+
+	va += raw_random(rnd, 4) * step;
+	len = div64_u64((1 + raw_random(rnd, 3)) * len,
+			(1 + raw_random(rnd, 3)) * step);
+	/* As much as there is a bitmap for */
+	len = clamp(len, 1, PAGE_SIZE * BITS_PER_BYTE);
+	raw_same_write(rnd, top, raw_c_top(c), level);
+	bytes = DIV_ROUND_UP((unsigned int)len, BITS_PER_BYTE);
+	room = raw_random(rnd, 1) ? bytes : raw_random(rnd, 30) % bytes;
+	ret = raw_same_read(t, c, end - room, va, len * step, flags);
+	if (ret == -EFAULT) {
+		KUNIT_ASSERT_LT(t->test, room, bytes);
+		/* How much is clean by then is nobody's business */
+		raw_same_again(top, raw_c_top(c), level);
+	}
+	c->faults += ret == -EFAULT;
+	c->dirty_reads += !ret;
+}
+
 static void raw_compare(struct raw_test *t, struct raw_c *c, unsigned int calls)
 {
 	unsigned int page_lg2 = t->pt.smallest_pgsz_lg2;
@@ -157,10 +286,18 @@ static void raw_compare(struct raw_test *t, struct raw_c *c, unsigned int calls)
 			mapped += !left;
 		}
 		raw_same(t, c);
+		if (c->user && mapped) {
+			raw_same_dirty(t, c, &rnd, va, len);
+			raw_same(t, c);
+		}
 		cond_resched();
 	}
 	KUNIT_EXPECT_GT(t->test, mapped, 0);
 	KUNIT_EXPECT_EQ(t->test, t->syncs, c->syncs);
+	if (c->user) {
+		KUNIT_EXPECT_GT(t->test, c->dirty_reads, 50);
+		KUNIT_EXPECT_GT(t->test, c->faults, 10);
+	}
 }
 
 static void raw_c_deinit(void *c)
@@ -171,6 +308,7 @@ static void raw_c_deinit(void *c)
 static void test_compare(struct kunit *test)
 {
 	struct raw_test *t = test->priv;
+	unsigned long addr;
 	struct raw_c *c;
 
 	if (t->features & RAW_NO_COMPARE_FEATURES)
@@ -199,6 +337,15 @@ static void test_compare(struct kunit *test)
 				~BIT(PT_FEAT_FULL_VA));
 	KUNIT_ASSERT_EQ(test, t->pt.domain.pgsize_bitmap,
 			c->domain.pgsize_bitmap);
+	if (RAW_DIRTY && IS_ENABLED(CONFIG_IOMMUFD_DRIVER)) {
+		addr = kunit_vm_mmap(test, NULL, 0, PAGE_SIZE,
+				     PROT_READ | PROT_WRITE,
+				     MAP_ANONYMOUS | MAP_PRIVATE, 0);
+		KUNIT_ASSERT_NE(test, addr, 0);
+		c->user = (u8 __user *)addr;
+		c->bytes = kunit_kzalloc(test, 2 * PAGE_SIZE, GFP_KERNEL);
+		KUNIT_ASSERT_NOT_NULL(test, c->bytes);
+	}
 	raw_compare(t, c, 500);
 	kunit_release_action(test, raw_c_deinit, c);
 }
