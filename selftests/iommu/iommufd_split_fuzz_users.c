@@ -161,12 +161,6 @@ void do_unpin(struct worker *me, struct window *window)
 		window->areas[j].pins--;
 }
 
-/* Bits of the bitmaps lie in the order of the slots */
-static bool bit_of(const __u64 *bitmap, unsigned int bit)
-{
-	return bitmap[bit / 64] & (1ULL << (bit % 64));
-}
-
 /* The device writes here and there in one area */
 void do_set_dirty(struct worker *me, struct window *window)
 {
@@ -201,46 +195,139 @@ void do_set_dirty(struct worker *me, struct window *window)
 	fuzz_expect(me, "set dirty", i, 0);
 }
 
+/* A read of the dirty bitmap */
+struct dirty_read {
+	unsigned int start;
+	unsigned int length;
+	/* Of which the bitmap has room for so many */
+	unsigned int room;
+	bool keep;
+	uint8_t *map;
+	int err;
+};
+
+static bool is_reported(const struct dirty_read *read, unsigned int i)
+{
+	return i < read->room && read->map[i / 8] >> i % 8 & 1;
+}
+
+/* Somewhere in the window, or from an area to another, with what is between */
+static bool pick_dirty_read(struct worker *me, const struct window *window,
+			    struct dirty_read *read)
+{
+	unsigned int map_align = window->ioas->map_align;
+	unsigned int end, i;
+
+	if (window->num_areas && chance(me, 50)) {
+		i = pick(me, window->num_areas);
+		read->start = window->areas[i].start;
+		end = end_of(&window->areas[i + pick(me, window->num_areas - i)]);
+	} else {
+		read->start = align(pick(me, WINDOW_SLOTS), map_align);
+		end = align(read->start + 1 + pick(me, WINDOW_SLOTS - read->start),
+			    map_align);
+	}
+	read->length = end - read->start;
+	return read->start < end;
+}
+
+/* Nothing is written next to the bitmap, nor behind the last bit in it */
+static bool wrote_beyond(const struct dirty_read *read, const uint8_t *first,
+			 const uint8_t *end)
+{
+	const uint8_t *map_end = read->map + (read->length + 7) / 8;
+	unsigned int i;
+
+	for (; first < read->map; first++)
+		if (*first)
+			return true;
+	for (; map_end < end; map_end++)
+		if (*map_end)
+			return true;
+	for (i = read->length; i % 8 && i < read->room; i++)
+		if (is_reported(read, i))
+			return true;
+	return false;
+}
+
+/*
+ * A leaf is clean after the read if it was reported as a whole. Where its edges
+ * are is not known, but they are inside of its area.
+ */
+static void learn_dirty(struct window *window, const struct area *area,
+			const struct dirty_read *read)
+{
+	bool whole = read->start <= area->start &&
+		     end_of(area) <= read->start + read->length && !read->err;
+	unsigned int slot;
+
+	for (slot = area->start; slot != end_of(area); slot++) {
+		unsigned int i = slot - read->start;
+		bool dirty = i < read->length && is_reported(read, i);
+
+		/* After an error nothing is known of what was not reported */
+		if (i >= read->length || (read->err && !dirty))
+			continue;
+		window->must[slot] = read->keep && dirty;
+		window->may[slot] = (read->keep || !whole) && dirty;
+	}
+}
+
 void do_dirty_read(struct worker *me, struct window *window)
 {
 	static const unsigned int flags[2] = {
 		0, IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR
 	};
-	unsigned int keep = chance(me, 40);
-	unsigned int start, length, i;
-	__u64 *bitmap = (__u64 *)me->scratch;
+	struct dirty_read read = { .keep = chance(me, 40) };
+	uint8_t *end = me->scratch + SCRATCH_SIZE, *first;
+	bool fault = false;
+	unsigned int i, bytes;
 
-	if (!window->ioas->dirty_hwpt || !window->num_areas)
+	if (!window->ioas->dirty_hwpt || !pick_dirty_read(me, window, &read))
 		return;
-	/* Whole areas, because a read clears leaves as a whole */
-	i = pick(me, window->num_areas);
-	start = window->areas[i].start;
-	length = window->areas[i].length;
-	while (chance(me, 50) && ++i < window->num_areas &&
-	       window->areas[i].start == start + length)
-		length += window->areas[i].length;
 
-	memset(bitmap, 0, WINDOW_SLOTS / 8);
-	i = fuzz_dirty_read(me, model_now.fd, window->ioas->dirty_hwpt,
-			    iova_of(window, start), (size_t)length * SLOT,
-			    bitmap, flags[keep]);
-	if (!fuzz_expect(me, "read of dirty bits", i, 0))
-		return;
-	for (i = 0; i != length; i++) {
-		bool dirty = bit_of(bitmap, i);
-
-		if (window->must[start + i] && !dirty) {
-			fuzz_fail(me, "a dirty bit is lost at %llx",
-				  iova_of(window, start + i));
-			return;
-		}
-		if (!window->may[start + i] && dirty) {
-			fuzz_fail(me, "a dirty bit is invented at %llx",
-				  iova_of(window, start + i));
-			return;
-		}
-		/* What was seen and left must be seen again */
-		window->must[start + i] = keep && dirty;
-		window->may[start + i] = keep && dirty;
+	/* At the end of memory, or a bit too far, or anywhere */
+	bytes = (read.length + 7) / 8;
+	read.room = bytes * 8;
+	read.map = end - bytes;
+	if (chance(me, 10)) {
+		read.room = pick(me, bytes) * 8;
+		read.map = end - read.room / 8;
+	} else if (chance(me, 70)) {
+		read.map -= pick(me, PAGE + 64);
 	}
+	first = read.map - 64;
+	memset(first, 0, end - first);
+	read.err = fuzz_dirty_read(me, model_now.fd, window->ioas->dirty_hwpt,
+				   iova_of(window, read.start),
+				   (size_t)read.length * SLOT,
+				   (__u64 *)read.map, flags[read.keep]);
+	for (i = read.room; i < read.length; i++)
+		fault |= window->may[read.start + i];
+	if ((read.err != EFAULT || !fault) &&
+	    !fuzz_expect(me, "read of dirty bits", read.err, 0))
+		return;
+	if (wrote_beyond(&read, first, end)) {
+		fuzz_fail(me, "a read of dirty bits at %llx writes too much",
+			  iova_of(window, read.start));
+		return;
+	}
+
+	for (i = 0; i != read.length; i++) {
+		unsigned int slot = read.start + i;
+		bool dirty = is_reported(&read, i);
+
+		if (window->must[slot] && !dirty && !read.err) {
+			fuzz_fail(me, "a dirty bit is lost at %llx",
+				  iova_of(window, slot));
+			return;
+		}
+		if (!window->may[slot] && dirty) {
+			fuzz_fail(me, "a dirty bit is invented at %llx",
+				  iova_of(window, slot));
+			return;
+		}
+	}
+	for (i = 0; i != window->num_areas; i++)
+		learn_dirty(window, &window->areas[i], &read);
 }
