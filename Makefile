@@ -24,7 +24,7 @@ help: ## this list
 	@echo '  IOPTE_CACHE=DIR        where the toolchain and the builds are kept (default: ~/.cache/iopte-split)'
 	@echo '  IOPTE_MIRROR=URL       Debian mirror for the toolchain'
 	@echo
-	@echo 'Needs: x86_64, root or unprivileged user namespaces, 8 GB of disk, 8 GB of memory, the network on the first run.'
+	@echo 'Needs: x86_64, root or unprivileged user namespaces, 8 GB of disk (make deb: 12 more), 8 GB of memory, the network on the first run.'
 
 demo: ## split a live 1G mapping under DMA and show it: the main job
 	@tools/run demo
@@ -44,7 +44,7 @@ series: ## a patch series for the kernel's lists, in out/series
 series-check: ## build and check each patch of it; takes an hour or two
 	@tools/run series-check
 
-deb: ## kernel packages with Debian's configuration, and boot them; takes an hour, with FULL=1 many
+deb: ## kernel packages with Debian's configuration, and boot them; builds 25 minutes on two cores, with FULL=1 hours
 	@tools/run deb
 
 applies: ## which patches apply to which of Debian's kernels, in out/applies

@@ -42,7 +42,7 @@ root_make() {
 		flock 9
 	}
 	if [ ! -d "$root" ]; then
-		step "Toolchain root: Debian $root_suite in $root (about 2 minutes, 2.5 GB)"
+		step "Toolchain root: Debian $root_suite in $root (about 2 minutes, 3 GB)"
 		need_gb 8 "$cache" "The first run"
 		root_need_mmdebstrap
 		root_ns rm -rf "$root.tmp"
