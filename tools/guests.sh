@@ -51,9 +51,9 @@ run_uml() {
 			rc=125
 		}
 	done
-	# Nobody would miss it.
+	# Nobody would miss it. What the kernel's own Rust code tests is not our business.
 	while read -r suite; do
-		[[ " $suites " == *" $suite "* ]] || {
+		[[ $suite == rust_* || " $suites " == *" $suite "* ]] || {
 			echo "suite $suite is not in the list"
 			rc=125
 		}
