@@ -128,7 +128,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                     let whole = cells.get(from..end.wrapping_sub(cut)).unwrap_or_default();
                     if !whole.is_empty() {
                         M::Cell::clear_bits_of(whole, F::DIRTY);
-                        let len = (whole.len() as u64) << item_lg2;
+                        let len = size::shl(whole.len() as u64, item_lg2);
                         reading.sink.cleared(va_of(from), len);
                     }
                 }
