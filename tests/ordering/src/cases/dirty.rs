@@ -42,7 +42,7 @@ fn split<const I: u32>(setup: Setup, pages: u64, writes: &'static [(u64, Note)],
             .collect();
         let mut flush = Some(rig.split(K4, K4));
         let mut end = |now| {
-            if let (true, Some(flush)) = (now, flush.take()) {
+            if let Some(flush) = flush.take_if(|_| now) {
                 flush.fold_late_dirty().unwrap();
             }
         };
