@@ -153,51 +153,38 @@ static void raw_same_write(struct rnd_state *rnd, u64 *rust, u64 *c,
 	}
 }
 
-struct raw_c_report {
-	struct raw_c *c;
-	struct iommu_iotlb_gather gather;
-	unsigned long flags;
-};
-
-static int raw_c_read_dirty(struct iova_bitmap *bitmap, unsigned long iova,
-			    size_t len, void *arg)
+/* The call, and all of the page that the bitmap is in */
+static int raw_read_page(struct raw_report *report, struct raw_c *c,
+			 u8 __user *bytes, u64 va, u64 len, u8 *page)
 {
-	struct raw_c_report *report = arg;
-	struct iommu_dirty_bitmap dirty;
+	struct kunit *test = report->t->test;
+	int ret;
 
-	iommu_dirty_bitmap_init(&dirty, bitmap, &report->gather);
-	return RAW_C(read_and_clear_dirty)(&report->c->domain, iova, len,
-					   report->flags, &dirty);
+	memset(page, 0, PAGE_SIZE);
+	KUNIT_ASSERT_EQ(test, 0, copy_to_user(c->user, page, PAGE_SIZE));
+	ret = raw_read_into(report, (u64 __user *)bytes, va, len,
+			    report->t->pt.smallest_pgsz);
+	KUNIT_ASSERT_EQ(test, 0, copy_from_user(page, c->user, PAGE_SIZE));
+	return ret;
 }
 
 /* The call on both. What is in front of the bitmap must stay as well */
 static int raw_same_read(struct raw_test *t, struct raw_c *c,
 			 u8 __user *bytes, u64 va, u64 len, unsigned long flags)
 {
-	u64 step = t->pt.smallest_pgsz;
-	struct raw_report left = { .t = t, .flags = flags };
-	struct raw_c_report right = { .c = c, .flags = flags };
-	struct iova_bitmap *bitmap;
+	struct raw_report left = raw_report(t, flags);
+	struct raw_report right = {
+		.t = t,
+		.domain = &c->domain,
+		.read = RAW_C(read_and_clear_dirty),
+		.flags = flags,
+	};
 	int ret;
 
-	memset(c->bytes, 0, 2 * PAGE_SIZE);
-	KUNIT_ASSERT_EQ(t->test, 0,
-			copy_to_user(c->user, c->bytes, PAGE_SIZE));
-	ret = raw_read_into(&left, (u64 __user *)bytes, va, len, step);
-	KUNIT_ASSERT_EQ(t->test, 0,
-			copy_from_user(c->bytes, c->user, PAGE_SIZE));
-	KUNIT_ASSERT_EQ(t->test, 0,
-			copy_to_user(c->user, c->bytes + PAGE_SIZE,
-				     PAGE_SIZE));
-
-	bitmap = iova_bitmap_alloc(va, len, step, (u64 __user *)bytes);
-	KUNIT_ASSERT_NOT_ERR_OR_NULL(t->test, bitmap);
+	ret = raw_read_page(&left, c, bytes, va, len, c->bytes);
 	KUNIT_ASSERT_EQ(t->test, ret,
-			iova_bitmap_for_each(bitmap, &right, raw_c_read_dirty));
-	iova_bitmap_free(bitmap);
-	KUNIT_ASSERT_EQ(t->test, 0,
-			copy_from_user(c->bytes + PAGE_SIZE, c->user,
-				       PAGE_SIZE));
+			raw_read_page(&right, c, bytes, va, len,
+				      c->bytes + PAGE_SIZE));
 	if (!ret) {
 		KUNIT_ASSERT_MEMEQ(t->test, c->bytes, c->bytes + PAGE_SIZE,
 				   PAGE_SIZE);

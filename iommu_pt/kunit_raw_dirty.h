@@ -9,22 +9,35 @@
 
 #define RAW_RUST(op) CONCATENATE(pt_iommu_, CONCATENATE(PTPFX, op))
 
+/* A read of the dirty bits of a domain, by the function of its format */
 struct raw_report {
 	struct raw_test *t;
+	struct iommu_domain *domain;
+	int (*read)(struct iommu_domain *domain, unsigned long iova,
+		    size_t size, unsigned long flags,
+		    struct iommu_dirty_bitmap *dirty);
 	struct iommu_iotlb_gather gather;
 	unsigned long flags;
 };
+
+static struct raw_report raw_report(struct raw_test *t, unsigned long flags)
+{
+	return (struct raw_report){
+		.t = t,
+		.domain = &t->pt.domain,
+		.read = RAW_RUST(read_and_clear_dirty),
+		.flags = flags,
+	};
+}
 
 static int raw_read_dirty(struct iova_bitmap *bitmap, unsigned long iova,
 			  size_t len, void *arg)
 {
 	struct raw_report *report = arg;
-	struct iommu_domain *domain = &report->t->pt.domain;
 	struct iommu_dirty_bitmap dirty;
 
 	iommu_dirty_bitmap_init(&dirty, bitmap, &report->gather);
-	return RAW_RUST(read_and_clear_dirty)(domain, iova, len, report->flags,
-					      &dirty);
+	return report->read(report->domain, iova, len, report->flags, &dirty);
 }
 
 /* The call into a bitmap of that memory */
@@ -62,7 +75,7 @@ static u64 raw_bitmap(struct raw_report *report, u64 __user *user, u64 va,
 static u64 raw_dirty_bits(struct raw_test *t, u64 __user *user, u64 va,
 			  u64 len, u64 step, unsigned long flags)
 {
-	struct raw_report report = { .t = t, .flags = flags };
+	struct raw_report report = raw_report(t, flags);
 	u64 bits = raw_bitmap(&report, user, va, len, step);
 
 	/* The leaf in the middle has to be flushed if it was made clean */
@@ -85,7 +98,7 @@ static void raw_dirty_stays(struct raw_test *t, u64 __user *user, u64 va,
 			    u64 size, u64 step, u64 *item)
 {
 	u64 __user *bad = (u64 __user *)((u8 __user *)user + PAGE_SIZE);
-	struct raw_report report = { .t = t };
+	struct raw_report report = raw_report(t, 0);
 	unsigned int bits = size / step;
 	unsigned int from, to;
 
@@ -120,7 +133,7 @@ static void raw_dirty_empty(struct raw_test *t, u64 __user *user, u64 va,
 			    u64 size, u64 step, u64 *item)
 {
 #ifdef RAW_LATE_DIRTY
-	struct raw_report report = { .t = t };
+	struct raw_report report = raw_report(t, 0);
 
 	KUNIT_ASSERT_EQ(t->test, *item, 0);
 	*item = RAW_DIRTY;
@@ -156,7 +169,7 @@ static void test_dirty_report(struct kunit *test)
 	unsigned int lg2, i;
 
 	if (!RAW_DIRTY) {
-		struct raw_report report = { .t = t };
+		struct raw_report report = raw_report(t, 0);
 
 		raw_map(t, 0, 0, t->pt.smallest_pgsz, rw);
 		KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
