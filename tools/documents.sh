@@ -82,13 +82,10 @@ document_rust() {
 	new_cargo check --quiet --offline --manifest-path "$crate/Cargo.toml"
 }
 
-# On defconfig every line takes effect: Kconfig drops what it cannot have without a word.
-document_kconfig() (
+document_kconfig() {
 	sed 's/[[:space:]]*#.*//' "$1" >"$dir/fragment"
-	kmake=(make -s -C "$LINUX" ARCH=x86_64 LLVM=1 "O=$dir/config")
-	mkdir -p "$dir/config" && cd "$dir/config" && "${kmake[@]}" defconfig &&
-		"$LINUX/scripts/kconfig/merge_config.sh" -m .config ../fragment && "${kmake[@]}" olddefconfig && check_config ../fragment .config
-)
+	taken_on_defconfig "$dir/config" "$dir/fragment"
+}
 
 # A name and, close behind it, a number: `IOMMU_IOAS_SPLIT` (`0x3b96`), or a constant of Rust.
 document_requests() {

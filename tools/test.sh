@@ -182,16 +182,16 @@ test_kselftest() {
 	{
 		kselftest_skips iommu 'enable CONFIG_IOMMUFD' iommufd_split iommufd_split_fuzz iommufd_split_threads iommufd_split_users
 		kselftest_skips vfio 'export VFIO_SELFTESTS_BDF=' vfio_split_dma_test
-		verdict 'config fragments, on defconfig' kselftest_config
+		verdict 'config fragments, on defconfig' taken_on_defconfig /tmp/kselftest.config "$LINUX"/tools/testing/selftests/{iommu,vfio}/config
 	} | record kselftest
 }
 
-# Nothing of them may be lost for want of what it depends on.
-kselftest_config() (
-	o=/tmp/kselftest.config fragments=("$LINUX"/tools/testing/selftests/{iommu,vfio}/config)
-	kmake=(make -s -C "$LINUX" ARCH=x86_64 LLVM=1 "O=$o")
-	mkdir -p $o && cd $o && "${kmake[@]}" defconfig &&
-		"$LINUX/scripts/kconfig/merge_config.sh" -m .config "${fragments[@]}" >merge.log && "${kmake[@]}" olddefconfig && for f in "${fragments[@]}"; do check_config "$f" .config; done
+# taken_on_defconfig O FRAGMENT...: every line of them takes effect there; nothing may be lost for want of what it depends on.
+taken_on_defconfig() (
+	o=$1 kmake=(make -s -C "$LINUX" ARCH=x86_64 LLVM=1 "O=$1")
+	shift
+	mkdir -p "$o" && cd "$o" && "${kmake[@]}" defconfig &&
+		"$LINUX/scripts/kconfig/merge_config.sh" -m .config "$@" >merge.log && "${kmake[@]}" olddefconfig && for f; do check_config "$f" .config; done
 )
 
 # kselftest_skips COLLECTION REASON TEST...: cases of $log; the reason must be among what the test itself printed.
