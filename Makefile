@@ -11,6 +11,7 @@ help: ## this list
 	@echo
 	@echo 'Settings, as in make test KVM=1:'
 	@echo '  KERNEL=/path/to/linux  use this tree (any 7.3.x or 7.2.x; it is copied, never changed) instead of Debian'"'"'s'
+	@echo '  FLAVOUR=cfi|gcc        make test, vm: x86_64 guests on a kernel as distributions build them with clang or gcc'
 	@echo '  DEBIAN=7.2             use the kernel of Debian'"'"'s testing suite'
 	@echo '  FULL=1                 make deb: all of Debian'"'"'s modules'
 	@echo '  KVM=1                  let QEMU use /dev/kvm; otherwise it emulates'

@@ -33,7 +33,7 @@ check_null() { [ -c /dev/null ] || die "/dev/null in the toolchain root is no lo
 
 # flavour FLAVOUR: sets what differs between the kernels, and for those with a guest what it is made of.
 flavour() {
-	config=$TOP/tools/configs/$1.config rustflags='' cflags=''
+	config=$TOP/tools/configs/$1.config rustflags='' cflags='' compiler=LLVM=1
 	case $1 in
 	x86)
 		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1900 minutes=10 label='x86_64 kernel'
@@ -43,6 +43,14 @@ flavour() {
 		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=2000 minutes=15 label='x86_64 debug kernel'
 		config=/tmp/debug.config
 		cat "$TOP/tools/configs/x86.config" "$TOP/tools/configs/debug.config" >"$config"
+		;;
+	cfi | gcc)
+		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=2000 minutes=15 label="x86_64 kernel, flavour $1"
+		[ "$1" != gcc ] || compiler=CC=gcc
+		config=/tmp/$1.config
+		# The last of two lines takes, and check_config wants both.
+		grep -vE "^($(sed -n 's/^\(CONFIG_.*\)=.*/\1/p' "$TOP/tools/configs/$1.config" | paste -sd'|'))=" "$TOP/tools/configs/x86.config" >"$config"
+		cat "$TOP/tools/configs/$1.config" >>"$config"
 		;;
 	riscv)
 		arch=riscv target=Image image=arch/riscv/boot/Image objects=1500 minutes=8 label='RISC-V kernel'
@@ -58,7 +66,7 @@ flavour() {
 		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1100 minutes=6 label='x86_64 kernel that counts' suites=''
 		;;
 	esac
-	kmake=(make -C "$LINUX" "ARCH=$arch" LLVM=1 "O=$BUILD/$1" KBUILD_BUILD_USER=iopte KBUILD_BUILD_HOST=build "KRUSTFLAGS=$rustflags" "KCFLAGS=$cflags")
+	kmake=(make -C "$LINUX" "ARCH=$arch" "$compiler" "O=$BUILD/$1" KBUILD_BUILD_USER=iopte KBUILD_BUILD_HOST=build "KRUSTFLAGS=$rustflags" "KCFLAGS=$cflags")
 }
 
 kernel_progress() { awk -v n="$objects" '/^  [A-Z]/ { c++ } END { printf "%d of about %d build steps", c, n }' "$1"; }

@@ -42,7 +42,7 @@ make_ready() {
 	for what; do
 		case $what in
 		tree) ;;
-		x86 | debug | deb | riscv)
+		x86 | debug | cfi | gcc | deb | riscv)
 			if [ "$what" = deb ]; then prepare_deb; else prepare_kernel "$what"; fi
 			prepare_selftests "$(tests_of "$what")"
 			[ "$what" = riscv ] || prepare_programs
@@ -65,6 +65,7 @@ prepare_pristine() {
 main() {
 	local goal=$1
 	shift
+	[[ ${FLAVOUR-} =~ ^(|cfi|gcc)$ ]] || die "there is no FLAVOUR=$FLAVOUR: leave it out, or say FLAVOUR=cfi or FLAVOUR=gcc."
 	case $goal in
 	build)
 		[ $# -gt 0 ] || set -- x86 riscv uml

@@ -5,7 +5,7 @@
 #   $TOP /src   the checkout, read-only          $OUT   /out    <checkout>/out: what the user gets
 #   $BUILD      trees and O= dirs of this kernel  $LINUX         the patched kernel tree with the overlay
 #   say, step, note, die, quiet, need_gb          tools/ui.sh
-#   kernel_of_bed BED              x86 (debug with DEBUG=1, deb with DEB=1), riscv or uml
+#   kernel_of_bed BED              x86 (debug with DEBUG=1, deb with DEB=1, or $FLAVOUR), riscv or uml
 #   kernel_image KERNEL            path of the built kernel
 #   boot_kunit LINUX DIR TIMEOUT   runs the KUnit suites of a User-Mode Linux kernel
 #   initramfs KERNEL               the base initramfs, on the standard output
@@ -26,7 +26,7 @@ BED=${BED:-vtd}
 mkdir -p "$LOGS" "$BUILD/out"
 if [ ! -d "$CURRENT" ]; then
 	mkdir "$CURRENT"
-	for name in x86 debug deb riscv uml bench count tests.x86 tests.riscv initramfs.x86 initramfs.riscv programs; do
+	for name in x86 debug cfi gcc deb riscv uml bench count tests.x86 tests.riscv initramfs.x86 initramfs.riscv programs; do
 		newest=$(find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$name-*" ! -name '*.tmp' -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')
 		[ -z "$newest" ] || ln -s "$newest" "$CURRENT/$name"
 	done
@@ -54,16 +54,16 @@ built() { readlink -e "$CURRENT/$1" || die "$1 has not been built: run make buil
 kernel_image() {
 	local image
 	case $1 in
-	x86 | debug | count) image=bzImage ;;
+	x86 | debug | cfi | gcc | count) image=bzImage ;;
 	deb) image=vmlinuz ;;
 	riscv) image=Image ;;
 	uml | bench) image=linux ;;
-	*) die "kernel_image: there is no kernel '$1'; there are x86, debug, deb, riscv, uml, bench and count." ;;
+	*) die "kernel_image: there is no kernel '$1'; there are x86, debug, cfi, gcc, deb, riscv, uml, bench and count." ;;
 	esac
 	echo "$(built "$1")/$image"
 }
 
-# The kernel with everything that watches runs what the usual one runs, and so does Debian's, behind Debian's initramfs.
+# The kernels of other flavours run what the usual one runs, and so does Debian's, behind Debian's initramfs.
 initramfs() {
 	local kernel=$1 image
 	if [ "$kernel" = deb ]; then
@@ -73,7 +73,7 @@ initramfs() {
 }
 
 # tests_of KERNEL: the kernel whose selftests it runs.
-tests_of() { case $1 in debug | deb) echo x86 ;; *) echo "$1" ;; esac }
+tests_of() { case $1 in debug | cfi | gcc | deb) echo x86 ;; *) echo "$1" ;; esac }
 
 # use_bed BED[+WITH]: sets the bed_* variables; see tools/beds.
 use_bed() {
@@ -87,6 +87,7 @@ use_bed() {
 	[ -z "$with" ] || . "$TOP/tools/beds/with.$with"
 	[ "$bed_kernel" != x86 ] || {
 		[ -z "${DEBUG-}" ] || . "$TOP/tools/beds/with.debug"
+		[ -z "${FLAVOUR-}" ] || . "$TOP/tools/beds/with.flavour"
 		[ -z "${DEB-}" ] || . "$TOP/tools/beds/with.deb"
 	}
 }

@@ -6,11 +6,11 @@
 . "$TOP/tools/documents.sh"
 . "$TOP/tools/selftests.sh"
 
-# DEBUG=1 runs the guests only, on the kernel with everything that watches, which takes its time. DEB=1 is for the packages
-# of make deb: what comes with them, and guests with their kernel.
-other=${DEBUG:+debug}${DEB:+deb}
+# DEBUG=1 runs the guests only, on the kernel with everything that watches, which takes its time, FLAVOUR= on one as
+# distributions build them. DEB=1 is for the packages of make deb: what comes with them, and guests with their kernel.
+other=${DEBUG:+debug}${FLAVOUR-}${DEB:+deb}
 shots=$OUT/test${other:+-$other}
-lists=("$TOP/tools/tests.list" ${DEBUG:+"$TOP/tools/tests-debug.list"})
+lists=("$TOP/tools/tests.list" ${DEBUG:+"$TOP/tools/tests-debug.list"} ${FLAVOUR:+"$TOP/tools/tests-debug.list"})
 [ -z "${DEB-}" ] || lists=("$TOP/tools/tests-deb.list")
 slower=${DEBUG:+6}
 results=/tmp/results
