@@ -10,7 +10,7 @@ use core::ffi::{c_int, c_uint};
 use iotable::fmt::{Features, Format, Params, Prot};
 use iotable::mem::PtMem;
 use iotable::range::Locked;
-use iotable::{Config, DirtySink, Error, Level, Pt, Table};
+use iotable::{Config, DirtySink, Error, Level, Pt, Seen, Table, Visitor};
 use kernel::bindings;
 use kernel::error::code;
 
@@ -377,6 +377,79 @@ unsafe extern "C" fn get_info<F: KernelFormat>(
     unsafe { (*info).pgsize_bitmap = crate::init::page_sizes::<F>(common) };
 }
 
+/// Counts into `struct pt_iommu_walk`, and calls its `leaf`.
+struct Walk(*mut bindings::pt_iommu_walk);
+
+impl Visitor for Walk {
+    #[inline(always)]
+    fn leaf(&mut self, leaf: Seen) {
+        // SAFETY: valid for the call that made this value, and nobody else uses it but `leaf`.
+        let callback = unsafe {
+            let leaves = &mut (*self.0).leaves;
+            if let Some(count) = leaves.get_mut(leaf.size_lg2 as usize) {
+                *count = count.wrapping_add(1);
+            }
+            (*self.0).leaf
+        };
+        if let Some(callback) = callback {
+            let leaf = bindings::pt_iommu_leaf {
+                iova: leaf.va,
+                paddr: leaf.oa,
+                attrs: leaf.attrs.0,
+                size_lg2: leaf.size_lg2 as u8,
+            };
+            // SAFETY: the caller of the op gave it to be called so.
+            unsafe { callback(self.0, &raw const leaf) };
+        }
+    }
+
+    fn table(&mut self, _level: Level) {
+        // SAFETY: valid for the call that made this value.
+        let tables = unsafe { &mut (*self.0).tables };
+        *tables = tables.wrapping_add(1);
+    }
+}
+
+/// `pt_iommu_ops.walk_range`.
+///
+/// # Safety
+///
+/// `iommu` is an initialised table of format `F`, `walk` is valid, and the caller holds a read
+/// range lock over the range.
+unsafe extern "C" fn walk_range<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    iova: bindings::dma_addr_t,
+    last: bindings::dma_addr_t,
+    walk: *mut bindings::pt_iommu_walk,
+) -> bool {
+    // SAFETY: by the safety requirement.
+    let mem = unsafe { env::<F>(iommu, 0) };
+    // SAFETY: as above.
+    let pt = unsafe { view::<F>(iommu, &mem) };
+    // There is no length of 2^64: the upper half is left for another call.
+    let whole = iova == 0 && last == u64::MAX;
+    let until = if whole { last >> 1 } else { last };
+    // SAFETY: the caller holds the range lock.
+    let range = unsafe { Locked::new(iova, until.wrapping_sub(iova).wrapping_add(1)) };
+    let Ok(range) = range else {
+        return false;
+    };
+    // SAFETY: valid by the safety requirement.
+    let tables = unsafe {
+        (*walk).table_size = 8u32.wrapping_shl(F::ITEMS_LG2);
+        (*walk).max_tables
+    };
+    let rest = whole.then_some(until.wrapping_add(1));
+    match pt.walk(range, tables, &mut Walk(walk)).or(rest) {
+        Some(next) => {
+            // SAFETY: as above.
+            unsafe { (*walk).next = next };
+            true
+        }
+        None => false,
+    }
+}
+
 /// The ops of a format.
 pub(crate) struct Ops<F>(core::marker::PhantomData<F>);
 
@@ -398,6 +471,7 @@ impl<F: KernelFormat> Ops<F> {
         #[cfg(not(CONFIG_IOMMUFD_TEST))]
         set_dirty: None,
         get_info: Some(get_info::<F>),
+        walk_range: Some(walk_range::<F>),
         deinit: Some(crate::init::deinit::<F>),
     };
 }

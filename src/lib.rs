@@ -62,6 +62,7 @@ mod split;
 mod table;
 mod top;
 mod unmap;
+mod walk;
 
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -72,6 +73,7 @@ pub use pt::{page_sizes, Config, Pt, Top};
 pub use size::Level;
 pub use split::{can_split, Replaced, SplitFlush};
 pub use table::{RawTable, Table};
+pub use walk::{Seen, Visitor};
 
 /// Why an operation failed. The kernel layer turns each into one errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,6 +17,7 @@
 //! - [`lean`]: a table whose operations are judged where they touched it, for many of them.
 //! - [`setups`]: the tables of the tests.
 //! - [`sequence`]: random sequences of operations, on either.
+//! - [`walked`]: what a walk reports, against what hardware can reach.
 
 pub mod arena;
 pub mod explore;
@@ -31,6 +32,7 @@ pub mod rig;
 pub mod runs;
 pub mod sequence;
 pub mod setups;
+pub mod walked;
 
 #[cfg(test)]
 mod tests;

@@ -214,6 +214,7 @@ impl<H: Hardware> Rig<H> {
             assert_eq!(memory.tables, scan.tables, "table items were not cleaned");
         }
         assert_eq!(self.arena.in_use(), scan.tables.len(), "tables leaked");
+        self.check_walk(&scan);
     }
 
     /// What the hardware makes of these rights, and what the format does. `None` if the format

@@ -18,6 +18,7 @@ mod split_shape;
 mod split_unlocked;
 mod threads;
 mod top;
+mod walk;
 mod walks;
 
 use super::setups::{amd, mock, odd, riscv, x86};
