@@ -311,13 +311,16 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
         Ok(flush) => flush,
         Err(error) => return errno(error),
     };
+    let (mut leaves, mut flushes) = (0u8, 0u8);
     for leaf in flush.leaves() {
+        leaves = leaves.wrapping_add(1);
         let len = 1u64.wrapping_shl(leaf.size_lg2);
         // SAFETY: `iotlb` is initialised by the safety requirement.
         unsafe {
             // The edges may be far apart: two small flushes keep what is cached between them.
             if bindings::iommu_iotlb_gather_is_disjoint(iotlb, leaf.va as usize, len as usize) {
                 bindings::iommu_iotlb_sync(&raw mut (*iommu).domain, iotlb);
+                flushes = flushes.wrapping_add(1);
             }
             gather::add_range(iotlb, leaf.va, len);
             (*iotlb).leaf_to_table = true;
@@ -326,14 +329,24 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
     }
     // SAFETY: the domain is part of the table, which is initialised.
     let dirty = F::DIRTY != 0 && unsafe { !(*iommu).domain.dirty_ops.is_null() };
+    let tables = flush.tables() as u16;
     let result = if dirty && !flush.is_empty() {
         // Until the flush hardware may set dirty bits where the old leaves were.
         // SAFETY: both are initialised by the safety requirement.
         unsafe { bindings::iommu_iotlb_sync(&raw mut (*iommu).domain, iotlb) };
+        flushes = flushes.wrapping_add(1);
         flush.fold_late_dirty()
     } else {
         flush.finish()
     };
+    // After the last sync, which forgets them.
+    // SAFETY: `iotlb` is initialised; every bit pattern is valid for these fields.
+    unsafe {
+        let pt = &mut (*iotlb).__bindgen_anon_1.pt;
+        pt.split_leaves = leaves;
+        pt.split_flushes = flushes;
+        pt.split_tables = tables;
+    }
     // Somebody else changed a leaf that the caller has to hold the lock over: a bug there. The
     // other one's change stays.
     if kernel::warn_on!(result.is_err()) {

@@ -63,6 +63,7 @@ pub struct Replaced {
 pub struct SplitFlush<'t, F: Format, M: PtMem> {
     old: [Option<OldLeaf<'t, F, M>>; 2],
     params: Params,
+    tables: usize,
     result: Result,
     /// It is of use for as long as the range is locked.
     _range: PhantomData<Locked>,
@@ -181,6 +182,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let mut flush = SplitFlush {
             old: [None, None],
             params: self.cfg.params,
+            tables,
             result: Ok(()),
             _range: PhantomData,
         };
@@ -533,6 +535,12 @@ impl<F: Format, M: PtMem> SplitFlush<'_, F, M> {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.leaves().next().is_none()
+    }
+
+    /// The number of tables that it took.
+    #[inline]
+    pub fn tables(&self) -> usize {
+        self.tables
     }
 
     /// Carries dirty bits that came late to all leaves that they may be meant for. To be called

@@ -441,6 +441,7 @@ impl<H: Hardware> Rig<H> {
         let result = watch(&mut look, || self.pt().split(lock.range()));
         let result = result.map(|flush| {
             let leaves: Vec<_> = flush.leaves().collect();
+            assert_eq!(flush.tables(), self.arena.allocated() - before);
             if let Some((leaf, item)) = late {
                 self.arena.hw_set(item, H::DIRTY);
                 dirtied = Some(leaf);
