@@ -180,7 +180,7 @@ test_kselftest() {
 	quiet "make run_tests" make -C "$LINUX/tools/testing/selftests" -j"$(jobs_)" O=$o TARGETS='iommu vfio' FORCE_TARGETS=1 run_tests >&2 || true
 	cp "$LOGS/make-run_tests.log" "$log"
 	{
-		kselftest_skips iommu 'enable CONFIG_IOMMUFD' iommufd_split iommufd_split_fuzz iommufd_split_threads iommufd_split_users
+		kselftest_skips iommu 'enable CONFIG_IOMMUFD' iommufd_debugfs iommufd_split iommufd_split_fuzz iommufd_split_threads iommufd_split_users
 		kselftest_skips vfio 'export VFIO_SELFTESTS_BDF=' vfio_split_dma_test
 		verdict 'config fragments, on defconfig' taken_on_defconfig /tmp/kselftest.config "$LINUX"/tools/testing/selftests/{iommu,vfio}/config
 	} | record kselftest

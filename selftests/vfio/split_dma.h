@@ -81,23 +81,26 @@ struct leaf {
 	u64 iova;
 	u64 size;
 	u64 oa;
-	u64 attr;		/* permissions and memory type, no A/D */
+	u64 attr;		/* all other bits, as the format has them, no A/D */
 };
 
 struct ptable {
 	struct leaf *leaf;	/* in order of iova */
 	u32 nr;
 	u32 max;
-	u32 tables;		/* tables below the 1G level that hold a leaf */
+	u64 page_sizes;		/* that leaves may have, as a mask */
+	u32 tables;		/* of all of the page table, the top one included */
 };
 
 /*
- * Read the leaves that translate [iova, iova + size) for the device. Returns
- * NULL or the reason why this kernel does not show them.
+ * Read the leaves that translate [iova, iova + size) in the only HWPT of the
+ * IOAS. Returns NULL or the reason why this kernel does not show them.
  */
-const char *ptable_read(struct ptable *pt, const char *bdf, u64 iova, u64 size);
+const char *ptable_read(struct ptable *pt, struct iommu *iommu, u64 iova, u64 size);
 void ptable_free(struct ptable *pt);
 u32 ptable_count(const struct ptable *pt, u64 leaf_size);
+/* The tables below the top that these leaves need, of 512 entries each. */
+u32 ptable_needs(const struct ptable *pt);
 /* What @before becomes when cut at two edges with the fewest leaves possible. */
 void ptable_cut(const struct ptable *before, u64 start, u64 end, struct ptable *out);
 /* What @before becomes without [start, end); no leaf may cross an edge. */

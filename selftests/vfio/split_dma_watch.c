@@ -222,11 +222,6 @@ void fault_log_pace(struct fault_log *log)
 
 /* Page tables -------------------------------------------------------------- */
 
-#define PT_OA_MASK GENMASK_ULL(51, 12)
-#define PT_PS BIT_ULL(7)
-/* R W X, memory type, IPAT, SNP, TM; the same bits serve the first stage */
-#define PT_ATTR_MASK (0x87fULL | BIT_ULL(62))
-
 static void ptable_add(struct ptable *pt, const struct leaf *leaf)
 {
 	if (pt->nr == pt->max) {
@@ -244,100 +239,102 @@ void ptable_free(struct ptable *pt)
 }
 
 /*
- * Line of Intel's domain_translation_struct: IOVA_PFN | PML5E PML4E PDPE PDE PTE.
- * There may be 100,000 of them, and an emulated CPU: no scanf.
+ * The directory that iommufd has in debugfs for this IOAS, with the file name
+ * behind it. False if there is none.
  */
-static u32 parse_hex(const char **pos, u64 *value)
+static bool ioas_file(struct iommu *iommu, const char *name, char *path, size_t len)
 {
-	const char *p = *pos + strspn(*pos, " \t|\n");
-	char *end;
-
-	if (p[0] != '0' || p[1] != 'x')
-		return 0;
-	*value = strtoull(p, &end, 16);
-	*pos = end;
-	return 1;
-}
-
-static bool intel_parse_entries(const char *pos, u64 *entry)
-{
-	int i;
-
-	memset(entry, 0, 5 * sizeof(*entry));
-	for (i = 0; i < 5 && parse_hex(&pos, &entry[i]); i++)
-		;
-	/* Down to the PDPE at least */
-	return i >= 3;
-}
-
-static const char *intel_ptable_read(struct ptable *pt, const char *bdf,
-				     u64 iova, u64 size)
-{
-	static const u64 sizes[] = {
-		(u64)SZ_1G << 18, (u64)SZ_1G << 9, SZ_1G, SZ_2M, SZ_4K
-	};
-	u64 pfn, entry[5], table[5] = { 0 };
-	char path[PATH_MAX];
-	char *line = NULL;
-	size_t len = 0;
+	char fdinfo[64], line[128], dir[64];
+	bool found = false;
 	FILE *file;
 
-	snprintf_assert(path, sizeof(path),
-			"/sys/kernel/debug/iommu/intel/%s/domain_translation_struct",
-			bdf);
+	snprintf_assert(fdinfo, sizeof(fdinfo), "/proc/self/fdinfo/%d", iommu->iommufd);
+	file = fopen(fdinfo, "r");
+	VFIO_ASSERT_NOT_NULL(file);
+	while (fgets(line, sizeof(line), file)) {
+		if (sscanf(line, "iommufd-debugfs: %63s", dir) != 1)
+			continue;
+		snprintf_assert(path, len, "/sys/kernel/debug/iommufd/%s/ioas-%u/%s", dir,
+				iommu->ioas_id, name);
+		found = !access(path, R_OK);
+	}
+	fclose(file);
+	return found;
+}
+
+/* What the only HWPT of the IOAS is made of */
+static bool read_summary(struct ptable *pt, const char *path)
+{
+	char *line = NULL;
+	bool found = false;
+	size_t len = 0;
+	u32 id;
+	FILE *file;
+
 	file = fopen(path, "r");
-	if (!file)
-		return "no domain_translation_struct of the device in debugfs";
-
+	VFIO_ASSERT_NOT_NULL(file);
 	while (getline(&line, &len, file) > 0) {
-		const char *pos = line;
-		struct leaf leaf;
-		int i, level;
-
-		if (!parse_hex(&pos, &pfn) || pfn >= (iova + size) >> 12)
+		if (strncmp(line, "hwpt ", 5))
 			continue;
-		if (!intel_parse_entries(pos, entry))
-			continue;
-
-		for (level = 4; level > 0 && !entry[level]; level--)
-			;
-		leaf = (struct leaf) {
-			.iova = pfn << 12,
-			.size = sizes[level],
-			.oa = entry[level] & PT_OA_MASK & ~(sizes[level] - 1),
-			.attr = entry[level] & PT_ATTR_MASK,
-		};
-		if (leaf.iova + leaf.size <= iova)
-			continue;
-		/*
-		 * A large leaf without its PS bit, or an output address that is
-		 * not aligned to the leaf, is a broken entry.
-		 */
-		VFIO_ASSERT_TRUE(level == 4 || entry[level] & PT_PS);
-		VFIO_ASSERT_EQ(leaf.oa, entry[level] & PT_OA_MASK);
-
-		/* Entries above the leaf down from the PDPE point to tables */
-		for (i = 2; i < level; i++) {
-			if (entry[i] != table[i])
-				pt->tables++;
-			table[i] = entry[i];
-		}
-		ptable_add(pt, &leaf);
+		VFIO_ASSERT_FALSE(found);
+		if (sscanf(line, "hwpt %u page_sizes %lx tables %u", &id, &pt->page_sizes,
+			   &pt->tables) != 3)
+			break;
+		found = true;
 	}
 	free(line);
 	fclose(file);
-	return NULL;
+	return found;
 }
 
-const char *ptable_read(struct ptable *pt, const char *bdf, u64 iova, u64 size)
+/* There may be 100,000 lines, and an emulated CPU: no scanf. */
+static bool parse_leaf(const char *line, struct leaf *leaf)
 {
-	memset(pt, 0, sizeof(*pt));
-	if (!access("/sys/kernel/debug/iommu/intel", F_OK))
-		return intel_ptable_read(pt, bdf, iova, size);
+	u64 hwpt, *fields[] = { &hwpt, &leaf->iova, &leaf->size, &leaf->oa, &leaf->attr };
+	char *end;
+	u32 i;
 
-	if (access("/sys/kernel/debug/iommu", F_OK))
-		return "no IOMMU in debugfs, mount it and enable CONFIG_IOMMU_DEBUGFS";
-	return "no page tables in debugfs, on Intel enable CONFIG_INTEL_IOMMU_DEBUGFS";
+	for (i = 0; i < ARRAY_SIZE(fields); i++, line = end) {
+		*fields[i] = strtoull(line, &end, 0);
+		if (end == line)
+			return false;
+	}
+	return *line == '\n';
+}
+
+const char *ptable_read(struct ptable *pt, struct iommu *iommu, u64 iova, u64 size)
+{
+	char path[PATH_MAX];
+	char *line = NULL;
+	struct leaf leaf;
+	size_t len = 0;
+	FILE *file;
+
+	memset(pt, 0, sizeof(*pt));
+	if (!ioas_file(iommu, "summary", path, sizeof(path)))
+		return "no IOAS in debugfs, mount it and enable CONFIG_IOMMUFD_DEBUGFS";
+	if (!read_summary(pt, path))
+		return "the page tables are unknown, enable CONFIG_IOMMU_PT_RUST";
+	if (!ioas_file(iommu, "leaves", path, sizeof(path)))
+		return "no leaves in debugfs, enable CONFIG_IOMMU_DEBUGFS";
+
+	file = fopen(path, "r");
+	VFIO_ASSERT_NOT_NULL(file);
+	while (getline(&line, &len, file) > 0) {
+		if (line[0] == '#')
+			continue;
+		VFIO_ASSERT_TRUE(parse_leaf(line, &leaf));
+		if (leaf.iova >= iova + size || leaf.iova + leaf.size <= iova)
+			continue;
+		/* A leaf that is not aligned to its size is a broken entry */
+		VFIO_ASSERT_EQ(0, (leaf.iova | leaf.oa) & (leaf.size - 1));
+		VFIO_ASSERT_NE(0, pt->page_sizes & leaf.size);
+		ptable_add(pt, &leaf);
+	}
+	VFIO_ASSERT_FALSE(ferror(file));
+	free(line);
+	fclose(file);
+	return NULL;
 }
 
 u32 ptable_count(const struct ptable *pt, u64 leaf_size)
@@ -349,21 +346,39 @@ u32 ptable_count(const struct ptable *pt, u64 leaf_size)
 	return nr;
 }
 
+/* The first of the two cuts that lies behind @iova, or @last. */
+static u64 next_cut(u64 iova, u64 last, u64 start, u64 end)
+{
+	u64 cut = last;
+
+	if (start > iova && start < cut)
+		cut = start;
+	if (end > iova && end < cut)
+		cut = end;
+	return cut;
+}
+
+/* As large as alignment, the cuts and the old leaf let each be */
 static void cut_leaf(struct ptable *out, struct leaf leaf, u64 start, u64 end)
 {
 	u64 last = leaf.iova + leaf.size;
 	struct leaf child = leaf;
 
-	if (!(start > leaf.iova && start < last) &&
-	    !(end > leaf.iova && end < last)) {
+	if (next_cut(leaf.iova, last, start, end) == last) {
 		ptable_add(out, &leaf);
 		return;
 	}
 
-	out->tables++;
-	child.size = leaf.size / 512;
-	for (; child.iova < last; child.iova += child.size, child.oa += child.size)
-		cut_leaf(out, child, start, end);
+	for (; child.iova < last; child.iova += child.size, child.oa += child.size) {
+		u64 room = next_cut(child.iova, last, start, end) - child.iova;
+
+		child.size = leaf.size;
+		while (child.size > room || child.iova & (child.size - 1) ||
+		       !(out->page_sizes & child.size))
+			child.size /= 2;
+		VFIO_ASSERT_NE(0, child.size);
+		ptable_add(out, &child);
+	}
 }
 
 void ptable_cut(const struct ptable *before, u64 start, u64 end, struct ptable *out)
@@ -371,9 +386,28 @@ void ptable_cut(const struct ptable *before, u64 start, u64 end, struct ptable *
 	u32 i;
 
 	memset(out, 0, sizeof(*out));
-	out->tables = before->tables;
+	out->page_sizes = before->page_sizes;
 	for (i = 0; i < before->nr; i++)
 		cut_leaf(out, before->leaf[i], start, end);
+	out->tables = before->tables + ptable_needs(out) - ptable_needs(before);
+}
+
+u32 ptable_needs(const struct ptable *pt)
+{
+	u64 lg2, at, table;
+	u32 i, nr = 0;
+
+	for (lg2 = 21; lg2 <= 48; lg2 += 9) {
+		at = -1;
+		for (i = 0; i < pt->nr; i++) {
+			table = pt->leaf[i].iova >> lg2;
+			if (pt->leaf[i].size >> lg2 || table == at)
+				continue;
+			at = table;
+			nr++;
+		}
+	}
+	return nr;
 }
 
 void ptable_punch(const struct ptable *before, u64 start, u64 end, struct ptable *out)
@@ -381,6 +415,7 @@ void ptable_punch(const struct ptable *before, u64 start, u64 end, struct ptable
 	u32 i;
 
 	memset(out, 0, sizeof(*out));
+	out->page_sizes = before->page_sizes;
 	out->tables = before->tables;
 	for (i = 0; i < before->nr; i++) {
 		if (before->leaf[i].iova < start || before->leaf[i].iova >= end)
@@ -464,31 +499,32 @@ bool ptable_same_translation(const struct ptable *base, const struct ptable *pt,
 
 const char *leaf_size_name(u64 size)
 {
-	switch (size) {
-	case SZ_4K:
-		return "4K";
-	case SZ_2M:
-		return "2M";
-	case SZ_1G:
-		return "1G";
-	default:
-		return "?";
+	static const char * const names[] = {
+		"4K", "8K", "16K", "32K", "64K", "128K", "256K", "512K",
+		"1M", "2M", "4M", "8M", "16M", "32M", "64M", "128M", "256M", "512M",
+		"1G",
+	};
+	u32 i;
+
+	for (i = 0; i < ARRAY_SIZE(names); i++) {
+		if (size == (u64)SZ_4K << i)
+			return names[i];
 	}
+	return "?";
 }
 
 const char *ptable_summary(const struct ptable *pt, char *buf, size_t len)
 {
-	static const u64 sizes[] = { SZ_1G, SZ_2M, SZ_4K };
 	size_t used = 0;
-	u32 i, nr;
+	u64 size;
+	u32 nr;
 
 	snprintf(buf, len, "nothing mapped");
-	for (i = 0; i < ARRAY_SIZE(sizes); i++) {
-		nr = ptable_count(pt, sizes[i]);
+	for (size = SZ_1G; size >= SZ_4K; size /= 2) {
+		nr = ptable_count(pt, size);
 		if (nr && used < len)
 			used += snprintf(buf + used, len - used, "%s%u x %s",
-					 used ? " + " : "", nr,
-					 leaf_size_name(sizes[i]));
+					 used ? " + " : "", nr, leaf_size_name(size));
 	}
 	return buf;
 }

@@ -120,10 +120,10 @@ static u32 table_rows(const struct ptable *pt, u64 start, u64 end, struct row *r
 		if (next == end)
 			break;
 		at = leaf->iova + leaf->size;
-		/* All 4K leaves of a 2M range are rows of a table of their own */
+		/* All small leaves of a 2M range are rows of a table of their own */
 		if (nr && rows[nr - 1].size == leaf->size &&
 		    rows[nr - 1].end == leaf->iova &&
-		    (leaf->size != SZ_4K || leaf->iova % SZ_2M)) {
+		    (leaf->size >= SZ_2M || leaf->iova % SZ_2M)) {
 			rows[nr - 1].end = at;
 			rows[nr - 1].nr++;
 		} else if (nr < max) {
@@ -136,27 +136,30 @@ static u32 table_rows(const struct ptable *pt, u64 start, u64 end, struct row *r
 static void draw_table(const char *title)
 {
 	struct row rows[64];
-	char sum[64];
+	static u32 above;	/* tables that were there before */
+	char sum[256];
 	struct ptable pt;
 	u64 iova = dma.iova[0], table = -1;
 	u32 i, nr;
 
 	printf("\n%s\n", title);
-	no_tables = ptable_read(&pt, bdf, iova, dma.size);
+	no_tables = ptable_read(&pt, dma.iommu, iova, dma.size);
 	if (no_tables) {
 		printf("  not shown: %s\n", no_tables);
 		return;
 	}
 
 	nr = table_rows(&pt, iova, iova + dma.size, rows, ARRAY_SIZE(rows));
+	if (!above)
+		above = pt.tables;
 	if (nr == 1 && rows[0].size == SZ_1G)
 		printf("  1G entry, a leaf                   0x%lx - 0x%lx\n", rows[0].start,
 		       rows[0].end - 1);
 	else
 		printf("  1G entry -> table of 512\n");
 	for (i = 0; i < nr && rows[0].size != SZ_1G; i++) {
-		bool small = rows[i].size == SZ_4K ||
-			     (!rows[i].size && rows[i].end - rows[i].start < SZ_2M);
+		bool small = rows[i].end - rows[i].start < SZ_2M ||
+			     (rows[i].size && rows[i].size < SZ_2M);
 		u64 parent = rows[i].start / SZ_2M;
 		bool last = i + 1 == nr || rows[i + 1].start / SZ_2M != parent;
 
@@ -170,8 +173,8 @@ static void draw_table(const char *title)
 		print_row(last ? "|     `-- " : "|     |-- ", &rows[i]);
 	}
 	printf("  = %s, %u table%s below the 1G entry\n",
-	       ptable_summary(&pt, sum, sizeof(sum)), pt.tables,
-	       pt.tables == 1 ? "" : "s");
+	       ptable_summary(&pt, sum, sizeof(sum)), pt.tables - above,
+	       pt.tables - above == 1 ? "" : "s");
 	ptable_free(&pt);
 }
 
