@@ -30,6 +30,12 @@ prepare() {
 	exec 9>&-
 }
 
+# What $BED needs to be built. Where its name is wrong this ends the run: in an argument of a command it would not.
+prepare_bed() {
+	(use_bed "$BED") || exit 1
+	prepare "$(kernel_of_bed "$BED")"
+}
+
 need_lock() { [ -n "$locked" ] || exit 1; }
 
 make_ready() {
@@ -73,7 +79,7 @@ main() {
 		;;
 	demo)
 		[[ ${DEMO:-run} =~ ^(run|vmm)$ ]] || die "there is no DEMO=$DEMO: leave it out, or say DEMO=vmm."
-		prepare "$(kernel_of_bed "$BED")"
+		prepare_bed
 		exec bash "$TOP/tools/demo/${DEMO:-run}" "$@"
 		;;
 	test) . "$TOP/tools/test.sh" ;;
@@ -83,13 +89,13 @@ main() {
 		;;
 	bench)
 		[[ ${ONLY:-tables} =~ ^(tables|vmm)$ ]] || die "there is no half '$ONLY' of the bench: say ONLY=tables or ONLY=vmm, or leave it out."
+		[[ ${ONLY:-vmm} != vmm ]] || prepare_bed
 		[[ ${ONLY:-tables} != tables ]] || prepare count bench
-		[[ ${ONLY:-vmm} != vmm ]] || prepare "$(kernel_of_bed "$BED")"
 		[[ ${ONLY:-tables} != tables ]] || "$TOP/tools/bench/run" "$@"
 		[[ ${ONLY:-vmm} != vmm ]] || "$TOP/tools/bench/vmm"
 		;;
 	vm)
-		prepare "$(kernel_of_bed "$BED")"
+		prepare_bed
 		exec "$TOP/tools/vm" "$@"
 		;;
 	series | series-check)

@@ -242,24 +242,46 @@ prepared() {
 	}
 }
 
-if prepared tree; then
+# What needs the tree, and what needs kernels.
+test_tree() {
+	[ -z "$other" ] || return 0
+	test_sources
+	test_documents
+	test_selftests
+	test_cargo
+}
+test_built() {
 	if [ -z "$other" ]; then
-		test_sources
-		test_documents
-		test_selftests
-		test_cargo
+		test_kernel_clippy
+		test_overflow
+		test_formats
+		test_kselftest
+	elif [ "$other" = deb ]; then
+		. "$TOP/tools/deb/test"
+		test_deb
 	fi
+}
+
+# The names of all checks, by asking each one to start; none does. In a subshell, which keeps the real function.
+checks() (
+	check() { echo "$1" && return 1; }
+	test_tree
+	if [ "$other" = deb ]; then echo packages; else test_built; fi
+	ONLY='' guests | cut -d'|' -f1
+)
+
+if [ -n "${ONLY-}" ]; then
+	mapfile -t names < <(checks)
+	matching=0
+	for name in "${names[@]}"; do ! wanted "$name" || matching=$((matching + 1)); done
+	[ $matching != 0 ] || die "no check matches ONLY='$ONLY': choose of $(printf "'%s' " "${names[@]}")"
+fi
+
+if prepared tree; then
+	test_tree
 	mapfile -t what < <(needed | sort -u)
 	if [ "${#what[@]}" = 0 ] || prepared "${what[@]}"; then
-		if [ -z "$other" ]; then
-			test_kernel_clippy
-			test_overflow
-			test_formats
-			test_kselftest
-		elif [ "$other" = deb ]; then
-			. "$TOP/tools/deb/test"
-			test_deb
-		fi
+		test_built
 		test_guests
 	fi
 fi
