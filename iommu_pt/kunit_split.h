@@ -24,6 +24,9 @@ struct leaf_walk {
 	u64 attrs;
 	bool dirty;
 	unsigned int leaves;
+	/* What walk_range() has to count: by size, and below the top */
+	u64 sizes[64];
+	u64 tables;
 };
 
 /* The size of the leaf that has to be at va: the largest that crosses no cut */
@@ -52,6 +55,7 @@ static int check_leaves(struct pt_range *range, void *arg, unsigned int level,
 
 	for_each_pt_level_entry(&pts) {
 		if (pts.type == PT_ENTRY_TABLE) {
+			walk->tables++;
 			ret = pt_descend(&pts, arg, check_leaves);
 			if (ret)
 				return ret;
@@ -70,8 +74,62 @@ static int check_leaves(struct pt_range *range, void *arg, unsigned int level,
 		walk->va += log2_to_int(lg2sz);
 		walk->oa += log2_to_int(lg2sz);
 		walk->leaves++;
+		walk->sizes[lg2sz]++;
 	}
 	return 0;
+}
+
+struct told {
+	struct pt_iommu_walk walk;
+	struct kunit *test;
+	pt_vaddr_t va; /* where the next leaf has to start */
+	pt_oaddr_t oa;
+	u64 attrs;
+};
+
+static void told_leaf(struct pt_iommu_walk *walk,
+		      const struct pt_iommu_leaf *leaf)
+{
+	struct told *told = container_of(walk, struct told, walk);
+	struct kunit *test = told->test;
+
+	KUNIT_EXPECT_EQ(test, leaf->iova, told->va);
+	KUNIT_EXPECT_EQ(test, leaf->paddr, told->oa);
+	/* The rights are among them, and all leaves have the same */
+	KUNIT_EXPECT_NE(test, leaf->attrs, 0);
+	if (told->attrs)
+		KUNIT_EXPECT_EQ(test, leaf->attrs, told->attrs);
+	told->attrs = leaf->attrs;
+	told->va += log2_to_int(leaf->size_lg2);
+	told->oa += log2_to_int(leaf->size_lg2);
+}
+
+/* What walk_range() tells is what the C code has found, whatever the parts */
+static void check_told(struct kunit *test, const struct leaf_walk *walk,
+		       pt_vaddr_t va, pt_oaddr_t oa, unsigned int max_tables)
+{
+	struct kunit_iommu_priv *priv = test->priv;
+	struct told told = {
+		.walk = { .leaf = told_leaf, .max_tables = max_tables },
+		.test = test,
+		.va = va,
+		.oa = oa,
+	};
+	dma_addr_t at = va;
+	unsigned int i;
+
+	while (priv->iommu->ops->walk_range(priv->iommu, at, walk->last,
+					    &told.walk)) {
+		KUNIT_ASSERT_GT(test, told.walk.next, at);
+		KUNIT_ASSERT_LE(test, told.walk.next, walk->last);
+		at = told.walk.next;
+	}
+	KUNIT_ASSERT_EQ(test, told.va - 1, walk->last);
+	KUNIT_ASSERT_EQ(test, told.walk.tables, walk->tables);
+	KUNIT_ASSERT_EQ(test, told.walk.table_size, SZ_4K);
+	for (i = 0; i != ARRAY_SIZE(walk->sizes); i++)
+		KUNIT_ASSERT_EQ_MSG(test, told.walk.leaves[i], walk->sizes[i],
+				    "leaves of 2^%u", i);
 }
 
 /*
@@ -177,6 +235,8 @@ static void check_split(struct kunit *test, unsigned int leaf_lg2,
 	range = pt_make_range(priv->common, va, va + size - 1);
 	KUNIT_ASSERT_NO_ERRNO(test, pt_walk_range(&range, check_leaves, &walk));
 	KUNIT_ASSERT_EQ(test, walk.va - 1, walk.last);
+	check_told(test, &walk, va, oa, 1);
+	check_told(test, &walk, va, oa, UINT_MAX);
 
 	/* Each piece goes by itself, and nothing else with it */
 	KUNIT_ASSERT_EQ(test, len, iommu_unmap(&priv->domain, va + off, len));
