@@ -10,7 +10,7 @@
 # distributions build them. DEB=1 is for the packages of make deb: what comes with them, and guests with their kernel.
 other=${DEBUG:+debug}${FLAVOUR-}${DEB:+deb}
 shots=$OUT/test${other:+-$other}
-lists=("$TOP/tools/tests.list" ${DEBUG:+"$TOP/tools/tests-debug.list"} ${FLAVOUR:+"$TOP/tools/tests-debug.list"})
+lists=("$TOP/tools/tests.list" ${DEBUG:+"$TOP/tools/tests-debug.list"} ${FLAVOUR:+"$TOP/tools/tests-flavour.list"})
 [ -z "${DEB-}" ] || lists=("$TOP/tools/tests-deb.list")
 slower=${DEBUG:+6}
 results=/tmp/results

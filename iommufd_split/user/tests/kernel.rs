@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The crate against the kernel: `kernel [--cannot-split] PCI-ADDRESS...` with devices that are bound to vfio-pci. Prints TAP.
-//! Without devices there is nothing to test. `--cannot-split` says that their IOMMU is one that cannot.
+//! The crate against the kernel: `kernel [OPTION] PCI-ADDRESS...` with devices that are bound to vfio-pci. Prints TAP.
+//! Without devices there is nothing to test. `--cannot-split` says that their IOMMU is one that cannot,
+//! `--until=COMMAND` that it can until COMMAND has run.
 
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
 
 use iommufd_bindings::iommufd::iommu_hwpt_alloc;
@@ -26,13 +27,14 @@ const BASE: u64 = 4 * GIB;
 
 type Case = fn(&Setup) -> Result<(), String>;
 
-/// Whether a case is for IOMMUs that can split only.
+/// Which IOMMUs a case is for: all, those that can split, those that will no longer.
 #[derive(PartialEq)]
 enum For {
     All,
     Splitting,
+    Changing,
 }
-use For::{All, Splitting};
+use For::{All, Changing, Splitting};
 
 const CASES: &[(For, &str, Case)] = &[
     (All, "the capability of every device", capability),
@@ -78,6 +80,12 @@ const CASES: &[(For, &str, Case)] = &[
     ),
     (All, "ranges that are none are refused", bad_ranges),
     (All, "every errno arrives", errnos),
+    // The last one: the IOMMU is another one after it.
+    (
+        Changing,
+        "a page table that can be split stays away from an IOMMU that cannot",
+        from_before,
+    ),
 ];
 
 /// An IOAS with devices, new for every case, and a file of large pages.
@@ -90,10 +98,16 @@ struct Setup {
     file: File,
     size: u64,
     splits: bool,
+    until: Option<String>,
 }
 
 impl Setup {
-    fn new(addresses: &[String], splits: bool, (file, size): (File, u64)) -> Result<Self, String> {
+    fn new(
+        addresses: &[String],
+        splits: bool,
+        until: Option<String>,
+        (file, size): (File, u64),
+    ) -> Result<Self, String> {
         let iommufd = Arc::new(IommuFd::new().map_err(text)?);
         let ioas = Arc::new(IommufdIoas::new(Arc::clone(&iommufd)).map_err(text)?);
         let vfio = Arc::new(
@@ -115,6 +129,7 @@ impl Setup {
             file,
             size,
             splits,
+            until,
         })
     }
 
@@ -452,12 +467,57 @@ fn errnos(s: &Setup) -> Result<(), String> {
     Ok(())
 }
 
+/// What a domain may do is decided when it is made, for the IOMMU of one device; another IOMMU may not permit it.
+fn from_before(s: &Setup) -> Result<(), String> {
+    let ioas = IommufdIoas::new(Arc::clone(&s.iommufd)).map_err(text)?;
+    let make = || {
+        let mut hwpt = iommu_hwpt_alloc {
+            size: size_of::<iommu_hwpt_alloc>() as u32,
+            dev_id: s.dev_ids[0],
+            pt_id: ioas.id(),
+            ..Default::default()
+        };
+        let made = s.iommufd.alloc_iommu_hwpt(&mut hwpt).map_err(text);
+        made.map(|()| hwpt.out_hwpt_id)
+    };
+    let before = make()?;
+    let command = s.until.as_deref().unwrap_or_default();
+    let status = Command::new("/bin/sh").args(["-c", command]).status();
+    if !status.as_ref().is_ok_and(ExitStatus::success) {
+        return Err(format!("{command}: {status:?}"));
+    }
+    if can_split(&s.iommufd, s.dev_ids[0]).map_err(text)? {
+        return Err(format!("the device can be split after {command}"));
+    }
+    match s.devices[0].attach_hwpt(before) {
+        Err(e) if e.to_string().contains("Invalid argument") => {}
+        other => return Err(format!("attach to what can be split: {other:?}")),
+    }
+    let after = make()?;
+    s.devices[0].attach_hwpt(after).map_err(text)?;
+    s.iommufd.destroy_iommu_object(before).map_err(text)?;
+
+    let shared =
+        SharedMemory::with_granularity(Arc::clone(&s.iommufd), ioas.id(), Granularity::Whole)
+            .map_err(text)?;
+    s.share(&shared, 0, s.size)?;
+    match shared.carve(BASE + 4 * KIB, 4 * KIB) {
+        Err(e) if e.is_unsupported() => {}
+        other => return Err(format!("carve: {other:?}")),
+    }
+    shared.carve(BASE, s.size).map_err(text)?;
+    s.devices[0].attach_hwpt(s.ioas.id()).map_err(text)?;
+    s.iommufd.destroy_iommu_object(after).map_err(text)
+}
+
 fn main() -> ExitCode {
     let mut splits = true;
+    let mut until = None;
     let mut addresses = Vec::new();
     for arg in std::env::args().skip(1) {
         match arg.as_str() {
             "--cannot-split" => splits = false,
+            arg if arg.starts_with("--until=") => until = arg.split_once('=').map(|a| a.1.into()),
             flag if flag.starts_with('-') => {}
             _ => addresses.push(arg),
         }
@@ -475,12 +535,16 @@ fn main() -> ExitCode {
             println!("ok {} {name} # SKIP this IOMMU cannot split", i + 1);
             continue;
         }
+        if *kind == Changing && until.is_none() {
+            println!("ok {} {name} # SKIP without --until", i + 1);
+            continue;
+        }
         // The pages are made once: that takes longest.
         let done = memory
             .as_ref()
             .map_err(Clone::clone)
             .and_then(|(file, size)| Ok((file.try_clone().map_err(text)?, *size)))
-            .and_then(|memory| Setup::new(&addresses, splits, memory))
+            .and_then(|memory| Setup::new(&addresses, splits, until.clone(), memory))
             .and_then(|setup| case(&setup));
         match done {
             Ok(()) => println!("ok {} {name}", i + 1),
