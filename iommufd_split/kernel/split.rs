@@ -106,11 +106,14 @@ fn split(iopt: &LockedIopt<'_>, request: Request) -> Result {
     let jobs = || jobs.iter().flatten();
 
     jobs().try_for_each(|job| job.check_support(iopt))?;
-    jobs().try_for_each(|job| job.area.check_users())?;
+    let mut plans = [None, None];
+    for (slot, job) in plans.iter_mut().zip(jobs()) {
+        *slot = Some(job.area.plan(job.cuts)?);
+    }
 
     let mut prepared = [None, None];
-    for (slot, job) in prepared.iter_mut().zip(jobs()) {
-        *slot = Some(PreparedCut::new(job.area, job.cuts)?);
+    for ((slot, plan), job) in prepared.iter_mut().zip(plans).zip(jobs()) {
+        *slot = plan.map(|plan| PreparedCut::new(job.area, plan)).transpose()?;
     }
 
     jobs().try_for_each(|job| job.split_leaves(iopt))?;

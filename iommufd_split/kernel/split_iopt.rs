@@ -13,7 +13,7 @@ use kernel::{
     prelude::*,
 };
 
-use super::split_plan::{Cuts, Extent, Refusal, Slice};
+use super::split_plan::{Cuts, Extent, Parts, Pinned, Pins, Refusal, Shares, Slice};
 
 /// A reference to an IOAS, held for the duration of the ioctl.
 ///
@@ -209,7 +209,7 @@ impl LockedIopt<'_> {
         !domain.is_iommupt() || cuts.leaf_may_cross(area, domain.pgsize_bitmap())
     }
 
-    /// Gives an area its place in the IO page table.
+    /// Gives an area its place in the IO page table, and the pins that lie there.
     ///
     /// Both trees must know it: whoever shares the pages finds the PFNs through `domains_itree`, so
     /// a stale node there would be used after the area is gone.
@@ -218,7 +218,7 @@ impl LockedIopt<'_> {
     ///
     /// `area` must be complete but for its place, and be in no tree. The mutex of its pages must be
     /// held.
-    unsafe fn insert(&self, area: *mut bindings::iopt_area, slice: Slice) {
+    unsafe fn insert(&self, area: *mut bindings::iopt_area, (slice, pins): Share) {
         // SAFETY: The function's requirement. `area_itree` may be changed by the type invariant,
         // `domains_itree` because of the mutex. `page_offset` is smaller than a page.
         unsafe {
@@ -227,6 +227,8 @@ impl LockedIopt<'_> {
             (*area).pages_node.start = slice.first_index;
             (*area).pages_node.last = slice.last_index;
             (*area).page_offset = slice.page_offset as u32;
+            (*area).num_accesses = pins.accesses;
+            (*area).num_locks = pins.locks;
             bindings::interval_tree_insert(&raw mut (*area).node, &raw mut (*self.iopt).area_itree);
             // Only an area that has filled a domain is in `domains_itree`.
             if !(*area).storage_domain.is_null() {
@@ -357,25 +359,36 @@ impl Area<'_> {
         Ok(())
     }
 
-    /// Refuses what cannot be cut for now.
+    /// How the area is cut, and what its parts get of its pins. Refuses what cannot be cut for now.
     ///
-    /// An access is recorded in the pages without its area, while the areas count their accesses
-    /// and are asked for the same page indexes again when the access ends. There is no telling
-    /// which part of the area a count belongs to.
-    pub(crate) fn check_users(&self) -> Result<(), Refusal> {
+    /// The areas count their pins and are asked for the same page indexes again when a pin ends,
+    /// while where a pin lies is only recorded in the pages, without its area. [`Shares::new`] puts
+    /// both together. The answer stays true for as long as the locks are held: the counts of this
+    /// area only change under the read side of `iova_rwsem`, at least.
+    pub(crate) fn plan(&self, cuts: Cuts) -> Result<Plan> {
         let area = self.area.as_ptr();
-        // SAFETY: By the type invariant the area is live, and `iova_rwsem` is held for write, under
-        // the read side of which the accesses are counted, at least.
-        let busy = unsafe {
-            bindings::iopt_area::prevent_access_raw(area)
-                || (*area).num_accesses != 0
-                || (*area).num_locks != 0
+        // SAFETY: By the type invariant the area is live, and `iova_rwsem` is held for write.
+        let (prevent_access, pins) = unsafe {
+            let pins = Pins {
+                accesses: (*area).num_accesses,
+                locks: (*area).num_locks,
+            };
+            (bindings::iopt_area::prevent_access_raw(area), pins)
         };
 
-        if busy {
-            return Err(Refusal::Busy);
+        // It is being unmapped, and who pins it is being told.
+        if prevent_access {
+            return Err(Refusal::Busy.into());
         }
-        Ok(())
+        let all = self.slice();
+        let parts = all.cut_all(cuts, PAGE_SIZE).ok_or(EINVAL)?;
+        // SAFETY: By the type invariant the area has pages, and keeps its reference to them.
+        let (pages, _guard) = unsafe { ((*area).pages, PagesGuard::lock((*area).pages)) };
+        // SAFETY: The mutex is held until the end of the function.
+        let pinned = unsafe { pinned(pages, all) };
+        let shares = Shares::new(all, parts, pins, pinned)?;
+
+        Ok(Plan { parts, shares })
     }
 
     fn slice(&self) -> Slice {
@@ -392,6 +405,49 @@ impl Area<'_> {
             }
         }
     }
+}
+
+/// Every pin that shares a page with `slice`.
+///
+/// # Safety
+///
+/// `pages` must be live and its mutex held for as long as the result is used.
+unsafe fn pinned(pages: *mut bindings::iopt_pages, slice: Slice) -> impl Iterator<Item = Pinned> {
+    let (first, last) = (slice.first_index, slice.last_index);
+    // SAFETY: The function's requirement. The mutex protects the tree.
+    let mut node = unsafe {
+        bindings::interval_tree_iter_first(&raw mut (*pages).access_itree, first, last)
+    };
+
+    core::iter::from_fn(move || {
+        if node.is_null() {
+            return None;
+        }
+        // SAFETY: `access_itree` links the `node` members of `iopt_pages_access`.
+        let access = unsafe { container_of!(node, bindings::iopt_pages_access, node) };
+        // SAFETY: What is in the tree is live as long as the mutex is held.
+        let pin = unsafe {
+            Pinned {
+                first_index: (*access).node.start,
+                last_index: (*access).node.last,
+                pins: Pins {
+                    accesses: (*access).users,
+                    locks: (*access).locks,
+                },
+            }
+        };
+
+        // SAFETY: As above.
+        node = unsafe { bindings::interval_tree_iter_next(node, first, last) };
+        Some(pin)
+    })
+}
+
+/// How an area is cut.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    parts: Parts,
+    shares: Shares,
 }
 
 /// An area that is in no tree yet.
@@ -442,20 +498,31 @@ impl Drop for PagesGuard {
     }
 }
 
+/// A part of an area that is cut, with what it gets of the pins.
+type Share = (Slice, Pins);
+
 /// Everything that is needed to cut an area without failing.
 pub(crate) struct PreparedCut<'l> {
     area: Area<'l>,
-    kept: Slice,
-    rest: [Option<(Slice, FreshArea)>; 2],
+    kept: Share,
+    rest: [Option<(Share, FreshArea)>; 2],
 }
 
 impl<'l> PreparedCut<'l> {
     /// Allocates the new areas.
-    pub(crate) fn new(area: Area<'l>, cuts: Cuts) -> Result<Self> {
-        let (kept, [first, second]) = area.slice().cut_all(cuts, PAGE_SIZE).ok_or(EINVAL)?;
-        let allocate = |slice: Option<Slice>| -> Result<Option<(Slice, FreshArea)>> {
-            slice
-                .map(|slice| Ok((slice, FreshArea::new()?)))
+    pub(crate) fn new(area: Area<'l>, plan: Plan) -> Result<Self> {
+        let Plan { parts, shares } = plan;
+        let middle = (parts.middle, shares.middle);
+        let above = parts.above.map(|above| (above, shares.above));
+        // The old area becomes the leftmost part.
+        let (kept, rest) = match parts.below {
+            Some(below) => ((below, shares.below), [Some(middle), above]),
+            None => (middle, [above, None]),
+        };
+        let [first, second] = rest;
+        let allocate = |share: Option<Share>| -> Result<Option<(Share, FreshArea)>> {
+            share
+                .map(|share| Ok((share, FreshArea::new()?)))
                 .transpose()
         };
 
@@ -468,9 +535,9 @@ impl<'l> PreparedCut<'l> {
 
     /// Cuts the area. No leaf of any domain may cross the cuts any more.
     ///
-    /// The old area becomes the leftmost part. It keeps its reference to the pages, each new area
-    /// gets one; pins and accounting belong to the pages and do not change. There are no accesses
-    /// to hand on, [`Area::check_users`] has seen to that.
+    /// The old area keeps its reference to the pages, each new area gets one; what is pinned and
+    /// accounted belongs to the pages and does not change. How often the area was pinned is handed
+    /// on to its parts.
     pub(crate) fn commit(self, iopt: &LockedIopt<'_>) {
         let old = self.area.area.as_ptr();
         // SAFETY: By the invariant of `Area` it is live.
@@ -484,7 +551,7 @@ impl<'l> PreparedCut<'l> {
         // SAFETY: `old` is in no tree now, and the mutex is held.
         unsafe { iopt.insert(old, self.kept) };
 
-        for (slice, fresh) in self.rest.into_iter().flatten() {
+        for (share, fresh) in self.rest.into_iter().flatten() {
             let new = fresh.into_raw();
 
             // SAFETY: Nobody else knows `new`. `old` is live, and its reference to the pages keeps
@@ -497,7 +564,7 @@ impl<'l> PreparedCut<'l> {
                 (*new).iommu_prot = (*old).iommu_prot;
             }
             // SAFETY: `new` is in no tree, and the mutex is held.
-            unsafe { iopt.insert(new, slice) };
+            unsafe { iopt.insert(new, share) };
         }
     }
 }

@@ -218,21 +218,171 @@ impl Slice {
         Some((left, right))
     }
 
-    /// Cuts in up to three. The first part takes the place of the old area.
-    pub fn cut_all(self, cuts: Cuts, page_size: usize) -> Option<(Self, [Option<Self>; 2])> {
-        match (cuts.left, cuts.right) {
-            (None, None) => Some((self, [None, None])),
-            (Some(one), None) | (None, Some(one)) => {
-                let (kept, right) = self.cut(one, page_size)?;
-
-                Some((kept, [Some(right), None]))
+    /// Cuts in up to three.
+    pub fn cut_all(self, cuts: Cuts, page_size: usize) -> Option<Parts> {
+        let (below, rest) = match cuts.left {
+            Some(cut) => {
+                let (below, rest) = self.cut(cut, page_size)?;
+                (Some(below), rest)
             }
-            (Some(left), Some(right)) => {
-                let (kept, rest) = self.cut(left, page_size)?;
-                let (middle, tail) = rest.cut(right, page_size)?;
-
-                Some((kept, [Some(middle), Some(tail)]))
+            None => (None, self),
+        };
+        let (middle, above) = match cuts.right {
+            Some(cut) => {
+                let (middle, above) = rest.cut(cut, page_size)?;
+                (middle, Some(above))
             }
+            None => (rest, None),
+        };
+
+        Some(Parts {
+            below,
+            middle,
+            above,
+        })
+    }
+
+    /// Are all of these pages in the slice?
+    fn holds(&self, first_index: usize, last_index: usize) -> bool {
+        self.first_index <= first_index && last_index <= self.last_index
+    }
+
+    /// Is any of these pages in the slice?
+    fn touches(&self, first_index: usize, last_index: usize) -> bool {
+        self.first_index <= last_index && first_index <= self.last_index
+    }
+}
+
+/// What an area is cut into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Below the requested range.
+    pub below: Option<Slice>,
+    /// In the requested range.
+    pub middle: Slice,
+    /// Above the requested range.
+    pub above: Option<Slice>,
+}
+
+/// One of the [`Parts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Below,
+    Middle,
+    Above,
+}
+
+impl Parts {
+    /// The part that has all of these pages, of which the others have none; `None` if there is no
+    /// such part.
+    ///
+    /// A cut that is not at a page boundary leaves its page in both parts, and nobody wrote down on
+    /// which side of the cut a pin of that page ends.
+    fn holder(&self, first_index: usize, last_index: usize) -> Option<Part> {
+        let touches = |part: &Slice| part.touches(first_index, last_index);
+
+        match (
+            self.below.as_ref().is_some_and(touches),
+            touches(&self.middle),
+            self.above.as_ref().is_some_and(touches),
+        ) {
+            (true, false, false) => Some(Part::Below),
+            (false, true, false) => Some(Part::Middle),
+            (false, false, true) => Some(Part::Above),
+            _ => None,
         }
+    }
+}
+
+/// How often pages are pinned by accesses, and how many of these pins belong to hardware queues,
+/// which lock the area.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pins {
+    /// All pins.
+    pub accesses: u32,
+    /// Those of hardware queues.
+    pub locks: u32,
+}
+
+impl Pins {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            accesses: self.accesses.saturating_add(other.accesses),
+            locks: self.locks.saturating_add(other.locks),
+        }
+    }
+}
+
+/// A range of pages that is pinned, through this area or through another one that shares the pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Pinned {
+    /// Index of its first page.
+    pub first_index: usize,
+    /// Index of its last page.
+    pub last_index: usize,
+    /// How often.
+    pub pins: Pins,
+}
+
+/// What each of the [`Parts`] gets of the pins of the area.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shares {
+    /// Goes to [`Parts::below`].
+    pub below: Pins,
+    /// Goes to [`Parts::middle`].
+    pub middle: Pins,
+    /// Goes to [`Parts::above`].
+    pub above: Pins,
+}
+
+impl Shares {
+    /// Hands the pins of `area` on to its parts.
+    ///
+    /// The area knows how many there are, the pages know where, but not through which area. So
+    /// there is an answer only if nobody else can be meant:
+    ///
+    /// - a pin that lies in the area but in none of its parts may be the area's, and then it is
+    ///   cut;
+    /// - else, if all pins that lie in the area add up to its own, each goes where it lies;
+    /// - else, if they all lie in one part, the area's are among them.
+    ///
+    /// All other cases are refused. `pinned` has every pin that shares a page with the area; those
+    /// that reach out of it are another area's.
+    pub fn new(
+        area: Slice,
+        parts: Parts,
+        pins: Pins,
+        pinned: impl Iterator<Item = Pinned>,
+    ) -> Result<Self, Refusal> {
+        let mut shares = Self::default();
+
+        if pins == Pins::default() {
+            return Ok(shares);
+        }
+        for pin in pinned.filter(|pin| area.holds(pin.first_index, pin.last_index)) {
+            let share = match parts.holder(pin.first_index, pin.last_index) {
+                Some(Part::Below) => &mut shares.below,
+                Some(Part::Middle) => &mut shares.middle,
+                Some(Part::Above) => &mut shares.above,
+                None => return Err(Refusal::Busy),
+            };
+            *share = share.plus(pin.pins);
+        }
+        if shares.below.plus(shares.middle).plus(shares.above) == pins {
+            return Ok(shares);
+        }
+
+        let none = Pins::default();
+        match (
+            shares.below != none,
+            shares.middle != none,
+            shares.above != none,
+        ) {
+            (true, false, false) => shares.below = pins,
+            (false, true, false) => shares.middle = pins,
+            (false, false, true) => shares.above = pins,
+            _ => return Err(Refusal::Busy),
+        }
+        Ok(shares)
     }
 }

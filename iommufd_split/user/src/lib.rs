@@ -105,7 +105,7 @@ pub enum SplitError {
     /// | `ENOTTY`, `EOPNOTSUPP` | this kernel, this IOMMU or this kind of memory cannot be split, see [`Self::is_unsupported`] |
     /// | `EINVAL`, `EOVERFLOW`, `E2BIG` | a mistake of the caller: alignment, length |
     /// | `ENOENT` | a part of the range is not mapped |
-    /// | `EBUSY` | a part of the range is being mapped or unmapped by another thread, or pinned by an in-kernel user |
+    /// | `EBUSY` | a part of the range is being mapped or unmapped by another thread, or an edge goes through what an in-kernel user has pinned |
     /// | `ENOMEM` | out of memory; may be retried |
     #[error("failed to split a mapping of the IOAS: {0}")]
     IommuIoasSplit(#[source] SysError),
@@ -208,7 +208,7 @@ pub fn split(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<
 /// # Errors
 ///
 /// [`SplitError::Iommufd`] if there is no such device (`ENOENT`). A mediated device has no ID to ask for: its driver pins
-/// guest memory, and what is pinned cannot be split.
+/// guest memory, and a split goes beside a pin and not through it.
 pub fn can_split(iommufd: &IommuFd, dev_id: u32) -> Result<bool> {
     let mut info = iommu_hw_info {
         size: size_of::<iommu_hw_info>() as u32,
