@@ -37,6 +37,11 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// Does the other one lie inside?
+    pub fn holds(&self, other: Extent) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+
     /// Does the naturally aligned block of `size` bytes around `iova` lie inside? `size` is a
     /// power of two.
     fn holds_block(&self, iova: usize, size: usize) -> bool {
@@ -46,9 +51,15 @@ impl Extent {
     }
 }
 
-/// The range of a valid request.
+/// The range of a valid request, and what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request(Extent);
+pub struct Request {
+    extent: Extent,
+    carve: bool,
+}
+
+/// `IOMMU_IOAS_SPLIT_UNMAP`
+pub const FLAG_UNMAP: u32 = 1;
 
 impl Request {
     /// Checks everything that can be checked without looking at the IOAS.
@@ -56,7 +67,7 @@ impl Request {
     /// The order is that of the other ioctls: what this kernel does not know comes first, what
     /// cannot be represented next.
     pub fn new(flags: u32, reserved: u32, iova: u64, length: u64) -> Result<Self, Refusal> {
-        if flags != 0 || reserved != 0 {
+        if flags & !FLAG_UNMAP != 0 || reserved != 0 {
             return Err(Refusal::Unsupported);
         }
 
@@ -67,12 +78,20 @@ impl Request {
         };
         let last = first.checked_add(to_last).ok_or(Refusal::Overflow)?;
 
-        Ok(Self(Extent { first, last }))
+        Ok(Self {
+            extent: Extent { first, last },
+            carve: flags & FLAG_UNMAP != 0,
+        })
+    }
+
+    /// The range is to be unmapped, and not to become a mapping of its own.
+    pub fn is_carve(&self) -> bool {
+        self.carve
     }
 
     /// The requested range.
     pub fn extent(&self) -> Extent {
-        self.0
+        self.extent
     }
 
     /// Checks the edges against the granule of the IOAS.
@@ -96,7 +115,7 @@ impl Request {
             iova_alignment
         };
         let mask = granule.wrapping_sub(1);
-        let Extent { first, last } = self.0;
+        let Extent { first, last } = self.extent;
         let starts = || mapping_of(first).is_some_and(|mapping| mapping.first == first);
         let ends = || mapping_of(last).is_some_and(|mapping| mapping.last == last);
 
@@ -110,8 +129,8 @@ impl Request {
     /// Where the edges of the range cut `area`.
     pub fn cuts(&self, area: Extent) -> Cuts {
         let inside = |cut: usize| cut > area.first && cut <= area.last;
-        let left = Some(self.0.first).filter(|cut| inside(*cut));
-        let right = self.0.last.checked_add(1).filter(|cut| inside(*cut));
+        let left = Some(self.extent.first).filter(|cut| inside(*cut));
+        let right = self.extent.last.checked_add(1).filter(|cut| inside(*cut));
 
         Cuts { left, right }
     }
