@@ -342,9 +342,26 @@ static bool pins_allow(struct worker *me, const struct window *window,
 	       sum == parts[2];
 }
 
+/* Take away the areas of a range, in which none lies in part */
+static void remove_range(struct window *window, unsigned int start,
+			 unsigned int end)
+{
+	unsigned int i = find(window, start);
+
+	while (i != window->num_areas && window->areas[i].start < end) {
+		struct area area = window->areas[i];
+
+		drop_pins(window, &area);
+		remove_area(window, i);
+	}
+	memset(&window->must[start], 0, end - start);
+	memset(&window->may[start], 0, end - start);
+}
+
 static void do_split(struct worker *me, struct window *window)
 {
 	unsigned int start, end, i, slot;
+	bool carve = chance(me, 40);
 	bool cuts = false;
 	int want = 0, err;
 
@@ -387,17 +404,21 @@ static void do_split(struct worker *me, struct window *window)
 				break;
 		}
 
-	err = fuzz_split(me, model_now.fd, window->ioas->id,
-			 iova_of(window, start), (__u64)(end - start) * SLOT);
+	err = fuzz_split_flags(me, model_now.fd, window->ioas->id,
+			       carve ? IOMMU_IOAS_SPLIT_UNMAP : 0,
+			       iova_of(window, start),
+			       (__u64)(end - start) * SLOT);
 	/* Small leaves may still be in the way or not, that is not modelled */
 	if (cuts && !fuzz_can_split && err == EOPNOTSUPP)
 		want = err;
-	if (!fuzz_expect(me, "split", err, want))
+	if (!fuzz_expect(me, carve ? "carve" : "split", err, want))
 		return;
 	if (!want) {
 		me->cuts += cut(window, start);
 		me->cuts += cut(window, end);
 		count_pins(window);
+		if (carve)
+			remove_range(window, start, end);
 	}
 	check_around(me, window, start, end - start);
 
