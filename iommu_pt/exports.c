@@ -40,6 +40,19 @@ void *pt_iommu_rust_alloc(int nid, gfp_t gfp, size_t size, bool zeroed)
 }
 EXPORT_SYMBOL_IF_KUNIT(pt_iommu_rust_alloc);
 
+/* The first table of a list, or NULL */
+void *pt_iommu_rust_take(struct iommu_pages_list *list)
+{
+	struct ioptdesc *iopt =
+		list_first_entry_or_null(&list->pages, struct ioptdesc,
+					 iopt_freelist_elm);
+
+	if (!iopt)
+		return NULL;
+	list_del(&iopt->iopt_freelist_elm);
+	return folio_address(ioptdesc_folio(iopt));
+}
+
 int pt_iommu_rust_start_incoherent(void *table, struct device *dev)
 {
 	KUNIT_STATIC_STUB_REDIRECT(pt_iommu_rust_start_incoherent, table, dev);

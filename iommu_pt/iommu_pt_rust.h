@@ -15,6 +15,7 @@ bool pt_iommu_rust_change_top(struct pt_iommu *iommu_table,
 			      uintptr_t new_top, phys_addr_t top_paddr,
 			      unsigned int top_level);
 void *pt_iommu_rust_alloc(int nid, gfp_t gfp, size_t size, bool zeroed);
+void *pt_iommu_rust_take(struct iommu_pages_list *list);
 int pt_iommu_rust_start_incoherent(void *table, struct device *dev);
 void pt_iommu_rust_flush_incoherent(struct device *dev, void *table,
 				    size_t offset, size_t len);

@@ -253,6 +253,23 @@ static void raw_unmap(struct raw_test *t, u64 va, u64 len)
 	t->wants = kept;
 }
 
+/* Splits, or splits and unmaps in one step as iommufd does */
+static int raw_cut(struct raw_test *t, u64 va, u64 len, bool carve)
+{
+	struct iommu_pages_list tables = IOMMU_PAGES_LIST_INIT(tables);
+	struct iommu_domain *domain = &t->pt.domain;
+	int ret;
+
+	if (!carve)
+		return iommu_split(domain, va, len, GFP_KERNEL);
+	ret = iommu_carve_prepare(domain, va, len, GFP_KERNEL, &tables);
+	if (!ret)
+		KUNIT_EXPECT_EQ(t->test, len,
+				iommu_carve(domain, va, len, &tables));
+	iommu_carve_free(domain, &tables);
+	return ret;
+}
+
 #include "kunit_raw_flush.h"
 #include "kunit_raw_free.h"
 

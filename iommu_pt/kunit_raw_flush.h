@@ -153,13 +153,11 @@ static void test_flush_map(struct kunit *test)
 		KUNIT_EXPECT_GT(test, t->flushes, 0);
 }
 
-static void test_flush_split(struct kunit *test)
+static void raw_flush_cut(struct raw_test *t, bool carve)
 {
-	struct raw_test *t = test->priv;
+	struct kunit *test = t->test;
 	unsigned int lg2, i;
 
-	if (!raw_incoherent(t))
-		kunit_skip(test, "For incoherent walkers");
 	for_each_set_bit(lg2, &t->pt.domain.pgsize_bitmap, BITS_PER_LONG) {
 		u64 page = t->pt.smallest_pgsz;
 		u64 size = BIT_ULL(lg2);
@@ -170,29 +168,47 @@ static void test_flush_split(struct kunit *test)
 			continue;
 		raw_map(t, size, oa, size, IOMMU_READ | IOMMU_WRITE);
 		t->num_probes = 0;
-		for (i = 0; i != 8; i++)
+		for (i = 0; i != 8; i++) {
+			if (i * size / 8 - off < page)
+				continue;
 			raw_add_probe(t, size + i * size / 8, oa + i * size / 8,
 				      true);
+		}
 		raw_add_probe(t, size + off - 1, oa + off - 1, true);
-		raw_add_probe(t, size + off, oa + off, true);
+		raw_add_probe(t, size + off, oa + off, !carve);
 		raw_add_probe(t, size + off + page, oa + off + page, true);
 		raw_add_probe(t, 2 * size - 1, oa + size - 1, true);
 		t->flushes = 0;
-		KUNIT_ASSERT_NO_ERRNO(test, iommu_split(&t->pt.domain,
-							size + off, page,
-							GFP_KERNEL));
+		KUNIT_ASSERT_NO_ERRNO(test,
+				      raw_cut(t, size + off, page, carve));
 		KUNIT_EXPECT_GT(test, t->flushes, 0);
 		t->wants = 0;
 		raw_want(t, size, oa, off, IOMMU_READ | IOMMU_WRITE);
-		raw_want(t, size + off, oa + off, page,
-			 IOMMU_READ | IOMMU_WRITE);
+		if (!carve)
+			raw_want(t, size + off, oa + off, page,
+				 IOMMU_READ | IOMMU_WRITE);
 		raw_want(t, size + off + page, oa + off + page,
 			 size - off - page, IOMMU_READ | IOMMU_WRITE);
 		raw_check(t);
 		raw_check_memory(t);
 		t->num_probes = 0;
-		raw_unmap(t, size, size);
+		if (carve) {
+			raw_unmap(t, size, off);
+			raw_unmap(t, size + off + page, size - off - page);
+		} else {
+			raw_unmap(t, size, size);
+		}
 		raw_check(t);
 		raw_check_memory(t);
 	}
+}
+
+static void test_flush_split(struct kunit *test)
+{
+	struct raw_test *t = test->priv;
+
+	if (!raw_incoherent(t))
+		kunit_skip(test, "For incoherent walkers");
+	raw_flush_cut(t, false);
+	raw_flush_cut(t, true);
 }

@@ -10,14 +10,14 @@ struct raw_call {
 	u64 before_step; /* in calls of this size, so in leaves of their own */
 	u64 va, oa, len;
 	bool split;
+	bool carve; /* unmaps what a split would cut out */
 	unsigned int tables; /* that it has to allocate, if it is no split */
 };
 
 static int raw_do(struct raw_test *t, const struct raw_call *call)
 {
 	if (call->split)
-		return iommu_split(&t->pt.domain, call->va, call->len,
-				   GFP_KERNEL);
+		return raw_cut(t, call->va, call->len, call->carve);
 	return iommu_map(&t->pt.domain, call->va, call->oa, call->len,
 			 IOMMU_READ | IOMMU_WRITE, GFP_KERNEL);
 }
@@ -48,8 +48,9 @@ static void raw_want_pieces(struct raw_test *t, const struct raw_call *call,
 			end = min(end, low);
 		else if (at < high)
 			end = min(end, high);
-		raw_want(t, call->before_va + at, call->before_oa + at,
-			 end - at, IOMMU_READ | IOMMU_WRITE);
+		if (!call->carve || at < low || at >= high)
+			raw_want(t, call->before_va + at, call->before_oa + at,
+				 end - at, IOMMU_READ | IOMMU_WRITE);
 		at = end;
 	}
 }
@@ -175,9 +176,8 @@ static void test_nomem_top(struct kunit *test)
 	}
 }
 
-static void test_nomem_split(struct kunit *test)
+static void raw_nomem_cut(struct raw_test *t, bool carve)
 {
-	struct raw_test *t = test->priv;
 	u64 page = t->pt.smallest_pgsz;
 	unsigned int lg2;
 
@@ -190,6 +190,7 @@ static void test_nomem_split(struct kunit *test)
 			.before_len = size,
 			.before_step = size,
 			.split = true,
+			.carve = carve,
 		};
 
 		if (!level || 4 * size - 1 > t->va_mask / 2)
@@ -208,4 +209,12 @@ static void test_nomem_split(struct kunit *test)
 		raw_nomem(t, &call, false);
 		cond_resched();
 	}
+}
+
+static void test_nomem_split(struct kunit *test)
+{
+	struct raw_test *t = test->priv;
+
+	raw_nomem_cut(t, false);
+	raw_nomem_cut(t, true);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * KUnit tests of split_range for one format, in the way of kunit_iommu_pt.h:
+ * KUnit tests of split_range and carve_range for one format, in the way of kunit_iommu_pt.h:
  * what the op did is read back with the C code of the format. Included after
  * the format.
  */
@@ -23,6 +23,7 @@ struct leaf_walk {
 	pt_vaddr_t high;
 	u64 attrs;
 	bool dirty;
+	bool hole; /* nothing is mapped between low and high */
 	unsigned int leaves;
 	/* What walk_range() has to count: by size, and below the top */
 	u64 sizes[64];
@@ -59,6 +60,15 @@ static int check_leaves(struct pt_range *range, void *arg, unsigned int level,
 			ret = pt_descend(&pts, arg, check_leaves);
 			if (ret)
 				return ret;
+			continue;
+		}
+		if (walk->hole && walk->va >= walk->low &&
+		    walk->va < walk->high) {
+			KUNIT_ASSERT_EQ(test, pts.type, PT_ENTRY_EMPTY);
+			lg2sz = pt_table_item_lg2sz(&pts);
+			walk->va += log2_to_int(lg2sz);
+			walk->oa += log2_to_int(lg2sz);
+			KUNIT_ASSERT_LE(test, walk->va, walk->high);
 			continue;
 		}
 		KUNIT_ASSERT_EQ(test, pts.type, PT_ENTRY_OA);
@@ -185,9 +195,29 @@ static const struct iommu_domain_ops split_domain_ops = {
 	.iotlb_sync = split_iotlb_sync,
 };
 
-/* One hole in one leaf of 2^leaf_lg2 */
-static void check_split(struct kunit *test, unsigned int leaf_lg2,
-			pt_vaddr_t off, pt_vaddr_t len, bool dirty)
+/* What iommufd does for each domain */
+static void carve(struct kunit *test, pt_vaddr_t va, pt_vaddr_t len)
+{
+	struct kunit_iommu_priv *priv = test->priv;
+	struct iommu_pages_list tables = IOMMU_PAGES_LIST_INIT(tables);
+	unsigned long pages;
+
+	KUNIT_ASSERT_NO_ERRNO(test, iommu_carve_prepare(&priv->domain, va, len,
+							GFP_KERNEL, &tables));
+	KUNIT_ASSERT_EQ(test, synced.calls, 0);
+	KUNIT_ASSERT_NE(test, 0, iommu_iova_to_phys(&priv->domain, va));
+	pages = kunit_table_pages();
+	KUNIT_ASSERT_EQ(test, len,
+			iommu_carve(&priv->domain, va, len, &tables));
+	/* It took all, and allocated nothing */
+	KUNIT_EXPECT_TRUE(test, iommu_pages_list_empty(&tables));
+	KUNIT_EXPECT_LE(test, kunit_table_pages(), pages);
+	iommu_carve_free(&priv->domain, &tables);
+}
+
+/* One hole in one leaf of 2^leaf_lg2, by a split or a carve */
+static void check_cut(struct kunit *test, unsigned int leaf_lg2, pt_vaddr_t off,
+		      pt_vaddr_t len, bool dirty, bool hole)
 {
 	struct kunit_iommu_priv *priv = test->priv;
 	pt_vaddr_t size = log2_to_int(leaf_lg2);
@@ -200,6 +230,7 @@ static void check_split(struct kunit *test, unsigned int leaf_lg2,
 		.last = va + size - 1,
 		.low = va + off,
 		.high = va + off + len,
+		.hole = hole,
 	};
 	struct pt_range range;
 	int ret;
@@ -220,9 +251,13 @@ static void check_split(struct kunit *test, unsigned int leaf_lg2,
 
 	synced.calls = 0;
 	cached.armed = cached.late;
-	ret = iommu_split(&priv->domain, va + off, len, GFP_KERNEL);
+	if (hole) {
+		carve(test, va + off, len);
+	} else {
+		ret = iommu_split(&priv->domain, va + off, len, GFP_KERNEL);
+		KUNIT_ASSERT_NO_ERRNO(test, ret);
+	}
 	cached.armed = false;
-	KUNIT_ASSERT_NO_ERRNO(test, ret);
 	/* One flush, of the old leaf, with what drivers look at */
 	KUNIT_ASSERT_EQ(test, synced.calls, 1);
 	KUNIT_ASSERT_EQ(test, synced.gather.start, va);
@@ -239,7 +274,12 @@ static void check_split(struct kunit *test, unsigned int leaf_lg2,
 	check_told(test, &walk, va, oa, UINT_MAX);
 
 	/* Each piece goes by itself, and nothing else with it */
-	KUNIT_ASSERT_EQ(test, len, iommu_unmap(&priv->domain, va + off, len));
+	if (!hole)
+		KUNIT_ASSERT_EQ(test, len,
+				iommu_unmap(&priv->domain, va + off, len));
+	KUNIT_ASSERT_EQ(test, 0, iommu_iova_to_phys(&priv->domain, va + off));
+	KUNIT_ASSERT_EQ(test, 0,
+			iommu_iova_to_phys(&priv->domain, va + off + len - 1));
 	if (off) {
 		KUNIT_ASSERT_EQ(test, oa + off - 1,
 				iommu_iova_to_phys(&priv->domain,
@@ -255,6 +295,41 @@ static void check_split(struct kunit *test, unsigned int leaf_lg2,
 				iommu_unmap(&priv->domain, va + off + len,
 					    size - off - len));
 	}
+}
+
+static void check_split(struct kunit *test, unsigned int leaf_lg2,
+			pt_vaddr_t off, pt_vaddr_t len, bool dirty)
+{
+	check_cut(test, leaf_lg2, off, len, dirty, false);
+	check_cut(test, leaf_lg2, off, len, dirty, true);
+}
+
+/* Prepared, and not done: nothing has changed, and nothing is left */
+static void test_carve_prepared(struct kunit *test)
+{
+	struct kunit_iommu_priv *priv = test->priv;
+	struct iommu_pages_list tables = IOMMU_PAGES_LIST_INIT(tables);
+	pt_vaddr_t va = pt_top_range(priv->common).va;
+	pt_vaddr_t page = priv->smallest_pgsz;
+	unsigned int lg2 = fls64(priv->safe_pgsize_bitmap) - 1;
+	pt_oaddr_t oa = log2_set_mod(priv->test_oa, 0, lg2);
+	pt_vaddr_t size = log2_to_int(lg2);
+	struct iommu_domain *domain = &priv->domain;
+	unsigned long pages;
+
+	KUNIT_ASSERT_EQ(test, -ENOENT,
+			iommu_carve_prepare(domain, va, page, GFP_KERNEL,
+					    &tables));
+	KUNIT_ASSERT_NO_ERRNO(test, iommu_map(domain, va, oa, size,
+					      IOMMU_READ | IOMMU_WRITE,
+					      GFP_KERNEL));
+	pages = kunit_table_pages();
+	KUNIT_ASSERT_NO_ERRNO(test, iommu_carve_prepare(domain, va + page, page,
+							GFP_KERNEL, &tables));
+	iommu_carve_free(domain, &tables);
+	KUNIT_EXPECT_EQ(test, kunit_table_pages(), pages);
+	KUNIT_EXPECT_EQ(test, oa + page, iommu_iova_to_phys(domain, va + page));
+	KUNIT_EXPECT_EQ(test, size, iommu_unmap(domain, va, size));
 }
 
 /* Every pair of sizes: a hole of the small one in a leaf of the large one */
@@ -359,6 +434,7 @@ static struct kunit_case split_test_cases[] = {
 	KUNIT_CASE_FMT(test_split_pairs),
 	KUNIT_CASE_FMT(test_split_odd),
 	KUNIT_CASE_FMT(test_split_late_dirty),
+	KUNIT_CASE_FMT(test_carve_prepared),
 	{},
 };
 

@@ -74,6 +74,8 @@ pub(crate) struct KernelMem {
     pub(crate) nid: i32,
     /// How to allocate.
     pub(crate) gfp: bindings::gfp_t,
+    /// Tables that were allocated before and are used in place of new ones; else null.
+    pub(crate) reserve: *mut bindings::iommu_pages_list,
     /// The device to flush caches for, if the walker is incoherent; else null.
     pub(crate) flush_dev: *mut bindings::device,
     /// The table, and its state in the same C object.
@@ -107,6 +109,14 @@ pub(crate) fn top_word(table: NonNull<KernelCell>, level: Level) -> usize {
 }
 
 impl KernelMem {
+    /// Takes a table from the reserve.
+    #[cold]
+    fn take_page(&self) -> Result<NonNull<KernelCell>, Error> {
+        // SAFETY: the list is initialised, and its tables came from `alloc_page`.
+        let page = unsafe { bindings::pt_iommu_rust_take(self.reserve) };
+        NonNull::new(page.cast::<KernelCell>()).ok_or(Error::NoMemory)
+    }
+
     fn alloc_page(&self, lg2: u32, zeroed: bool) -> Result<NonNull<KernelCell>, Error> {
         // SAFETY: any node id and gfp that the caller of the op may use.
         let page = unsafe {
@@ -129,7 +139,7 @@ impl KernelMem {
 // SAFETY:
 // 1. `iommu_alloc_pages_node_sz()` returns zeroed memory, aligned to its size, and
 //    `iommu_alloc_pages_node_sz_undefined()` the same without the zeroes;
-//    `iommu_pages_start_incoherent()` cleans it.
+//    `iommu_pages_start_incoherent()` cleans it. What is in the reserve came from there.
 // 2. Tables are in the linear map, where virt_to_phys() and phys_to_virt() are inverses, and
 //    differ by a constant: `init` refuses to make a table where that is not so.
 // 3. A table goes to the gather's freelist and is freed by the driver after its IOTLB flush; the
@@ -143,6 +153,9 @@ unsafe impl PtMem for KernelMem {
     }
 
     fn alloc_undefined(&self, lg2: u32) -> Result<NonNull<KernelCell>, Error> {
+        if !self.reserve.is_null() {
+            return self.take_page();
+        }
         self.alloc_page(lg2, false)
     }
 

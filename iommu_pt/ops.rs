@@ -10,7 +10,7 @@ use core::ffi::{c_int, c_uint};
 use iotable::fmt::{Features, Format, Params, Prot};
 use iotable::mem::PtMem;
 use iotable::range::Locked;
-use iotable::{Config, DirtySink, Error, Level, Pt, Seen, Table, Visitor};
+use iotable::{Config, DirtySink, Error, Level, Pt, Seen, SplitFlush, Table, Visitor};
 use kernel::bindings;
 use kernel::error::code;
 
@@ -98,6 +98,7 @@ pub(crate) unsafe fn env<F: KernelFormat>(
     KernelMem {
         nid,
         gfp,
+        reserve: core::ptr::null_mut(),
         flush_dev: if incoherent {
             device
         } else {
@@ -307,10 +308,23 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
         Ok(range) => range,
         Err(error) => return errno(error),
     };
-    let flush = match pt.split(range) {
-        Ok(flush) => flush,
-        Err(error) => return errno(error),
-    };
+    match pt.split(range) {
+        // SAFETY: by the safety requirement.
+        Ok(flush) => unsafe { end_split(iommu, iotlb, flush) },
+        Err(error) => errno(error),
+    }
+}
+
+/// Gathers the leaves that were replaced, and syncs if dirty bits may come late.
+///
+/// # Safety
+///
+/// `iommu` is the initialised table that `flush` is of, and `iotlb` is initialised.
+unsafe fn end_split<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    iotlb: *mut bindings::iommu_iotlb_gather,
+    flush: SplitFlush<'_, F, KernelMem>,
+) -> c_int {
     let (mut leaves, mut flushes) = (0u8, 0u8);
     for leaf in flush.leaves() {
         leaves = leaves.wrapping_add(1);
@@ -347,12 +361,80 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
         pt.split_flushes = flushes;
         pt.split_tables = tables;
     }
-    // Somebody else changed a leaf that the caller has to hold the lock over: a bug there. The
-    // other one's change stays.
+    // Somebody else changed a leaf that the caller has to hold the lock over, or a carve met
+    // something that is not mapped: a bug there. The other one's change stays.
     if kernel::warn_on!(result.is_err()) {
         return code::EBUSY.to_errno();
     }
     0
+}
+
+/// `pt_iommu_ops.carve_prepare`.
+///
+/// # Safety
+///
+/// As for [`split_range`]; `tables` is initialised.
+unsafe extern "C" fn carve_prepare<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    iova: bindings::dma_addr_t,
+    len: bindings::dma_addr_t,
+    gfp: bindings::gfp_t,
+    tables: *mut bindings::iommu_pages_list,
+) -> c_int {
+    // SAFETY: by the safety requirement.
+    let mem = unsafe { env::<F>(iommu, gfp) };
+    // SAFETY: as above.
+    let pt = unsafe { view::<F>(iommu, &mem) };
+    // SAFETY: as in `split_range`.
+    let range = unsafe { Locked::new(iova, len) };
+    let needed = match range.and_then(|range| pt.carve_tables(range)) {
+        Ok(needed) => needed,
+        Err(error) => return errno(error),
+    };
+    for _ in 0..needed {
+        match mem.alloc_undefined(F::ITEMS_LG2.wrapping_add(3)) {
+            // SAFETY: the list is initialised; the table is on no list.
+            Ok(table) => unsafe {
+                bindings::iommu_pages_list_add(tables, table.as_ptr().cast());
+            },
+            Err(error) => return errno(error),
+        }
+    }
+    0
+}
+
+/// `pt_iommu_ops.carve_range`.
+///
+/// # Safety
+///
+/// As for [`split_range`]; `tables` has what [`carve_prepare`] put there.
+unsafe extern "C" fn carve_range<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    iova: bindings::dma_addr_t,
+    len: bindings::dma_addr_t,
+    tables: *mut bindings::iommu_pages_list,
+    iotlb: *mut bindings::iommu_iotlb_gather,
+) -> c_int {
+    // SAFETY: by the safety requirement. Nothing is allocated here.
+    let mut mem = unsafe { env::<F>(iommu, 0) };
+    mem.reserve = tables;
+    // SAFETY: as above.
+    let pt = unsafe { view::<F>(iommu, &mem) };
+    // SAFETY: as in `split_range`.
+    let range = unsafe { Locked::new(iova, len) };
+    let mut space = GatherSpace::new();
+    let features = pt.config().params.features;
+    // SAFETY: both are initialised.
+    let mut gather = unsafe { KernelGather::new(iommu, features, iotlb, &mut space) };
+    match range.and_then(|range| pt.carve(range, &mut gather)) {
+        // SAFETY: by the safety requirement.
+        Ok(flush) => unsafe { end_split(iommu, iotlb, flush) },
+        Err(error) => {
+            // It was prepared, so it cannot fail if the lock was held.
+            kernel::warn_on!(true);
+            errno(error)
+        }
+    }
 }
 
 /// `pt_iommu_ops.set_dirty`.
@@ -472,6 +554,16 @@ impl<F: KernelFormat> Ops<F> {
         unmap_range: Some(unmap_range::<F>),
         split_range: if iotable::can_split::<F>() {
             Some(split_range::<F>)
+        } else {
+            None
+        },
+        carve_prepare: if iotable::can_split::<F>() {
+            Some(carve_prepare::<F>)
+        } else {
+            None
+        },
+        carve_range: if iotable::can_split::<F>() {
+            Some(carve_range::<F>)
         } else {
             None
         },

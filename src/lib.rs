@@ -23,7 +23,7 @@
 //!
 //! 1. *Hitless*: during [`Pt::split`], after every single store, every IOVA translates to the same
 //!    OA with the same rights and memory type as before, whichever mix of old and new items a
-//!    walker or a cache holds.
+//!    walker or a cache holds. [`Pt::carve`] does the same outside of its range.
 //! 2. *No dirty bit is lost*: an item that hardware may write to is only changed by
 //!    compare-exchange, and what hardware set meanwhile is carried over, or by an atomic and-not of
 //!    its dirty bit.
@@ -36,7 +36,7 @@
 //!
 //! As in `pt_iommu_ops`: the caller holds a lock over the IOVA range of a call, other ranges may
 //! change at the same time. A leaf changes as a whole, so where one crosses an edge of the range of
-//! a split, or of an unmap, the lock is over all of it. Evidence of the lock is a value,
+//! a split, a carve or an unmap, the lock is over all of it. Evidence of the lock is a value,
 //! [`range::Locked`].
 //!
 //! Reading order: this page, [`fmt`], one format, `split.rs`, then the kernel layer.
@@ -53,6 +53,7 @@ pub mod gather;
 pub mod mem;
 pub mod range;
 
+mod carve;
 mod dirty;
 mod map;
 mod pt;

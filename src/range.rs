@@ -16,7 +16,8 @@ use crate::{Error, Result};
 /// 2. For as long as the value exists, no other operation on the same table works on an address of
 ///    the range: the range lock of `pt_iommu_ops` (exclusive, or shared for operations that only
 ///    read). [`iova_to_phys`](crate::Pt::iova_to_phys) and [`split`](crate::Pt::split) may overlap.
-/// 3. In a value for [`split`](crate::Pt::split) or [`unmap`](crate::Pt::unmap), 2 is true for all
+/// 3. In a value for [`split`](crate::Pt::split), [`carve`](crate::Pt::carve) or
+///    [`unmap`](crate::Pt::unmap), 2 is true for all
 ///    addresses of each leaf that crosses an edge of the range, too.
 #[derive(Clone, Copy, Debug)]
 pub struct Locked {
@@ -34,8 +35,8 @@ impl Locked {
     /// For as long as the value or a copy of it is used, the caller holds the range lock over the
     /// range, exclusively if it is given to an operation that changes the table.
     ///
-    /// If it is given to [`split`](crate::Pt::split) or [`unmap`](crate::Pt::unmap), the caller
-    /// holds the lock over all of each leaf that crosses an edge of the range, too, exclusively.
+    /// If it is given to [`split`](crate::Pt::split), [`carve`](crate::Pt::carve) or
+    /// [`unmap`](crate::Pt::unmap), the caller holds the lock over all of each leaf that crosses an edge of the range, too, exclusively.
     /// The result of a split, [`SplitFlush`](crate::SplitFlush), counts as a copy.
     #[inline]
     pub unsafe fn new(va: u64, len: u64) -> Result<Self> {
@@ -47,6 +48,16 @@ impl Locked {
             Some(last) => Ok(Locked { va, last }),
             None => Err(Error::Overflow),
         }
+    }
+
+    /// The part of the range from `va` to `last`; `None` if that is empty.
+    ///
+    /// No leaf crosses an edge of the part, but for those that cross the same edge of the range.
+    #[inline(always)]
+    pub(crate) fn part(self, va: u64, last: u64) -> Option<Self> {
+        let inside = self.va <= va && va <= last && last <= self.last;
+        // INVARIANT: 1 by the comparison, 2 as a part of this range, 3 by what the caller ensures.
+        inside.then_some(Locked { va, last })
     }
 
     /// First address.

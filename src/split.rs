@@ -53,7 +53,8 @@ pub struct Replaced {
     pub level: Level,
 }
 
-/// The leaves that [`Pt::split`] replaced, at most one at each edge. Only a split makes one.
+/// The leaves that [`Pt::split`] or [`Pt::carve`] replaced, at most one at each edge. Nobody else
+/// makes one.
 ///
 /// The caller flushes each of the [`leaves`](Self::leaves) at its old size, and calls
 /// [`fold_late_dirty`](Self::fold_late_dirty) if anybody reads dirty bits, else
@@ -81,10 +82,19 @@ struct OldLeaf<'t, F: Format, M: PtMem> {
     done: u64,
 }
 
+/// The leaves at both edges of a range.
+pub(crate) struct Edges<'t, F: Format, M: PtMem> {
+    pub(crate) first: Leaf<'t, F, M>,
+    /// If it is another one.
+    pub(crate) last: Option<Leaf<'t, F, M>>,
+    /// So many tables are needed to replace them.
+    pub(crate) tables: usize,
+}
+
 /// The leaf at an edge of a range, as it was found, and where it is to be cut.
-struct Leaf<'t, F: Format, M: PtMem> {
+pub(crate) struct Leaf<'t, F: Format, M: PtMem> {
     item: Item<'t, F, M>,
-    va: u64,
+    pub(crate) va: u64,
     size_lg2: u32,
     oa: u64,
     cuts: Cuts,
@@ -95,11 +105,13 @@ struct Leaf<'t, F: Format, M: PtMem> {
 struct Cuts {
     low: u64,
     high: u64,
+    /// Nothing is to be mapped between the two.
+    hole: bool,
 }
 
 impl<'t, F: Format, M: PtMem> Leaf<'t, F, M> {
     #[inline(always)]
-    fn last(&self) -> u64 {
+    pub(crate) fn last(&self) -> u64 {
         size::block_last(self.va, self.size_lg2)
     }
 
@@ -128,7 +140,7 @@ impl<'t, F: Format, M: PtMem> Leaf<'t, F, M> {
 
     /// Whether the range has an edge inside.
     #[inline(always)]
-    fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.cuts.low != 0 || self.cuts.high != self.end()
     }
 }
@@ -139,6 +151,8 @@ enum Piece {
     Leaves(Run),
     /// One item needs a table below.
     Table,
+    /// So many bytes, whole items, by nothing.
+    Hole(u64),
 }
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
@@ -160,6 +174,14 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// [`SplitFlush`] ends with [`Error::Raced`] if a leaf was changed by somebody else meanwhile:
     /// it was not locked. A part of the leaves may be replaced then.
     pub fn split(&self, range: Locked) -> Result<SplitFlush<'t, F, M>> {
+        let edges = self.edges(range, false)?;
+        self.replace_edges(&edges)
+    }
+
+    /// Finds the leaves at both edges of a range, before anything changes, and plans how they are
+    /// replaced: by leaves all over, or with a hole where the range is.
+    #[inline(always)]
+    pub(crate) fn edges(&self, range: Locked, hole: bool) -> Result<Edges<'t, F, M>> {
         let page_lg2 = self.cfg.pgsize_bitmap.trailing_zeros();
         if size::offset(range.va() | range.len(), page_lg2) != 0 {
             return Err(Error::Invalid);
@@ -167,10 +189,9 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         if self.check_range(range).is_err() {
             return Err(Error::NotMapped);
         }
-        // Both before anything changes.
-        let first = self.leaf_at(range, range.va())?;
+        let first = self.leaf_at(range, range.va(), hole)?;
         let last = if range.last() > first.last() {
-            Some(self.leaf_at(range, range.last())?)
+            Some(self.leaf_at(range, range.last(), hole)?)
         } else {
             None
         };
@@ -178,7 +199,18 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         if let Some(last) = &last {
             tables = tables.wrapping_add(self.plan(last)?);
         }
-        let mut reserve = Reserve::new(self, tables)?;
+        Ok(Edges {
+            first,
+            last,
+            tables,
+        })
+    }
+
+    /// Replaces the leaves at the edges, where they are cut. Errors are those of
+    /// [`PtMem::alloc`], and nothing has changed.
+    #[inline(always)]
+    pub(crate) fn replace_edges(&self, edges: &Edges<'t, F, M>) -> Result<SplitFlush<'t, F, M>> {
+        let mut reserve = Reserve::new(self, edges.tables)?;
         let mut flush = SplitFlush {
             old: [None, None],
             params: self.cfg.params,
@@ -187,8 +219,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             _range: PhantomData,
         };
         let [low, high] = &mut flush.old;
-        flush.result = self.replace(&first, &mut reserve, low);
-        if let (Ok(()), Some(last)) = (flush.result, &last) {
+        flush.result = self.replace(&edges.first, &mut reserve, low);
+        if let (Ok(()), Some(last)) = (flush.result, &edges.last) {
             flush.result = self.replace(last, &mut reserve, high);
         }
         Ok(flush)
@@ -197,7 +229,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// The leaf that translates `va`, to be cut at the edges of `range`. Not inlined, for the size
     /// of it.
     #[inline(never)]
-    fn leaf_at(&self, range: Locked, va: u64) -> Result<Leaf<'t, F, M>> {
+    fn leaf_at(&self, range: Locked, va: u64, hole: bool) -> Result<Leaf<'t, F, M>> {
         let item = self.find(va).ok_or(Error::NotMapped)?;
         let size_lg2 = item.leaf_lg2(&self.cfg.params);
         let start = size::floor(va, size_lg2);
@@ -210,6 +242,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             cuts: Cuts {
                 low: range.va().saturating_sub(start),
                 high: range.last().min(last).wrapping_sub(start).wrapping_add(1),
+                hole,
             },
         })
     }
@@ -242,7 +275,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let sizes = self.sizes(level);
         let item_lg2 = level.item_lg2::<F>();
         // Where a leaf must stop. If all are one item, a cut between two of them changes nothing.
-        let single = sizes == size::pow2(item_lg2);
+        let single = sizes == size::pow2(item_lg2) && !cuts.hole;
         let stop = |cut: u64| {
             if single && size::offset(cut, item_lg2) == 0 {
                 0 // Nowhere.
@@ -250,13 +283,24 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 cut.min(end)
             }
         };
-        for stop in [stop(cuts.low), stop(cuts.high), end] {
+        let parts = [
+            (stop(cuts.low), false),
+            (stop(cuts.high), cuts.hole),
+            (end, false),
+        ];
+        for (stop, hole) in parts {
             while at < stop {
+                let left = stop.wrapping_sub(at);
                 // IOVA and OA are aligned as the offset is, up to the size of the old leaf. Nothing
                 // fits where a cut goes through an item.
-                let (piece, bytes) = match best_run(sizes, at, stop.wrapping_sub(at), at) {
-                    Some(run) => (Piece::Leaves(run), run.bytes),
-                    None => (Piece::Table, size::pow2(item_lg2)),
+                let (piece, bytes) = if hole && size::shr(left, item_lg2) != 0 {
+                    let bytes = size::floor(left, item_lg2);
+                    (Piece::Hole(bytes), bytes)
+                } else {
+                    match best_run(sizes, at, left, at) {
+                        Some(run) if !hole => (Piece::Leaves(run), run.bytes),
+                        _ => (Piece::Table, size::pow2(item_lg2)),
+                    }
                 };
                 f(at, piece)?;
                 at = at.wrapping_add(bytes);
@@ -312,6 +356,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         self.pieces(leaf.cuts, level, at, end, |at, piece| {
             match piece {
                 Piece::Leaves(run) => new.leaves(leaf.oa.wrapping_add(at), run, attrs),
+                Piece::Hole(bytes) => new.empty(size::shr(bytes, level.item_lg2::<F>())),
                 Piece::Table => {
                     new.subtree(self.build(leaf, level.below(), at, attrs, reserve)?);
                 }
@@ -327,6 +372,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let params = &self.cfg.params;
         table.for_each(|item| match item.child(params) {
             Some(child) => self.rebuild(child, attrs),
+            None if item.raw() == 0 => {}
             None => {
                 let oa = F::leaf_oa(item.raw(), table.level(), params);
                 let size_lg2 = item.leaf_lg2(params);
@@ -360,6 +406,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                     done = at.wrapping_add(size::pow2(leaf.item.table().item_lg2()));
                     Ok(())
                 }
+                Piece::Hole(bytes) => self.empty(leaf, bytes, &mut late, &mut done),
             }
         });
         if done != 0 {
@@ -401,6 +448,32 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 }
             }
         }
+    }
+
+    /// Empties items of a live contiguous leaf, `bytes` from offset `done` on. `late` gets what they
+    /// had in the end: a dirty bit in one of them counts for the rest of the leaf, too. `done` is the
+    /// end of what was emptied.
+    fn empty(&self, leaf: &Leaf<'t, F, M>, bytes: u64, late: &mut u64, done: &mut u64) -> Result {
+        let table = leaf.item.table();
+        let item_lg2 = table.item_lg2();
+        let first = Index::of::<F>(leaf.va.wrapping_add(*done), table.level());
+        let items = size::shr(bytes, item_lg2);
+        let mut i = 0;
+        let mut result = Ok(());
+        while i != items && result.is_ok() {
+            match leaf.reread(first.plus::<F>(i)) {
+                Ok(item) if item.cell().publish(item.raw(), 0).is_ok() => {
+                    *late |= item.raw();
+                    i = i.wrapping_add(1);
+                    *done = done.wrapping_add(size::pow2(item_lg2));
+                }
+                // Hardware set a bit meanwhile.
+                Ok(_) => {}
+                Err(error) => result = Err(error),
+            }
+        }
+        self.clean_items(table, first, i);
+        result
     }
 
     /// Rewrites items of a live contiguous leaf, from offset `done` on, as smaller leaves of the
@@ -486,7 +559,7 @@ impl<F: Format, M: PtMem> OldLeaf<'_, F, M> {
 }
 
 /// Makes all leaves in `items` items dirty, and all below the first `own` of them, and no table
-/// item.
+/// item and no empty one.
 fn make_dirty<F: Format, M: PtMem>(
     table: Table<'_, F, M>,
     first: Index,
@@ -508,6 +581,8 @@ fn make_dirty<F: Format, M: PtMem>(
                     }
                     item.raw() & !F::DIRTY
                 }
+                // A part of the hole.
+                Kind::Empty if i < own => item.raw() & !F::DIRTY,
                 // Empty, or somebody else's.
                 _ => break,
             };
@@ -529,6 +604,19 @@ impl<F: Format, M: PtMem> SplitFlush<'_, F, M> {
             size_lg2: old.size_lg2,
             level: old.table.level(),
         })
+    }
+
+    /// Whether nobody was in the way.
+    #[inline]
+    pub(crate) fn is_complete(&self) -> bool {
+        self.result.is_ok()
+    }
+
+    /// Ends with this error.
+    #[cold]
+    pub(crate) fn failed(mut self, error: Error) -> Self {
+        self.result = Err(error);
+        self
     }
 
     /// Whether there are none.

@@ -327,6 +327,15 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
         self.written = self.written.wrapping_add(cells.len() as u64);
     }
 
+    /// The next `n` items are empty.
+    #[inline]
+    pub(crate) fn empty(&mut self, n: u64) {
+        let cells = self.next(n);
+        init_all(cells, 0);
+        // INVARIANT: 2: empty, all of `cells`.
+        self.written = self.written.wrapping_add(cells.len() as u64);
+    }
+
     /// The next item points to the subtree.
     #[inline]
     pub(crate) fn subtree(&mut self, child: Unlinked<'_, 't, F, M>) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Split, beside what has to be done without it and beside the least that it
- * can cost.
+ * can cost; and a hole in one call, beside split and unmap.
  */
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -18,6 +18,8 @@ static const u64 split_iova = 48ULL << 40;
 struct bench_hole {
 	const char *split;
 	const char *remap; /* NULL: as one of the others */
+	const char *split_unmap; /* NULL: as above */
+	const char *carve;
 	u64 leaf;
 	u64 offset;
 	u64 len;
@@ -26,14 +28,19 @@ struct bench_hole {
 };
 
 static const struct bench_hole bench_holes[] = {
-	{ "split 2M out of 1G", "remap 2M out of 1G", SZ_1G, SZ_512M, SZ_2M,
-	  SZ_1G },
-	{ "split 2M out of 1G of 1T", NULL, SZ_1G, SZ_512M, SZ_2M,
+	{ "split 2M out of 1G", "remap 2M out of 1G",
+	  "split and unmap 2M out of 1G", "carve 2M out of 1G", SZ_1G, SZ_512M,
+	  SZ_2M, SZ_1G },
+	{ "split 2M out of 1G of 1T", NULL, NULL, NULL, SZ_1G, SZ_512M, SZ_2M,
 	  16ULL * SZ_1G },
-	{ "split 4K out of 2M", "remap 4K out of 2M", SZ_2M, SZ_1M, SZ_4K,
-	  SZ_2M },
-	{ "split 4K out of 1G", "remap 4K out of 1G", SZ_1G, SZ_512M, SZ_4K,
-	  SZ_1G },
+	{ "split 4K out of 2M", "remap 4K out of 2M",
+	  "split and unmap 4K out of 2M", "carve 4K out of 2M", SZ_2M, SZ_1M,
+	  SZ_4K, SZ_2M },
+	{ "split 4K out of 1G", "remap 4K out of 1G",
+	  "split and unmap 4K out of 1G", "carve 4K out of 1G", SZ_1G, SZ_512M,
+	  SZ_4K, SZ_1G },
+	{ "split 512M out of 1G", NULL, "split and unmap 512M out of 1G",
+	  "carve 512M out of 1G", SZ_1G, SZ_256M, SZ_512M, SZ_1G },
 };
 
 static const int prot = IOMMU_READ | IOMMU_WRITE;
@@ -66,6 +73,65 @@ static int hole_split(struct bench *bench, struct bench_table *table,
 				   hole->len, gfp);
 	bench_stop(bench, hole->split, SPLIT_CALLS);
 	return ret ? -EIO : 0;
+}
+
+static int hole_split_unmap(struct bench *bench, struct bench_table *table,
+			    const struct bench_hole *hole)
+{
+	struct iommu_domain *domain = &table->domain;
+	gfp_t gfp = bench_gfp(bench);
+	unsigned long i;
+	int ret = 0;
+
+	bench_start(bench);
+	for (i = 0; i != SPLIT_CALLS; i++) {
+		u64 iova = split_iova + i * hole->stride + hole->offset;
+
+		ret |= iommu_split(domain, iova, hole->len, gfp);
+		if (iommu_unmap(domain, iova, hole->len) != hole->len)
+			ret = -EIO;
+	}
+	bench_stop(bench, hole->split_unmap, SPLIT_CALLS);
+	return ret ? -EIO : 0;
+}
+
+static int hole_carve(struct bench *bench, struct bench_table *table,
+		      const struct bench_hole *hole)
+{
+	struct iommu_domain *domain = &table->domain;
+	gfp_t gfp = bench_gfp(bench);
+	unsigned long i;
+	int ret = 0;
+
+	bench_start(bench);
+	for (i = 0; i != SPLIT_CALLS; i++) {
+		u64 iova = split_iova + i * hole->stride + hole->offset;
+		struct iommu_pages_list tables = IOMMU_PAGES_LIST_INIT(tables);
+
+		ret |= iommu_carve_prepare(domain, iova, hole->len, gfp,
+					   &tables);
+		if (!ret && iommu_carve(domain, iova, hole->len, &tables) !=
+				    hole->len)
+			ret = -EIO;
+		iommu_carve_free(domain, &tables);
+	}
+	bench_stop(bench, hole->carve, SPLIT_CALLS);
+	return ret ? -EIO : 0;
+}
+
+/* So that everything can be unmapped at once */
+static int hole_fill(struct bench_table *table, const struct bench_hole *hole)
+{
+	unsigned long i;
+	int ret = 0;
+
+	for (i = 0; i != SPLIT_CALLS; i++) {
+		u64 iova = split_iova + i * hole->stride + hole->offset;
+
+		ret = ret ?: iommu_map(&table->domain, iova, iova ^ hole->leaf,
+				       hole->len, prot, GFP_KERNEL);
+	}
+	return ret;
 }
 
 /* Takes the hole's leaf away and maps the rest again; devices notice */
@@ -147,6 +213,16 @@ int bench_split(struct bench *bench, struct bench_table *table)
 		if (table->iommu.ops->split_range) {
 			ret = ret ?: hole_map(table, hole);
 			ret = ret ?: hole_split(bench, table, hole);
+			ret = ret ?: hole_unmap(table, hole);
+		}
+		if (table->iommu.ops->carve_range && hole->carve) {
+			ret = ret ?: hole_map(table, hole);
+			ret = ret ?: hole_split_unmap(bench, table, hole);
+			ret = ret ?: hole_fill(table, hole);
+			ret = ret ?: hole_unmap(table, hole);
+			ret = ret ?: hole_map(table, hole);
+			ret = ret ?: hole_carve(bench, table, hole);
+			ret = ret ?: hole_fill(table, hole);
 			ret = ret ?: hole_unmap(table, hole);
 		}
 		if (hole->remap) {

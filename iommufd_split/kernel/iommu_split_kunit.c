@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * iommu_split() on a table that only records what it is asked for: what is
+ * iommu_split() and iommu_carve() on a table that only records what it is asked for: what is
  * refused before the table is touched, and when the IOTLB is flushed. No
  * emulated IOMMU can tell that the flush of an old, large translation is missing.
  */
@@ -19,6 +19,7 @@ struct fake_domain {
 	int result;
 
 	unsigned int splits;
+	unsigned int prepared;
 	dma_addr_t iova;
 	dma_addr_t len;
 	gfp_t gfp;
@@ -48,6 +49,27 @@ static int fake_split_range(struct pt_iommu *iommu, dma_addr_t iova,
 	return fake->result;
 }
 
+static int fake_carve_prepare(struct pt_iommu *iommu, dma_addr_t iova,
+			      dma_addr_t len, gfp_t gfp,
+			      struct iommu_pages_list *tables)
+{
+	struct fake_domain *fake =
+		container_of(iommu, struct fake_domain, iommu);
+
+	fake->prepared++;
+	fake->iova = iova;
+	fake->len = len;
+	fake->gfp = gfp;
+	return fake->result;
+}
+
+static int fake_carve_range(struct pt_iommu *iommu, dma_addr_t iova,
+			    dma_addr_t len, struct iommu_pages_list *tables,
+			    struct iommu_iotlb_gather *iotlb_gather)
+{
+	return fake_split_range(iommu, iova, len, 0, iotlb_gather);
+}
+
 static void fake_iotlb_sync(struct iommu_domain *domain,
 			    struct iommu_iotlb_gather *iotlb_gather)
 {
@@ -65,6 +87,8 @@ static const struct iommu_domain_ops fake_domain_ops = {
 
 static const struct pt_iommu_ops fake_pt_ops = {
 	.split_range = fake_split_range,
+	.carve_prepare = fake_carve_prepare,
+	.carve_range = fake_carve_range,
 };
 
 static const struct pt_iommu_ops fake_pt_ops_no_split = {};
@@ -129,6 +153,55 @@ static void test_failure_flushes(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fake->synced.end, 2UL * SZ_1G - 1);
 }
 
+/* Refused or prepared: nothing changes, nothing is flushed. Then one flush */
+static void test_carve(struct kunit *test)
+{
+	struct fake_domain *fake = test->priv;
+	struct iommu_pages_list tables = IOMMU_PAGES_LIST_INIT(tables);
+	struct iommu_domain *domain = &fake->domain;
+
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			iommu_carve_prepare(domain, SZ_4K, 0, GFP_KERNEL,
+					    &tables));
+	KUNIT_EXPECT_EQ(test, -EINVAL,
+			iommu_carve_prepare(domain, SZ_2K, SZ_4K, GFP_KERNEL,
+					    &tables));
+	KUNIT_EXPECT_EQ(test, -EOVERFLOW,
+			iommu_carve_prepare(domain, ULONG_MAX - SZ_4K + 1,
+					    SZ_8K, GFP_KERNEL, &tables));
+	KUNIT_EXPECT_EQ(test, fake->prepared, 0);
+	fake->result = -ENOMEM;
+	KUNIT_EXPECT_EQ(test, -ENOMEM,
+			iommu_carve_prepare(domain, SZ_4K, SZ_4K, GFP_KERNEL,
+					    &tables));
+	fake->result = 0;
+	KUNIT_EXPECT_EQ(test, 0,
+			iommu_carve_prepare(domain, SZ_1G + SZ_4K, SZ_64K,
+					    GFP_KERNEL_ACCOUNT, &tables));
+	KUNIT_EXPECT_EQ(test, fake->prepared, 2);
+	KUNIT_EXPECT_EQ(test, fake->iova, SZ_1G + SZ_4K);
+	KUNIT_EXPECT_EQ(test, fake->len, SZ_64K);
+	KUNIT_EXPECT_TRUE(test, fake->gfp == GFP_KERNEL_ACCOUNT);
+	KUNIT_EXPECT_EQ(test, fake->splits, 0);
+	KUNIT_EXPECT_EQ(test, fake->syncs, 0);
+
+	KUNIT_EXPECT_EQ(test, SZ_64K,
+			iommu_carve(domain, SZ_1G + SZ_4K, SZ_64K, &tables));
+	KUNIT_EXPECT_EQ(test, fake->splits, 1);
+	KUNIT_EXPECT_EQ(test, fake->syncs, 1);
+	KUNIT_EXPECT_EQ(test, fake->splits_at_sync, 1);
+	KUNIT_EXPECT_EQ(test, fake->synced.start, SZ_1G);
+	KUNIT_EXPECT_EQ(test, fake->synced.end, 2UL * SZ_1G - 1);
+	KUNIT_EXPECT_FALSE(test, fake->synced.queued);
+
+	/* What went wrong is told, and flushed all the same */
+	fake->result = -EBUSY;
+	KUNIT_EXPECT_EQ(test, 0,
+			iommu_carve(domain, SZ_1G + SZ_4K, SZ_64K, &tables));
+	KUNIT_EXPECT_EQ(test, fake->syncs, 2);
+	iommu_carve_free(domain, &tables);
+}
+
 static void test_nothing_replaced(struct kunit *test)
 {
 	struct fake_domain *fake = test->priv;
@@ -165,7 +238,13 @@ static void test_bad_ranges(struct kunit *test)
 
 static void expect_unsupported(struct kunit *test, struct fake_domain *fake)
 {
+	struct iommu_pages_list tables = IOMMU_PAGES_LIST_INIT(tables);
+
 	KUNIT_EXPECT_FALSE(test, iommu_can_split(&fake->domain));
+	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
+			iommu_carve_prepare(&fake->domain, SZ_4K, SZ_4K,
+					    GFP_KERNEL, &tables));
+	KUNIT_EXPECT_EQ(test, fake->prepared, 0);
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,
 			iommu_split(&fake->domain, SZ_4K, SZ_4K, GFP_KERNEL));
 	KUNIT_EXPECT_EQ(test, fake->splits, 0);
@@ -209,6 +288,7 @@ static struct kunit_case iommu_split_cases[] = {
 	KUNIT_CASE(test_arguments_reach_the_table),
 	KUNIT_CASE(test_success_flushes),
 	KUNIT_CASE(test_failure_flushes),
+	KUNIT_CASE(test_carve),
 	KUNIT_CASE(test_nothing_replaced),
 	KUNIT_CASE(test_bad_ranges),
 	KUNIT_CASE(test_supported),

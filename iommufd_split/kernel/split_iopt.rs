@@ -13,7 +13,7 @@ use kernel::{
     prelude::*,
 };
 
-use super::split_plan::{Cuts, Extent, Refusal, Slice};
+use super::split_plan::{Cuts, Extent, Parts, Pinned, Pins, Refusal, Shares, Slice};
 
 /// A reference to an IOAS, held for the duration of the ioctl.
 ///
@@ -68,6 +68,23 @@ impl Ioas {
     }
 }
 
+impl Ioas {
+    /// Asks the in-kernel users of the IOAS to unpin what they have pinned in `range`. No lock may
+    /// be held.
+    pub(crate) fn notify_unmap(&self, range: Extent) {
+        let length = range.last.wrapping_sub(range.first).wrapping_add(1);
+
+        // SAFETY: By the type invariant the IOAS is live, and the function does its own locking.
+        unsafe {
+            bindings::iommufd_access_notify_unmap(
+                &raw mut (*self.ioas.as_ptr()).iopt,
+                range.first,
+                length,
+            )
+        }
+    }
+}
+
 impl Drop for Ioas {
     fn drop(&mut self) {
         // SAFETY: By the type invariant there is a reference to give back.
@@ -93,6 +110,17 @@ impl Drop for LockedIopt<'_> {
             bindings::up_write(&raw mut (*self.iopt).iova_rwsem);
             bindings::up_read(&raw mut (*self.iopt).domains_rwsem);
         }
+    }
+}
+
+impl<'a> LockedIopt<'a> {
+    /// Lets go of `iova_rwsem`, and not of `domains_rwsem`.
+    fn unlock_areas(self) -> LockedDomains<'a> {
+        let iopt = mem::ManuallyDrop::new(self).iopt;
+
+        // SAFETY: By the type invariant it is held, and it is not used any more.
+        unsafe { bindings::up_write(&raw mut (*iopt).iova_rwsem) };
+        LockedDomains(iopt, PhantomData)
     }
 }
 
@@ -154,6 +182,32 @@ impl LockedIopt<'_> {
         Some(unsafe { extent_of(area) })
     }
 
+    /// The areas that have an IOVA in `range`, which [`Self::locate`] has looked at: none is in
+    /// flight.
+    pub(crate) fn areas(&self, range: Extent) -> impl Iterator<Item = Area<'_>> {
+        let mut next = self.first_area(range);
+
+        core::iter::from_fn(move || {
+            let area = next?;
+            // SAFETY: The area is in the tree, to which the type invariant gives exclusive access.
+            let node = unsafe {
+                bindings::interval_tree_iter_next(
+                    &raw mut (*area.as_ptr()).node,
+                    range.first,
+                    range.last,
+                )
+            };
+
+            next = area_of(node);
+            // INVARIANT: It is in the tree. That it has pages is checked here once more.
+            // SAFETY: As above.
+            (!unsafe { (*area.as_ptr()).pages }.is_null()).then_some(Area {
+                area,
+                locked: PhantomData,
+            })
+        })
+    }
+
     /// Finds the areas that hold the first and the last byte of `range`.
     ///
     /// Fails if a part of the range is not mapped, or is only about to be. A hole is reported in
@@ -209,7 +263,7 @@ impl LockedIopt<'_> {
         !domain.is_iommupt() || cuts.leaf_may_cross(area, domain.pgsize_bitmap())
     }
 
-    /// Gives an area its place in the IO page table.
+    /// Gives an area its place in the IO page table, and the pins that lie there.
     ///
     /// Both trees must know it: whoever shares the pages finds the PFNs through `domains_itree`, so
     /// a stale node there would be used after the area is gone.
@@ -218,7 +272,7 @@ impl LockedIopt<'_> {
     ///
     /// `area` must be complete but for its place, and be in no tree. The mutex of its pages must be
     /// held.
-    unsafe fn insert(&self, area: *mut bindings::iopt_area, slice: Slice) {
+    unsafe fn insert(&self, area: *mut bindings::iopt_area, (slice, pins): Share) {
         // SAFETY: The function's requirement. `area_itree` may be changed by the type invariant,
         // `domains_itree` because of the mutex. `page_offset` is smaller than a page.
         unsafe {
@@ -227,6 +281,8 @@ impl LockedIopt<'_> {
             (*area).pages_node.start = slice.first_index;
             (*area).pages_node.last = slice.last_index;
             (*area).page_offset = slice.page_offset as u32;
+            (*area).num_accesses = pins.accesses;
+            (*area).num_locks = pins.locks;
             bindings::interval_tree_insert(&raw mut (*area).node, &raw mut (*self.iopt).area_itree);
             // Only an area that has filled a domain is in `domains_itree`.
             if !(*area).storage_domain.is_null() {
@@ -357,25 +413,43 @@ impl Area<'_> {
         Ok(())
     }
 
-    /// Refuses what cannot be cut for now.
+    /// How the area is cut, and what its parts get of its pins. Refuses what cannot be cut for now.
     ///
-    /// An access is recorded in the pages without its area, while the areas count their accesses
-    /// and are asked for the same page indexes again when the access ends. There is no telling
-    /// which part of the area a count belongs to.
-    pub(crate) fn check_users(&self) -> Result<(), Refusal> {
+    /// The areas count their pins and are asked for the same page indexes again when a pin ends,
+    /// while where a pin lies is only recorded in the pages, without its area. [`Shares::new`] puts
+    /// both together. The answer stays true for as long as the locks are held: the counts of this
+    /// area only change under the read side of `iova_rwsem`, at least.
+    pub(crate) fn plan(&self, cuts: Cuts) -> Result<Plan> {
         let area = self.area.as_ptr();
-        // SAFETY: By the type invariant the area is live, and `iova_rwsem` is held for write, under
-        // the read side of which the accesses are counted, at least.
-        let busy = unsafe {
-            bindings::iopt_area::prevent_access_raw(area)
-                || (*area).num_accesses != 0
-                || (*area).num_locks != 0
-        };
 
-        if busy {
-            return Err(Refusal::Busy);
+        // It is being unmapped, and who pins it is being told.
+        // SAFETY: By the type invariant the area is live, and `iova_rwsem` is held for write.
+        if unsafe { bindings::iopt_area::prevent_access_raw(area) } {
+            return Err(Refusal::Busy.into());
         }
-        Ok(())
+        let all = self.slice();
+        let parts = all.cut_all(cuts, PAGE_SIZE).ok_or(EINVAL)?;
+        // SAFETY: By the type invariant the area has pages, and keeps its reference to them.
+        let (pages, _guard) = unsafe { ((*area).pages, PagesGuard::lock((*area).pages)) };
+        // SAFETY: The mutex is held until the end of the function.
+        let pinned = unsafe { pinned(pages, all) };
+        let shares = Shares::new(all, parts, self.pins(), pinned)?;
+
+        Ok(Plan { parts, shares })
+    }
+
+    /// How often the area is pinned.
+    pub(crate) fn pins(&self) -> Pins {
+        let area = self.area.as_ptr();
+
+        // SAFETY: By the type invariant the area is live, and `iova_rwsem` is held for write, under
+        // the read side of which pins are counted, at least.
+        unsafe {
+            Pins {
+                accesses: (*area).num_accesses,
+                locks: (*area).num_locks,
+            }
+        }
     }
 
     fn slice(&self) -> Slice {
@@ -391,6 +465,55 @@ impl Area<'_> {
                 page_offset: (*area).page_offset as usize,
             }
         }
+    }
+}
+
+/// Every pin that shares a page with `slice`.
+///
+/// # Safety
+///
+/// `pages` must be live and its mutex held for as long as the result is used.
+unsafe fn pinned(pages: *mut bindings::iopt_pages, slice: Slice) -> impl Iterator<Item = Pinned> {
+    let (first, last) = (slice.first_index, slice.last_index);
+    // SAFETY: The function's requirement. The mutex protects the tree.
+    let mut node =
+        unsafe { bindings::interval_tree_iter_first(&raw mut (*pages).access_itree, first, last) };
+
+    core::iter::from_fn(move || {
+        if node.is_null() {
+            return None;
+        }
+        // SAFETY: `access_itree` links the `node` members of `iopt_pages_access`.
+        let access = unsafe { container_of!(node, bindings::iopt_pages_access, node) };
+        // SAFETY: What is in the tree is live as long as the mutex is held.
+        let pin = unsafe {
+            Pinned {
+                first_index: (*access).node.start,
+                last_index: (*access).node.last,
+                pins: Pins {
+                    accesses: (*access).users,
+                    locks: (*access).locks,
+                },
+            }
+        };
+
+        // SAFETY: As above.
+        node = unsafe { bindings::interval_tree_iter_next(node, first, last) };
+        Some(pin)
+    })
+}
+
+/// How an area is cut.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    parts: Parts,
+    shares: Shares,
+}
+
+impl Plan {
+    /// How often the part in the requested range is pinned.
+    pub(crate) fn pins_of_middle(&self) -> Pins {
+        self.shares.middle
     }
 }
 
@@ -442,35 +565,77 @@ impl Drop for PagesGuard {
     }
 }
 
+/// A part of an area that is cut, with what it gets of the pins.
+type Share = (Slice, Pins);
+
+/// Makes a new area for a part, if there is that part.
+fn allocate(share: Option<Share>) -> Result<Option<(Share, FreshArea)>> {
+    share
+        .map(|share| Ok((share, FreshArea::new()?)))
+        .transpose()
+}
+
 /// Everything that is needed to cut an area without failing.
 pub(crate) struct PreparedCut<'l> {
     area: Area<'l>,
-    kept: Slice,
-    rest: [Option<(Slice, FreshArea)>; 2],
+    kept: Share,
+    rest: [Option<(Share, FreshArea)>; 2],
+    /// The part in the requested range, if it is to be unmapped.
+    hole: Option<Carve>,
 }
 
 impl<'l> PreparedCut<'l> {
-    /// Allocates the new areas.
-    pub(crate) fn new(area: Area<'l>, cuts: Cuts) -> Result<Self> {
-        let (kept, [first, second]) = area.slice().cut_all(cuts, PAGE_SIZE).ok_or(EINVAL)?;
-        let allocate = |slice: Option<Slice>| -> Result<Option<(Slice, FreshArea)>> {
-            slice
-                .map(|slice| Ok((slice, FreshArea::new()?)))
-                .transpose()
+    /// Prepares to make the middle an area of its own.
+    pub(crate) fn split(area: Area<'l>, plan: Plan) -> Result<Self> {
+        let Plan { parts, shares } = plan;
+        let middle = (parts.middle, shares.middle);
+        let above = parts.above.map(|above| (above, shares.above));
+        // The old area becomes the leftmost part.
+        let (kept, [first, second]) = match parts.below {
+            Some(below) => ((below, shares.below), [Some(middle), above]),
+            None => (middle, [above, None]),
         };
 
         Ok(Self {
             area,
             kept,
             rest: [allocate(first)?, allocate(second)?],
+            hole: None,
         })
     }
 
-    /// Cuts the area. No leaf of any domain may cross the cuts any more.
+    /// Prepares to unmap the middle, in every domain. Nobody pins it.
     ///
-    /// The old area becomes the leftmost part. It keeps its reference to the pages, each new area
-    /// gets one; pins and accounting belong to the pages and do not change. There are no accesses
-    /// to hand on, [`Area::check_users`] has seen to that.
+    /// `must_split`: may a leaf of the domain reach across a cut?
+    pub(crate) fn carve(
+        iopt: &'l LockedIopt<'_>,
+        area: Area<'l>,
+        plan: Plan,
+        must_split: impl Fn(&Domain<'_>) -> bool,
+    ) -> Result<Self> {
+        let Plan { parts, shares } = plan;
+        let above = parts.above.map(|above| (above, shares.above));
+        // There is a cut, so there is one of them.
+        let (kept, rest) = match (parts.below, above) {
+            (Some(below), above) => ((below, shares.below), above),
+            (None, Some(above)) => (above, None),
+            (None, None) => return Err(EINVAL),
+        };
+
+        Ok(Self {
+            area,
+            kept,
+            rest: [allocate(rest)?, None],
+            hole: Some(Carve::new(iopt, &area, parts.middle, must_split)?),
+        })
+    }
+
+    /// Cuts the area, and unmaps the middle if that was prepared. Else no leaf of any domain may
+    /// cross the cuts any more.
+    ///
+    /// The old area keeps its reference to the pages, each new area gets one; what is pinned and
+    /// accounted belongs to the pages, and only changes by the unmap. How often the area was pinned
+    /// is handed on to its parts.
     pub(crate) fn commit(self, iopt: &LockedIopt<'_>) {
         let old = self.area.area.as_ptr();
         // SAFETY: By the invariant of `Area` it is live.
@@ -484,7 +649,7 @@ impl<'l> PreparedCut<'l> {
         // SAFETY: `old` is in no tree now, and the mutex is held.
         unsafe { iopt.insert(old, self.kept) };
 
-        for (slice, fresh) in self.rest.into_iter().flatten() {
+        for (share, fresh) in self.rest.into_iter().flatten() {
             let new = fresh.into_raw();
 
             // SAFETY: Nobody else knows `new`. `old` is live, and its reference to the pages keeps
@@ -497,7 +662,133 @@ impl<'l> PreparedCut<'l> {
                 (*new).iommu_prot = (*old).iommu_prot;
             }
             // SAFETY: `new` is in no tree, and the mutex is held.
-            unsafe { iopt.insert(new, slice) };
+            unsafe { iopt.insert(new, share) };
         }
+
+        if let Some(hole) = self.hole {
+            // SAFETY: The trees do not have the part any more, and all the locks are held.
+            unsafe { hole.commit() };
+        }
+    }
+}
+
+/// What all domains need to lose a part of an area.
+///
+/// # Invariants
+///
+/// The pointer is from `iopt_carve_alloc()`, and every domain of the IO page table was added.
+struct Carve(NonNull<bindings::iopt_carve>);
+
+impl Carve {
+    fn new(
+        iopt: &LockedIopt<'_>,
+        area: &Area<'_>,
+        slice: Slice,
+        must_split: impl Fn(&Domain<'_>) -> bool,
+    ) -> Result<Self> {
+        let (area, count) = (area.area.as_ptr(), iopt.domains().count());
+        // SAFETY: May be called from a context that can sleep, which an ioctl is.
+        let carve = unsafe { bindings::iopt_carve_alloc(count as u32) };
+        // From here on it is given back if something fails.
+        let carve = Self(NonNull::new(carve).ok_or(ENOMEM)?);
+
+        // SAFETY: `carve` is ours, and `area` live by the invariant of `Area`.
+        unsafe {
+            let part = &raw mut (*carve.0.as_ptr()).part;
+
+            (*part).node.start = slice.iova.first;
+            (*part).node.last = slice.iova.last;
+            (*part).pages_node.start = slice.first_index;
+            (*part).pages_node.last = slice.last_index;
+            (*part).page_offset = slice.page_offset as u32;
+            (*part).iopt = iopt.iopt;
+            (*part).pages = (*area).pages;
+            (*part).storage_domain = (*area).storage_domain;
+        }
+        for domain in iopt.domains() {
+            // SAFETY: There is room for `count` domains, of which this is one. It is live for as
+            // long as the locks are held, and so is what is mapped there.
+            to_result(unsafe {
+                bindings::iopt_carve_add_domain(
+                    carve.0.as_ptr(),
+                    domain.domain.as_ptr(),
+                    must_split(&domain),
+                )
+            })?;
+        }
+        // INVARIANT: All were added.
+        Ok(carve)
+    }
+
+    /// Unmaps the part.
+    ///
+    /// # Safety
+    ///
+    /// The locks of the IO page table and the mutex of the pages are held. The part is in no tree.
+    unsafe fn commit(self) {
+        // SAFETY: By the function's requirement and the type invariant.
+        unsafe { bindings::iopt_carve_domains(self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Carve {
+    fn drop(&mut self) {
+        // SAFETY: It is ours, and the domains are live: the locks are still held.
+        unsafe { bindings::iopt_carve_free(self.0.as_ptr()) }
+    }
+}
+
+/// Areas that are unmapped as a whole.
+///
+/// # Invariants
+///
+/// Each area is in the tree of the IO page table that it was taken from, without pages: it is in
+/// flight, and nobody but the owner of this object touches it. The reference to the pages is owned.
+pub(crate) struct WholeAreas(KVVec<(NonNull<bindings::iopt_area>, NonNull<bindings::iopt_pages>)>);
+
+impl WholeAreas {
+    /// Makes room for `count` areas.
+    pub(crate) fn with_capacity(count: usize) -> Result<Self> {
+        // INVARIANT: There are none.
+        Ok(Self(KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?))
+    }
+
+    /// Takes an area, for which there is room.
+    pub(crate) fn take(&mut self, area: Area<'_>) {
+        let area = area.area;
+        // SAFETY: By the invariant of `Area` it is live and has pages; the locks are held under
+        // which it may be put in flight.
+        let Some(pages) = NonNull::new(unsafe {
+            core::ptr::replace(&raw mut (*area.as_ptr()).pages, core::ptr::null_mut())
+        }) else {
+            return;
+        };
+        // INVARIANT: In flight from now on.
+        if self.0.push_within_capacity((area, pages)).is_err() {
+            // SAFETY: As above. It stays as it was.
+            unsafe { (*area.as_ptr()).pages = pages.as_ptr() };
+        }
+    }
+
+    /// Unmaps the areas. As in an unmap the areas of the IOAS may be looked at and changed
+    /// meanwhile, but its domains stay.
+    pub(crate) fn remove(self, iopt: LockedIopt<'_>) {
+        let domains = iopt.unlock_areas();
+
+        for &(area, pages) in self.0.iter() {
+            // SAFETY: By the type invariant; `domains_rwsem` has been held all the time.
+            unsafe { bindings::iopt_remove_area(area.as_ptr(), pages.as_ptr()) }
+        }
+        drop(domains);
+    }
+}
+
+/// `domains_rwsem` of an IO page table, held for read.
+struct LockedDomains<'a>(*mut bindings::io_pagetable, PhantomData<&'a Ioas>);
+
+impl Drop for LockedDomains<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `unlock_areas()` has handed on the semaphore, and the IOAS is still referenced.
+        unsafe { bindings::up_read(&raw mut (*self.0).domains_rwsem) }
     }
 }

@@ -37,6 +37,11 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// Does the other one lie inside?
+    pub fn holds(&self, other: Extent) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+
     /// Does the naturally aligned block of `size` bytes around `iova` lie inside? `size` is a
     /// power of two.
     fn holds_block(&self, iova: usize, size: usize) -> bool {
@@ -46,9 +51,15 @@ impl Extent {
     }
 }
 
-/// The range of a valid request.
+/// The range of a valid request, and what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request(Extent);
+pub struct Request {
+    extent: Extent,
+    carve: bool,
+}
+
+/// `IOMMU_IOAS_SPLIT_UNMAP`
+pub const FLAG_UNMAP: u32 = 1;
 
 impl Request {
     /// Checks everything that can be checked without looking at the IOAS.
@@ -56,7 +67,7 @@ impl Request {
     /// The order is that of the other ioctls: what this kernel does not know comes first, what
     /// cannot be represented next.
     pub fn new(flags: u32, reserved: u32, iova: u64, length: u64) -> Result<Self, Refusal> {
-        if flags != 0 || reserved != 0 {
+        if flags & !FLAG_UNMAP != 0 || reserved != 0 {
             return Err(Refusal::Unsupported);
         }
 
@@ -67,12 +78,20 @@ impl Request {
         };
         let last = first.checked_add(to_last).ok_or(Refusal::Overflow)?;
 
-        Ok(Self(Extent { first, last }))
+        Ok(Self {
+            extent: Extent { first, last },
+            carve: flags & FLAG_UNMAP != 0,
+        })
+    }
+
+    /// The range is to be unmapped, and not to become a mapping of its own.
+    pub fn is_carve(&self) -> bool {
+        self.carve
     }
 
     /// The requested range.
     pub fn extent(&self) -> Extent {
-        self.0
+        self.extent
     }
 
     /// Checks the edges against the granule of the IOAS.
@@ -96,7 +115,7 @@ impl Request {
             iova_alignment
         };
         let mask = granule.wrapping_sub(1);
-        let Extent { first, last } = self.0;
+        let Extent { first, last } = self.extent;
         let starts = || mapping_of(first).is_some_and(|mapping| mapping.first == first);
         let ends = || mapping_of(last).is_some_and(|mapping| mapping.last == last);
 
@@ -110,8 +129,8 @@ impl Request {
     /// Where the edges of the range cut `area`.
     pub fn cuts(&self, area: Extent) -> Cuts {
         let inside = |cut: usize| cut > area.first && cut <= area.last;
-        let left = Some(self.0.first).filter(|cut| inside(*cut));
-        let right = self.0.last.checked_add(1).filter(|cut| inside(*cut));
+        let left = Some(self.extent.first).filter(|cut| inside(*cut));
+        let right = self.extent.last.checked_add(1).filter(|cut| inside(*cut));
 
         Cuts { left, right }
     }
@@ -218,21 +237,171 @@ impl Slice {
         Some((left, right))
     }
 
-    /// Cuts in up to three. The first part takes the place of the old area.
-    pub fn cut_all(self, cuts: Cuts, page_size: usize) -> Option<(Self, [Option<Self>; 2])> {
-        match (cuts.left, cuts.right) {
-            (None, None) => Some((self, [None, None])),
-            (Some(one), None) | (None, Some(one)) => {
-                let (kept, right) = self.cut(one, page_size)?;
-
-                Some((kept, [Some(right), None]))
+    /// Cuts in up to three.
+    pub fn cut_all(self, cuts: Cuts, page_size: usize) -> Option<Parts> {
+        let (below, rest) = match cuts.left {
+            Some(cut) => {
+                let (below, rest) = self.cut(cut, page_size)?;
+                (Some(below), rest)
             }
-            (Some(left), Some(right)) => {
-                let (kept, rest) = self.cut(left, page_size)?;
-                let (middle, tail) = rest.cut(right, page_size)?;
-
-                Some((kept, [Some(middle), Some(tail)]))
+            None => (None, self),
+        };
+        let (middle, above) = match cuts.right {
+            Some(cut) => {
+                let (middle, above) = rest.cut(cut, page_size)?;
+                (middle, Some(above))
             }
+            None => (rest, None),
+        };
+
+        Some(Parts {
+            below,
+            middle,
+            above,
+        })
+    }
+
+    /// Are all of these pages in the slice?
+    fn holds(&self, first_index: usize, last_index: usize) -> bool {
+        self.first_index <= first_index && last_index <= self.last_index
+    }
+
+    /// Is any of these pages in the slice?
+    fn touches(&self, first_index: usize, last_index: usize) -> bool {
+        self.first_index <= last_index && first_index <= self.last_index
+    }
+}
+
+/// What an area is cut into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parts {
+    /// Below the requested range.
+    pub below: Option<Slice>,
+    /// In the requested range.
+    pub middle: Slice,
+    /// Above the requested range.
+    pub above: Option<Slice>,
+}
+
+/// One of the [`Parts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Below,
+    Middle,
+    Above,
+}
+
+impl Parts {
+    /// The part that has all of these pages, of which the others have none; `None` if there is no
+    /// such part.
+    ///
+    /// A cut that is not at a page boundary leaves its page in both parts, and nobody wrote down on
+    /// which side of the cut a pin of that page ends.
+    fn holder(&self, first_index: usize, last_index: usize) -> Option<Part> {
+        let touches = |part: &Slice| part.touches(first_index, last_index);
+
+        match (
+            self.below.as_ref().is_some_and(touches),
+            touches(&self.middle),
+            self.above.as_ref().is_some_and(touches),
+        ) {
+            (true, false, false) => Some(Part::Below),
+            (false, true, false) => Some(Part::Middle),
+            (false, false, true) => Some(Part::Above),
+            _ => None,
         }
+    }
+}
+
+/// How often pages are pinned by accesses, and how many of these pins belong to hardware queues,
+/// which lock the area.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pins {
+    /// All pins.
+    pub accesses: u32,
+    /// Those of hardware queues.
+    pub locks: u32,
+}
+
+impl Pins {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            accesses: self.accesses.saturating_add(other.accesses),
+            locks: self.locks.saturating_add(other.locks),
+        }
+    }
+}
+
+/// A range of pages that is pinned, through this area or through another one that shares the pages.
+#[derive(Clone, Copy, Debug)]
+pub struct Pinned {
+    /// Index of its first page.
+    pub first_index: usize,
+    /// Index of its last page.
+    pub last_index: usize,
+    /// How often.
+    pub pins: Pins,
+}
+
+/// What each of the [`Parts`] gets of the pins of the area.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shares {
+    /// Goes to [`Parts::below`].
+    pub below: Pins,
+    /// Goes to [`Parts::middle`].
+    pub middle: Pins,
+    /// Goes to [`Parts::above`].
+    pub above: Pins,
+}
+
+impl Shares {
+    /// Hands the pins of `area` on to its parts.
+    ///
+    /// The area knows how many there are, the pages know where, but not through which area. So
+    /// there is an answer only if nobody else can be meant:
+    ///
+    /// - a pin that lies in the area but in none of its parts may be the area's, and then it is
+    ///   cut;
+    /// - else, if all pins that lie in the area add up to its own, each goes where it lies;
+    /// - else, if they all lie in one part, the area's are among them.
+    ///
+    /// All other cases are refused. `pinned` has every pin that shares a page with the area; those
+    /// that reach out of it are another area's.
+    pub fn new(
+        area: Slice,
+        parts: Parts,
+        pins: Pins,
+        pinned: impl Iterator<Item = Pinned>,
+    ) -> Result<Self, Refusal> {
+        let mut shares = Self::default();
+
+        if pins == Pins::default() {
+            return Ok(shares);
+        }
+        for pin in pinned.filter(|pin| area.holds(pin.first_index, pin.last_index)) {
+            let share = match parts.holder(pin.first_index, pin.last_index) {
+                Some(Part::Below) => &mut shares.below,
+                Some(Part::Middle) => &mut shares.middle,
+                Some(Part::Above) => &mut shares.above,
+                None => return Err(Refusal::Busy),
+            };
+            *share = share.plus(pin.pins);
+        }
+        if shares.below.plus(shares.middle).plus(shares.above) == pins {
+            return Ok(shares);
+        }
+
+        let none = Pins::default();
+        match (
+            shares.below != none,
+            shares.middle != none,
+            shares.above != none,
+        ) {
+            (true, false, false) => shares.below = pins,
+            (false, true, false) => shares.middle = pins,
+            (false, false, true) => shares.above = pins,
+            _ => return Err(Refusal::Busy),
+        }
+        Ok(shares)
     }
 }

@@ -153,6 +153,7 @@ expect_unchanged(struct __test_metadata *_metadata,
 	size_t end = offset + length;
 
 	test_err_ioctl_ioas_split(EOPNOTSUPP, BASE_IOVA + offset, length);
+	test_err_ioctl_ioas_carve(EOPNOTSUPP, BASE_IOVA + offset, length);
 	if (offset)
 		ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, BASE_IOVA,
 					   BASE_IOVA + offset));
@@ -183,6 +184,17 @@ static bool _split(struct __test_metadata *_metadata,
 
 #define split(...) _split(_metadata, self, variant, __VA_ARGS__)
 
+/* Refused with and without the flag */
+static void _err_both(struct __test_metadata *_metadata,
+		      struct _test_data_iommufd_split *self, int err,
+		      __u64 iova, __u64 length)
+{
+	test_err_ioctl_ioas_split(err, iova, length);
+	test_err_ioctl_ioas_carve(err, iova, length);
+}
+
+#define test_err_both(...) _err_both(_metadata, self, __VA_ARGS__)
+
 TEST_F(iommufd_split, arguments)
 {
 	struct iommu_ioas_split cmd = {
@@ -191,6 +203,7 @@ TEST_F(iommufd_split, arguments)
 		.iova = BASE_IOVA + PAGE_SIZE,
 		.length = PAGE_SIZE,
 	};
+	unsigned int i;
 
 	map_all();
 
@@ -199,14 +212,21 @@ TEST_F(iommufd_split, arguments)
 	EXPECT_ERRNO(EINVAL, ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
 	cmd.size = sizeof(cmd);
 
-	cmd.flags = 1;
-	EXPECT_ERRNO(EOPNOTSUPP, ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
-	cmd.flags = 1U << 31;
-	EXPECT_ERRNO(EOPNOTSUPP, ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
+	for (i = 1; i != 32; i++) {
+		cmd.flags = 1U << i;
+		EXPECT_ERRNO(EOPNOTSUPP,
+			     ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
+		cmd.flags |= IOMMU_IOAS_SPLIT_UNMAP;
+		EXPECT_ERRNO(EOPNOTSUPP,
+			     ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
+	}
+	for (cmd.flags = 0; cmd.flags <= IOMMU_IOAS_SPLIT_UNMAP; cmd.flags++) {
+		cmd.__reserved = 1;
+		EXPECT_ERRNO(EOPNOTSUPP,
+			     ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
+		cmd.__reserved = 0;
+	}
 	cmd.flags = 0;
-	cmd.__reserved = 1;
-	EXPECT_ERRNO(EOPNOTSUPP, ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
-	cmd.__reserved = 0;
 
 	cmd.ioas_id = 0;
 	EXPECT_ERRNO(ENOENT, ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
@@ -218,21 +238,21 @@ TEST_F(iommufd_split, arguments)
 		EXPECT_ERRNO(ENOENT, ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
 	}
 
-	test_err_ioctl_ioas_split(EINVAL, BASE_IOVA, 0);
-	test_err_ioctl_ioas_split(EINVAL, BASE_IOVA + 1, PAGE_SIZE);
-	test_err_ioctl_ioas_split(EINVAL, BASE_IOVA + PAGE_SIZE, 1);
-	test_err_ioctl_ioas_split(EINVAL, BASE_IOVA + PAGE_SIZE, PAGE_SIZE + 1);
-	test_err_ioctl_ioas_split(EINVAL, BASE_IOVA + PAGE_SIZE - 1, 1);
-	test_err_ioctl_ioas_split(EINVAL, BASE_IOVA + PAGE_SIZE / 4,
-				  PAGE_SIZE * 2);
+	test_err_both(EINVAL, BASE_IOVA, 0);
+	test_err_both(EINVAL, BASE_IOVA + 1, PAGE_SIZE);
+	test_err_both(EINVAL, BASE_IOVA + PAGE_SIZE, 1);
+	test_err_both(EINVAL, BASE_IOVA + PAGE_SIZE, PAGE_SIZE + 1);
+	test_err_both(EINVAL, BASE_IOVA + PAGE_SIZE - 1, 1);
+	test_err_both(EINVAL, BASE_IOVA + PAGE_SIZE / 4,
+		      PAGE_SIZE * 2);
 	/* Also where nothing is mapped */
-	test_err_ioctl_ioas_split(EINVAL, 1, PAGE_SIZE);
+	test_err_both(EINVAL, 1, PAGE_SIZE);
 
-	test_err_ioctl_ioas_split(EOVERFLOW, UINT64_MAX - PAGE_SIZE + 1,
-				  2 * PAGE_SIZE);
-	test_err_ioctl_ioas_split(EOVERFLOW, UINT64_MAX, UINT64_MAX);
-	test_err_ioctl_ioas_split(EOVERFLOW, 2 * PAGE_SIZE,
-				  UINT64_MAX - PAGE_SIZE + 1);
+	test_err_both(EOVERFLOW, UINT64_MAX - PAGE_SIZE + 1,
+		      2 * PAGE_SIZE);
+	test_err_both(EOVERFLOW, UINT64_MAX, UINT64_MAX);
+	test_err_both(EOVERFLOW, 2 * PAGE_SIZE,
+		      UINT64_MAX - PAGE_SIZE + 1);
 
 	unmap_exact(0, self->block.length);
 }
@@ -242,9 +262,9 @@ TEST_F(iommufd_split, unmapped)
 	size_t length = self->block.length;
 
 	/* Nothing at all */
-	test_err_ioctl_ioas_split(ENOENT, BASE_IOVA, PAGE_SIZE);
+	test_err_both(ENOENT, BASE_IOVA, PAGE_SIZE);
 	/* The last page of all, which no range can wrap around */
-	test_err_ioctl_ioas_split(ENOENT, -PAGE_SIZE, PAGE_SIZE);
+	test_err_both(ENOENT, -PAGE_SIZE, PAGE_SIZE);
 
 	/* Two mappings, with a hole of one page between them */
 	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block, 0,
@@ -254,19 +274,19 @@ TEST_F(iommufd_split, unmapped)
 			       BASE_IOVA + 5 * PAGE_SIZE));
 
 	/* The hole, and across it */
-	test_err_ioctl_ioas_split(ENOENT, BASE_IOVA + 4 * PAGE_SIZE, PAGE_SIZE);
-	test_err_ioctl_ioas_split(ENOENT, BASE_IOVA + 3 * PAGE_SIZE,
-				  2 * PAGE_SIZE);
-	test_err_ioctl_ioas_split(ENOENT, BASE_IOVA + 4 * PAGE_SIZE,
-				  2 * PAGE_SIZE);
-	test_err_ioctl_ioas_split(ENOENT, BASE_IOVA + 3 * PAGE_SIZE,
-				  4 * PAGE_SIZE);
-	test_err_ioctl_ioas_split(ENOENT, BASE_IOVA, length);
+	test_err_both(ENOENT, BASE_IOVA + 4 * PAGE_SIZE, PAGE_SIZE);
+	test_err_both(ENOENT, BASE_IOVA + 3 * PAGE_SIZE,
+		      2 * PAGE_SIZE);
+	test_err_both(ENOENT, BASE_IOVA + 4 * PAGE_SIZE,
+		      2 * PAGE_SIZE);
+	test_err_both(ENOENT, BASE_IOVA + 3 * PAGE_SIZE,
+		      4 * PAGE_SIZE);
+	test_err_both(ENOENT, BASE_IOVA, length);
 	/* In front of the first, behind the last */
-	test_err_ioctl_ioas_split(ENOENT, BASE_IOVA - PAGE_SIZE, 2 * PAGE_SIZE);
-	test_err_ioctl_ioas_split(ENOENT, BASE_IOVA + length - PAGE_SIZE,
-				  2 * PAGE_SIZE);
-	test_err_ioctl_ioas_split(ENOENT, BASE_IOVA + length, PAGE_SIZE);
+	test_err_both(ENOENT, BASE_IOVA - PAGE_SIZE, 2 * PAGE_SIZE);
+	test_err_both(ENOENT, BASE_IOVA + length - PAGE_SIZE,
+		      2 * PAGE_SIZE);
+	test_err_both(ENOENT, BASE_IOVA + length, PAGE_SIZE);
 
 	/* Still two */
 	unmap_exact(0, 4 * PAGE_SIZE);
@@ -410,9 +430,8 @@ TEST_F(iommufd_split, all_or_nothing)
 	test_ioctl_ioas_map_fixed_file(dfd, 0, 4 * PAGE_SIZE, second);
 
 	/* A dma-buf is never cut, the other mapping must stay whole then */
-	test_err_ioctl_ioas_split(EOPNOTSUPP, second + PAGE_SIZE, PAGE_SIZE);
-	test_err_ioctl_ioas_split(EOPNOTSUPP, second - PAGE_SIZE,
-				  2 * PAGE_SIZE);
+	test_err_both(EOPNOTSUPP, second + PAGE_SIZE, PAGE_SIZE);
+	test_err_both(EOPNOTSUPP, second - PAGE_SIZE, 2 * PAGE_SIZE);
 	ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, BASE_IOVA,
 				   second - PAGE_SIZE));
 	check_mapped(0, half);
@@ -527,6 +546,163 @@ TEST_F(iommufd_split, random_holes)
 	ASSERT_EQ(0, _test_ioctl_ioas_unmap(self->fd, self->ioas_id, 0,
 					    UINT64_MAX, &unmapped));
 	ASSERT_EQ(expected, unmapped);
+}
+
+/*
+ * Carve this part of the mapped block. If the tables cannot be split there is no
+ * more to see, false is returned.
+ */
+static bool _carve(struct __test_metadata *_metadata,
+		   struct _test_data_iommufd_split *self,
+		   const struct _fixture_variant_iommufd_split *variant,
+		   size_t offset, size_t length)
+{
+	if (!self->can_split) {
+		expect_unchanged(_metadata, self, variant, offset, length);
+		return false;
+	}
+	test_ioctl_ioas_carve(BASE_IOVA + offset, length);
+	check_hole(offset, length);
+	/* Gone, and only that */
+	test_err_ioctl_ioas_carve(ENOENT, BASE_IOVA + offset, length);
+	test_err_ioctl_ioas_unmap(ENOENT, BASE_IOVA + offset, length);
+	return true;
+}
+
+#define carve(...) _carve(_metadata, self, variant, __VA_ARGS__)
+
+/* In one call: two areas are left, and the hole can be filled */
+TEST_F(iommufd_split, carve_middle)
+{
+	size_t length = self->block.length;
+
+	map_all();
+	if (!carve(3 * PAGE_SIZE, 2 * PAGE_SIZE))
+		return;
+	check_mapped(0, 3 * PAGE_SIZE);
+	check_mapped(5 * PAGE_SIZE, length - 5 * PAGE_SIZE);
+	test_err_ioctl_ioas_unmap(ENOENT, BASE_IOVA, PAGE_SIZE);
+	test_err_ioctl_ioas_unmap(ENOENT, BASE_IOVA + 6 * PAGE_SIZE, PAGE_SIZE);
+
+	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block,
+			       3 * PAGE_SIZE, 2 * PAGE_SIZE,
+			       BASE_IOVA + 3 * PAGE_SIZE));
+	check_mapped(0, length);
+	unmap_exact(5 * PAGE_SIZE, length - 5 * PAGE_SIZE);
+	unmap_exact(0, 3 * PAGE_SIZE);
+	unmap_exact(3 * PAGE_SIZE, 2 * PAGE_SIZE);
+}
+
+TEST_F(iommufd_split, carve_ends)
+{
+	size_t length = self->block.length;
+
+	map_all();
+	if (!carve(0, PAGE_SIZE))
+		return;
+	check_mapped(PAGE_SIZE, length - PAGE_SIZE);
+	carve(length - PAGE_SIZE, PAGE_SIZE);
+	check_mapped(PAGE_SIZE, length - 2 * PAGE_SIZE);
+	/* What is an area as a whole is unmapped */
+	carve(PAGE_SIZE, length - 2 * PAGE_SIZE);
+	test_err_ioctl_ioas_unmap(ENOENT, BASE_IOVA, length);
+}
+
+/* A whole area needs nothing, from any kind of table */
+TEST_F(iommufd_split, carve_all)
+{
+	size_t length = self->block.length;
+
+	map_all();
+	test_ioctl_ioas_carve(BASE_IOVA, length);
+	check_hole(0, length);
+	check_refs(self->block.ptr, length, 0);
+}
+
+/* Several areas: the outer ones are cut, those between go as a whole */
+TEST_F(iommufd_split, carve_spanning)
+{
+	size_t quarter = self->block.length / 4;
+	unsigned int i;
+
+	for (i = 0; i != 4; i++)
+		ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block,
+				       i * quarter, quarter,
+				       BASE_IOVA + i * quarter));
+	/* Nothing goes if there is a hole, however far behind */
+	test_ioctl_ioas_carve(BASE_IOVA + 3 * quarter, quarter);
+	test_err_both(ENOENT, BASE_IOVA + PAGE_SIZE, 3 * quarter);
+	check_mapped(0, 3 * quarter);
+	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block,
+			       3 * quarter, quarter, BASE_IOVA + 3 * quarter));
+
+	if (!self->can_split) {
+		test_err_both(EOPNOTSUPP, BASE_IOVA + PAGE_SIZE,
+			      4 * quarter - 2 * PAGE_SIZE);
+		check_mapped(0, 4 * quarter);
+		return;
+	}
+	carve(PAGE_SIZE, 4 * quarter - 2 * PAGE_SIZE);
+	check_mapped(0, PAGE_SIZE);
+	check_mapped(4 * quarter - PAGE_SIZE, PAGE_SIZE);
+	unmap_exact(0, PAGE_SIZE);
+	unmap_exact(4 * quarter - PAGE_SIZE, PAGE_SIZE);
+}
+
+/* Carve every page in any order, with some of the holes filled again */
+TEST_F(iommufd_split, carve_any_order)
+{
+	size_t step = self->block.length / NPAGES;
+	unsigned int order[NPAGES];
+	unsigned int seed, i, j;
+
+	for (seed = 1; seed != 9; seed++) {
+		unsigned int state = seed;
+		uint32_t mapped = (1U << NPAGES) - 1;
+
+		map_all();
+		shuffle(order, NPAGES, &state);
+		for (i = 0; i != NPAGES; i++) {
+			unsigned int back = order[i ? i - 1 : 0];
+
+			if (!carve(order[i] * step, step))
+				return;
+			mapped &= ~(1U << order[i]);
+			if (i % 3 == 2) {
+				ASSERT_EQ(0, map_block(self->fd, self->ioas_id,
+						       &self->block,
+						       back * step, step,
+						       BASE_IOVA + back * step));
+				mapped |= 1U << back;
+			}
+			for (j = 0; j != NPAGES; j++) {
+				if (mapped & (1U << j))
+					check_mapped(j * step, step);
+				else
+					check_hole(j * step, step);
+			}
+		}
+		test_ioctl_ioas_unmap(0, UINT64_MAX);
+		check_refs(self->block.ptr, self->block.length, 0);
+	}
+}
+
+/* The hole gives back its pins at once, and no other */
+TEST_F(iommufd_split, carve_pins)
+{
+	unsigned int refs = variant->mock_domains ? 1 : 0;
+	uint8_t *ptr = self->block.ptr;
+	size_t length = self->block.length;
+
+	map_all();
+	if (!carve(2 * PAGE_SIZE, PAGE_SIZE))
+		return;
+	check_refs(ptr, 2 * PAGE_SIZE, refs);
+	check_refs(ptr + 2 * PAGE_SIZE, PAGE_SIZE, 0);
+	check_refs(ptr + 3 * PAGE_SIZE, length - 3 * PAGE_SIZE, refs);
+	unmap_exact(0, 2 * PAGE_SIZE);
+	unmap_exact(3 * PAGE_SIZE, length - 3 * PAGE_SIZE);
+	check_refs(ptr, length, 0);
 }
 
 /* Pages stay pinned as long as any part of the mapping holds them */

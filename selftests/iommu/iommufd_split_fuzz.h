@@ -179,11 +179,13 @@ static inline int fuzz_ioas_alloc(struct worker *me, int fd, __u32 *id)
 	return err;
 }
 
-static inline int fuzz_split(struct worker *me, int fd, __u32 ioas_id,
-			     __u64 iova, __u64 length)
+/* @flags: IOMMU_IOAS_SPLIT_UNMAP or 0 */
+static inline int fuzz_split_flags(struct worker *me, int fd, __u32 ioas_id,
+				   __u32 flags, __u64 iova, __u64 length)
 {
 	struct iommu_ioas_split cmd = {
 		.size = sizeof(cmd),
+		.flags = flags,
 		.ioas_id = ioas_id,
 		.iova = iova,
 		.length = length,
@@ -194,6 +196,12 @@ static inline int fuzz_split(struct worker *me, int fd, __u32 ioas_id,
 	if (!err)
 		me->splits++;
 	return err;
+}
+
+static inline int fuzz_split(struct worker *me, int fd, __u32 ioas_id,
+			     __u64 iova, __u64 length)
+{
+	return fuzz_split_flags(me, fd, ioas_id, 0, iova, length);
 }
 
 /* @length becomes what was unmapped */

@@ -130,7 +130,9 @@ static void bad_split(const struct bad *bad)
 	/* Any mixture of mistakes, at least one */
 	do {
 		if (chance(me, 15))
-			cmd.flags = bad_flags(me, 0);
+			cmd.flags = bad_flags(me, IOMMU_IOAS_SPLIT_UNMAP);
+		if (chance(me, 50))
+			cmd.flags ^= IOMMU_IOAS_SPLIT_UNMAP;
 		if (chance(me, 15))
 			cmd.__reserved = bad_flags(me, 0);
 		if (chance(me, 20)) {
@@ -148,9 +150,10 @@ static void bad_split(const struct bad *bad)
 		if (chance(me, 15))
 			cmd.iova = -(__u64)granule * (1 + pick(me, 3));
 	} while (cmd.iova == bad->mapped && cmd.length == granule &&
-		 !cmd.flags && !cmd.__reserved && !wrong);
+		 !(cmd.flags & ~IOMMU_IOAS_SPLIT_UNMAP) && !cmd.__reserved &&
+		 !wrong);
 
-	if (cmd.flags || cmd.__reserved)
+	if (cmd.flags & ~IOMMU_IOAS_SPLIT_UNMAP || cmd.__reserved)
 		want = EOPNOTSUPP;
 	else if (!cmd.length)
 		want = EINVAL;

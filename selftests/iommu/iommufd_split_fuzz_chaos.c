@@ -48,8 +48,11 @@ static const int permitted[OP_NR][MAX_PERMITTED] = {
 	[OP_COPY] = { ENOENT, EEXIST, EINVAL, EPERM, ENOSPC, EFAULT, ENODEV },
 	/* Not EDEADLOCK: all accesses let go when they are told */
 	[OP_UNMAP] = { ENOENT, EBUSY },
-	/* EINVAL: the alignment has changed. EOPNOTSUPP: a dma-buf */
-	[OP_SPLIT] = { ENOENT, EBUSY, EINVAL, EOPNOTSUPP },
+	/*
+	 * EINVAL: the alignment has changed. EOPNOTSUPP: a dma-buf. EDEADLOCK: it
+	 * is pinned again each time that it was let go
+	 */
+	[OP_SPLIT] = { ENOENT, EBUSY, EINVAL, EOPNOTSUPP, EDEADLOCK },
 	[OP_DESTROY] = { ENOENT, EBUSY },
 	/*
 	 * EADDRINUSE: mapped where the domain cannot have it. EFAULT: no memory.
@@ -167,10 +170,12 @@ static void chaos_unmap(struct worker *me, struct file *file)
 static void chaos_split(struct worker *me, struct file *file)
 {
 	may(me, OP_SPLIT,
-	    fuzz_split(me, get(file->fd), get(file->ioas[pick(me, NUM_IDS)]),
-		       MOCK_APERTURE_START +
-			       (__u64)pick(me, CHAOS_PAGES) * PAGE,
-		       some_length(me)));
+	    fuzz_split_flags(me, get(file->fd),
+			     get(file->ioas[pick(me, NUM_IDS)]),
+			     chance(me, 50) ? IOMMU_IOAS_SPLIT_UNMAP : 0,
+			     MOCK_APERTURE_START +
+				     (__u64)pick(me, CHAOS_PAGES) * PAGE,
+			     some_length(me)));
 }
 
 static void chaos_copy(struct worker *me, struct file *file)

@@ -286,9 +286,82 @@ static bool may_be_edge(const struct window *window, unsigned int edge,
 		end_of(&window->areas[i]) == edge);
 }
 
+/*
+ * May the area be cut at both edges of the range, with what is pinned there? The
+ * kernel knows how often an area is pinned, and which pages are, but not through
+ * which area of those that share the pages.
+ */
+static bool pins_allow(struct worker *me, const struct window *window,
+		       const struct area *area, unsigned int start,
+		       unsigned int end)
+{
+	unsigned int low = area->offset, high = low + area->length;
+	unsigned int cut[2] = { low, high };
+	unsigned int parts[3] = {}, sum, i, j, k;
+	struct model *model = me->state;
+
+	if (!area->pins)
+		return true;
+	if (start > area->start)
+		cut[0] += start - area->start;
+	if (end < end_of(area))
+		cut[1] -= end_of(area) - end;
+	for (i = 0; i != NUM_IOAS; i++) {
+		const struct window *other = &model->windows[i];
+
+		for (j = 0; j != other->num_areas; j++) {
+			const struct area *same = &other->areas[j];
+
+			if (same->pages != area->pages || !same->pins)
+				continue;
+			for (k = 0; k != other->num_pins; k++) {
+				unsigned int from = other->pins[k].start;
+				unsigned int to = from + other->pins[k].length;
+
+				from = from > same->start ? from : same->start;
+				to = min_u(to, end_of(same));
+				if (from >= to)
+					continue;
+				from += same->offset - same->start;
+				to += same->offset - same->start;
+				if (from < low || to > high)
+					continue;
+				if (to <= cut[0])
+					parts[0]++;
+				else if (from >= cut[0] && to <= cut[1])
+					parts[1]++;
+				else if (from >= cut[1])
+					parts[2]++;
+				else
+					return false;
+			}
+		}
+	}
+	sum = parts[0] + parts[1] + parts[2];
+	return sum == area->pins || sum == parts[0] || sum == parts[1] ||
+	       sum == parts[2];
+}
+
+/* Take away the areas of a range, in which none lies in part */
+static void remove_range(struct window *window, unsigned int start,
+			 unsigned int end)
+{
+	unsigned int i = find(window, start);
+
+	while (i != window->num_areas && window->areas[i].start < end) {
+		struct area area = window->areas[i];
+
+		drop_pins(window, &area);
+		remove_area(window, i);
+	}
+	memset(&window->must[start], 0, end - start);
+	memset(&window->may[start], 0, end - start);
+}
+
 static void do_split(struct worker *me, struct window *window)
 {
 	unsigned int start, end, i, slot;
+	bool carve = chance(me, 40);
 	bool cuts = false;
 	int want = 0, err;
 
@@ -323,23 +396,29 @@ static void do_split(struct worker *me, struct window *window)
 			if (i != window->num_areas &&
 			    window->areas[i].start < slot) {
 				cuts = true;
-				if (window->areas[i].pins)
+				if (!pins_allow(me, window, &window->areas[i],
+						start, end))
 					want = EBUSY;
 			}
 			if (slot == end)
 				break;
 		}
 
-	err = fuzz_split(me, model_now.fd, window->ioas->id,
-			 iova_of(window, start), (__u64)(end - start) * SLOT);
+	err = fuzz_split_flags(me, model_now.fd, window->ioas->id,
+			       carve ? IOMMU_IOAS_SPLIT_UNMAP : 0,
+			       iova_of(window, start),
+			       (__u64)(end - start) * SLOT);
 	/* Small leaves may still be in the way or not, that is not modelled */
 	if (cuts && !fuzz_can_split && err == EOPNOTSUPP)
 		want = err;
-	if (!fuzz_expect(me, "split", err, want))
+	if (!fuzz_expect(me, carve ? "carve" : "split", err, want))
 		return;
 	if (!want) {
 		me->cuts += cut(window, start);
 		me->cuts += cut(window, end);
+		count_pins(window);
+		if (carve)
+			remove_range(window, start, end);
 	}
 	check_around(me, window, start, end - start);
 

@@ -125,6 +125,7 @@ bool is_mapped(const struct window *window, unsigned int start,
 void insert_area(struct window *window, struct area area);
 void remove_area(struct window *window, unsigned int i);
 bool cut(struct window *window, unsigned int slot);
+void count_pins(struct window *window);
 void check_part(struct worker *me, struct window *window,
 		const struct area *area, unsigned int start,
 		unsigned int length, bool thorough);

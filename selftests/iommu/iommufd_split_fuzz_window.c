@@ -75,6 +75,24 @@ bool cut(struct window *window, unsigned int slot)
 	return true;
 }
 
+/* How often each area is pinned: a pin counts in every area that it lies in */
+void count_pins(struct window *window)
+{
+	unsigned int i, j;
+
+	for (i = 0; i != window->num_areas; i++)
+		window->areas[i].pins = 0;
+	for (j = 0; j != window->num_pins; j++) {
+		const struct pin *pin = &window->pins[j];
+
+		for (i = find(window, pin->start);
+		     i != window->num_areas &&
+		     window->areas[i].start < pin->start + pin->length;
+		     i++)
+			window->areas[i].pins++;
+	}
+}
+
 static int check_map(struct worker *me, const struct domain *domain, __u64 iova,
 		     unsigned int slots, const void *ptr)
 {

@@ -104,6 +104,9 @@ TEST_F(iommufd_split_threads, in_flight)
 	test_err_ioctl_ioas_split(EBUSY, map.iova + PAGE_SIZE, PAGE_SIZE);
 	test_err_ioctl_ioas_split(EBUSY, map.iova, 4 * PAGE_SIZE);
 	test_err_ioctl_ioas_split(EBUSY, map.iova - PAGE_SIZE, 2 * PAGE_SIZE);
+	test_err_ioctl_ioas_carve(EBUSY, map.iova + PAGE_SIZE, PAGE_SIZE);
+	test_err_ioctl_ioas_carve(EBUSY, map.iova, 4 * PAGE_SIZE);
+	test_err_ioctl_ioas_carve(EBUSY, map.iova - PAGE_SIZE, 2 * PAGE_SIZE);
 	ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, BASE_IOVA,
 				   map.iova - PAGE_SIZE));
 	/* Worse than busy */
@@ -119,7 +122,7 @@ TEST_F(iommufd_split_threads, in_flight)
 	close(uffd);
 }
 
-enum { STRESS_SECONDS = 2, STRESS_THREADS = 6 };
+enum { STRESS_SECONDS = 2, STRESS_THREADS = 7 };
 
 /* Mapped all the time, of all that the threads leave alone */
 #define KEPT_IOVA (BASE_IOVA + (1UL << 30))
@@ -137,6 +140,7 @@ struct stress {
 	size_t unmapped;
 	unsigned long calls;
 	unsigned long splits;
+	unsigned long carves;
 	unsigned long fills;
 	/* An errno that no one may see, 0 if there was none */
 	int unexpected;
@@ -233,6 +237,13 @@ static void *stress_thread(void *arg)
 			stress_expect(me, rc, 0, 0);
 			break;
 		}
+		case 4: /* carve: what was mapped goes, or nothing does */
+			rc = _test_ioctl_ioas_carve(me->fd, me->ioas_id, iova,
+						    count * PAGE_SIZE);
+			stress_expect(me, rc, EBUSY, ENOENT);
+			me->unmapped += rc ? 0 : count * PAGE_SIZE;
+			me->carves += !rc;
+			break;
 		default: /* split */
 			rc = _test_ioctl_ioas_split(me->fd, me->ioas_id, iova,
 						    count * PAGE_SIZE);
@@ -251,7 +262,7 @@ TEST_F(iommufd_split_threads, stress)
 	pthread_t threads[STRESS_THREADS];
 	bool stop = false;
 	size_t mapped, unmapped;
-	unsigned long splits = 0, fills = 0;
+	unsigned long splits = 0, carves = 0, fills = 0;
 	__u32 copy_ioas_id;
 	uint64_t rest = 0;
 	unsigned int i;
@@ -283,10 +294,12 @@ TEST_F(iommufd_split_threads, stress)
 		mapped += stress[i].mapped;
 		unmapped += stress[i].unmapped;
 		splits += stress[i].splits;
+		carves += stress[i].carves;
 		fills += stress[i].fills;
 	}
 	/* It did happen */
 	ASSERT_LT(100, splits);
+	ASSERT_LT(100, carves);
 	ASSERT_LT(10, fills);
 	ASSERT_LT(2 * BUFFER_SIZE, mapped);
 	if (_test_ioctl_ioas_unmap(self->fd, self->ioas_id, 0, UINT64_MAX,

@@ -103,7 +103,33 @@ static int pin_pages(int fd, __u32 access_id, __u64 iova, size_t length,
 	return rc;
 }
 
-/* A pin is counted in an area, and cannot be moved to a part of it */
+static int unpin_pages(int fd, __u32 access_id, __u32 pages_id)
+{
+	struct iommu_test_cmd cmd = {
+		.size = sizeof(cmd),
+		.op = IOMMU_TEST_OP_DESTROY_ACCESS_PAGES,
+		.id = access_id,
+		.destroy_access_pages = { .access_pages_id = pages_id },
+	};
+
+	return ioctl(fd, _IOMMU_TEST_CMD(IOMMU_TEST_OP_DESTROY_ACCESS_PAGES),
+		     &cmd);
+}
+
+/* Pin some pages of the buffer */
+static void _pin(struct __test_metadata *_metadata,
+		 struct _test_data_iommufd_split_users *self, __u32 access_id,
+		 unsigned int first, unsigned int npages, __u32 *pages_id)
+{
+	size_t offset = first * PAGE_SIZE;
+
+	ASSERT_EQ(0, pin_pages(self->fd, access_id, BASE_IOVA + offset,
+			       npages * PAGE_SIZE, buffer + offset, pages_id));
+}
+
+#define pin(...) _pin(_metadata, self, access_id, __VA_ARGS__)
+
+/* A cut goes beside a pin, and not through it */
 TEST_F(iommufd_split_users, access_pinned)
 {
 	uint32_t access_id, pages_id;
@@ -111,23 +137,200 @@ TEST_F(iommufd_split_users, access_pinned)
 	map_buffer();
 	test_cmd_create_access(self->ioas_id, &access_id,
 			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
-	ASSERT_EQ(0, pin_pages(self->fd, access_id, BASE_IOVA + 4 * PAGE_SIZE,
-			       2 * PAGE_SIZE, buffer + 4 * PAGE_SIZE,
-			       &pages_id));
+	pin(4, 3, &pages_id);
 
-	/* Through the pin, around it, beside it */
+	/* Through the pin: by the start, by the end, by both */
+	split_refused(EBUSY, BASE_IOVA + 5 * PAGE_SIZE, 4 * PAGE_SIZE);
+	split_refused(EBUSY, BASE_IOVA + 2 * PAGE_SIZE, 4 * PAGE_SIZE);
 	split_refused(EBUSY, BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE);
-	split_refused(EBUSY, BASE_IOVA + 4 * PAGE_SIZE, 2 * PAGE_SIZE);
-	split_refused(EBUSY, BASE_IOVA + 8 * PAGE_SIZE, PAGE_SIZE);
 	ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, BASE_IOVA,
-				   BASE_IOVA + 4 * PAGE_SIZE));
+				   BASE_IOVA + 5 * PAGE_SIZE));
 	/* Nothing to do is no conflict */
 	test_ioctl_ioas_split(BASE_IOVA, BUFFER_SIZE);
 
-	test_cmd_destroy_access_pages(access_id, pages_id);
-	split_if_possible(BASE_IOVA + 4 * PAGE_SIZE, 2 * PAGE_SIZE);
-	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
+	/* Left of it, right of it, around it */
+	split_if_possible(BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE);
+	split_if_possible(BASE_IOVA + 8 * PAGE_SIZE, PAGE_SIZE);
+	split_if_possible(BASE_IOVA + 4 * PAGE_SIZE, 3 * PAGE_SIZE);
+	if (self->can_split) {
+		/* What is around it goes, and the mock is not asked for it */
+		test_ioctl_ioas_unmap(BASE_IOVA, 4 * PAGE_SIZE);
+		test_ioctl_ioas_unmap(BASE_IOVA + 7 * PAGE_SIZE,
+				      BUFFER_SIZE - 7 * PAGE_SIZE);
+		test_cmd_destroy_access_pages(access_id, pages_id);
+		test_ioctl_ioas_unmap(BASE_IOVA + 4 * PAGE_SIZE, 3 * PAGE_SIZE);
+	} else {
+		test_cmd_destroy_access_pages(access_id, pages_id);
+		test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
+	}
 	test_cmd_destroy_access(access_id);
+}
+
+/*
+ * Several pins, the same pages twice among them, and the parts are unpinned and
+ * unmapped in every order. A count in the wrong part gives a warning, or an
+ * unmap that asks the mock for a pin that is not there, or one that is not
+ * asked for.
+ */
+static void _pins_in_order(struct __test_metadata *_metadata,
+			   struct _test_data_iommufd_split_users *self,
+			   const unsigned int *order, unsigned int how)
+{
+	/* Two cuts: 0 to 3, 4 to 9, 10 to 15 */
+	static const unsigned int ends[4] = { 0, 4, 10, 16 };
+	uint32_t access_id, ids[3][3];
+	unsigned int i, n;
+
+	map_buffer();
+	test_cmd_create_access(self->ioas_id, &access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	pin(0, 4, &ids[0][0]);
+	pin(1, 1, &ids[0][1]);
+	pin(1, 1, &ids[0][2]);
+	pin(4, 1, &ids[1][0]);
+	pin(5, 5, &ids[1][1]);
+	pin(4, 6, &ids[1][2]);
+	pin(10, 1, &ids[2][0]);
+	pin(15, 1, &ids[2][1]);
+	pin(10, 6, &ids[2][2]);
+	test_err_ioctl_ioas_split(EBUSY, BASE_IOVA, PAGE_SIZE);
+	test_ioctl_ioas_split(BASE_IOVA + 4 * PAGE_SIZE, 6 * PAGE_SIZE);
+	if (how == 2)
+		test_cmd_destroy_access(access_id);
+	for (i = 0; i != 3; i++) {
+		unsigned int part = order[i];
+		size_t start = ends[part] * PAGE_SIZE;
+		size_t end = ends[part + 1] * PAGE_SIZE;
+
+		for (n = 0; how == 0 && n != 3; n++)
+			ASSERT_EQ(0, unpin_pages(self->fd, access_id,
+						 ids[part][n]));
+		test_ioctl_ioas_unmap(BASE_IOVA + start, end - start);
+		for (n = 0; how == 1 && n != 3; n++)
+			EXPECT_ERRNO(ENOENT, unpin_pages(self->fd, access_id,
+							 ids[part][n]));
+	}
+	if (how != 2)
+		test_cmd_destroy_access(access_id);
+}
+
+TEST_F(iommufd_split_users, access_in_every_order)
+{
+	static const unsigned int orders[][3] = { { 0, 1, 2 }, { 0, 2, 1 },
+						  { 1, 0, 2 }, { 1, 2, 0 },
+						  { 2, 0, 1 }, { 2, 1, 0 } };
+	unsigned int i, how;
+
+	if (!self->can_split)
+		SKIP(return, NO_LARGE_SPLIT);
+	/* Unpin and then unmap, or leave the pins to the unmap, or the access */
+	for (how = 0; how != 3; how++)
+		for (i = 0; i != ARRAY_SIZE(orders); i++)
+			_pins_in_order(_metadata, self, orders[i], how);
+}
+
+/* A carve asks for what is pinned in the hole, and for nothing else */
+TEST_F(iommufd_split_users, carve_pinned)
+{
+	struct iommu_ioas_map map = {
+		.size = sizeof(map),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE |
+			 IOMMU_IOAS_MAP_READABLE,
+		.ioas_id = self->ioas_id,
+		.user_va = (uintptr_t)buffer + 3 * PAGE_SIZE,
+		.length = 5 * PAGE_SIZE,
+	};
+	uint32_t access_id, pages_id[4];
+
+	if (!self->can_split)
+		SKIP(return, NO_LARGE_SPLIT);
+	map_buffer();
+	test_cmd_create_access(self->ioas_id, &access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	pin(0, 2, &pages_id[0]);
+	pin(4, 2, &pages_id[1]);
+	pin(5, 1, &pages_id[2]);
+	pin(9, 2, &pages_id[3]);
+
+	/* Through a pin, as a split */
+	test_err_ioctl_ioas_carve(EBUSY, BASE_IOVA + 5 * PAGE_SIZE,
+				  2 * PAGE_SIZE);
+	test_err_ioctl_ioas_carve(EBUSY, BASE_IOVA + 6 * PAGE_SIZE,
+				  4 * PAGE_SIZE);
+	ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, BASE_IOVA,
+				   BASE_IOVA + 6 * PAGE_SIZE));
+
+	test_ioctl_ioas_carve(BASE_IOVA + 3 * PAGE_SIZE, 5 * PAGE_SIZE);
+	test_err_destroy_access_pages(ENOENT, access_id, pages_id[1]);
+	test_err_destroy_access_pages(ENOENT, access_id, pages_id[2]);
+	/* The parts have the rest, and can be pinned as before */
+	pin(2, 1, &pages_id[1]);
+	pin(8, 1, &pages_id[2]);
+	test_cmd_destroy_access_pages(access_id, pages_id[0]);
+	test_ioctl_ioas_unmap(BASE_IOVA, 3 * PAGE_SIZE);
+	test_err_destroy_access_pages(ENOENT, access_id, pages_id[1]);
+	test_cmd_destroy_access_pages(access_id, pages_id[2]);
+
+	/* Mappings that go as a whole are asked for, too */
+	map.iova = BASE_IOVA + 3 * PAGE_SIZE;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_MAP, &map));
+	pin(4, 1, &pages_id[0]);
+	test_ioctl_ioas_carve(BASE_IOVA + 3 * PAGE_SIZE, 6 * PAGE_SIZE);
+	test_err_destroy_access_pages(ENOENT, access_id, pages_id[0]);
+	test_cmd_destroy_access_pages(access_id, pages_id[3]);
+	test_ioctl_ioas_unmap(BASE_IOVA + 9 * PAGE_SIZE,
+			      BUFFER_SIZE - 9 * PAGE_SIZE);
+	test_cmd_destroy_access(access_id);
+}
+
+/* Another IOAS shares the pages and pins them: whose pin is it? */
+TEST_F(iommufd_split_users, access_of_two)
+{
+	uint32_t access_id, other_access_id, pages_id[3], other_id;
+	struct iommu_ioas_copy copy = {
+		.size = sizeof(copy),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_WRITEABLE |
+			 IOMMU_IOAS_MAP_READABLE,
+		.src_ioas_id = self->ioas_id,
+		.dst_iova = BASE_IOVA,
+		.src_iova = BASE_IOVA,
+		.length = BUFFER_SIZE,
+	};
+
+	if (!self->can_split)
+		SKIP(return, NO_LARGE_SPLIT);
+	map_buffer();
+	test_ioctl_ioas_alloc(&other_id);
+	copy.dst_ioas_id = other_id;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
+	test_cmd_create_access(self->ioas_id, &access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	test_cmd_create_access(other_id, &other_access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+
+	/* Nothing is pinned through this IOAS, so nothing is in the way */
+	ASSERT_EQ(0, pin_pages(self->fd, other_access_id,
+			       BASE_IOVA + 3 * PAGE_SIZE, 2 * PAGE_SIZE,
+			       buffer + 3 * PAGE_SIZE, &pages_id[0]));
+	test_ioctl_ioas_split(BASE_IOVA + 4 * PAGE_SIZE, 6 * PAGE_SIZE);
+
+	/* In the middle: all pins there are on one side of the cut */
+	pin(4, 1, &pages_id[1]);
+	ASSERT_EQ(0, pin_pages(self->fd, other_access_id,
+			       BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE,
+			       buffer + 5 * PAGE_SIZE, &pages_id[2]));
+	test_ioctl_ioas_split(BASE_IOVA + 4 * PAGE_SIZE, 2 * PAGE_SIZE);
+	/* One on each side, and one is not ours */
+	test_err_ioctl_ioas_split(EBUSY, BASE_IOVA + 4 * PAGE_SIZE, PAGE_SIZE);
+	test_cmd_destroy_access_pages(other_access_id, pages_id[2]);
+	test_ioctl_ioas_split(BASE_IOVA + 4 * PAGE_SIZE, PAGE_SIZE);
+
+	test_ioctl_ioas_unmap(BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE);
+	test_cmd_destroy_access_pages(access_id, pages_id[1]);
+	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
+	test_cmd_destroy_access_pages(other_access_id, pages_id[0]);
+	test_cmd_destroy_access(access_id);
+	test_cmd_destroy_access(other_access_id);
 }
 
 /* Accesses work across the parts, and are told when a part is unmapped */
@@ -163,23 +366,18 @@ TEST_F(iommufd_split_users, access_after_split)
 	free(copy);
 
 	/* One pin in two parts, one in the third */
-	ASSERT_EQ(0, pin_pages(self->fd, access_id, BASE_IOVA + 3 * PAGE_SIZE,
-			       2 * PAGE_SIZE, buffer + 3 * PAGE_SIZE,
-			       &pages_id[0]));
-	ASSERT_EQ(0, pin_pages(self->fd, access_id, BASE_IOVA + 8 * PAGE_SIZE,
-			       PAGE_SIZE, buffer + 8 * PAGE_SIZE,
-			       &pages_id[1]));
-	test_err_ioctl_ioas_split(EBUSY, BASE_IOVA, PAGE_SIZE);
-	test_err_ioctl_ioas_split(EBUSY, BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE);
-	test_err_ioctl_ioas_split(EBUSY, BASE_IOVA + 7 * PAGE_SIZE, PAGE_SIZE);
-	test_cmd_destroy_access_pages(access_id, pages_id[0]);
+	pin(3, 2, &pages_id[0]);
+	pin(8, 1, &pages_id[1]);
 	test_ioctl_ioas_split(BASE_IOVA, PAGE_SIZE);
+	test_ioctl_ioas_split(BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE);
+	test_ioctl_ioas_split(BASE_IOVA + 7 * PAGE_SIZE, PAGE_SIZE);
+	test_cmd_destroy_access_pages(access_id, pages_id[0]);
 
 	/* The mock lets go of a pin when it is asked to */
-	test_ioctl_ioas_unmap(BASE_IOVA + 6 * PAGE_SIZE,
-			      BUFFER_SIZE - 6 * PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA + 8 * PAGE_SIZE,
+			      BUFFER_SIZE - 8 * PAGE_SIZE);
 	test_err_destroy_access_pages(ENOENT, access_id, pages_id[1]);
-	test_ioctl_ioas_unmap(BASE_IOVA, 6 * PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA, 8 * PAGE_SIZE);
 	test_cmd_destroy_access(access_id);
 }
 
@@ -228,10 +426,10 @@ TEST_F(iommufd_split_users, read_only)
 	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
 }
 
-/* The memory of a hardware queue is locked until the queue is destroyed */
+/* The pages of a hardware queue are locked until the queue is destroyed */
 TEST_F(iommufd_split_users, hw_queue)
 {
-	uint32_t hwpt_id, viommu_id, queue_id;
+	uint32_t hwpt_id, viommu_id, queue_id, access_id, pages_id[2];
 
 	if (variant->pt == PT_NONE)
 		SKIP(return, "not for an IOAS without a domain");
@@ -243,27 +441,38 @@ TEST_F(iommufd_split_users, hw_queue)
 	test_cmd_hw_queue_alloc(viommu_id, IOMMU_HW_QUEUE_TYPE_SELFTEST, 0,
 				BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE,
 				&queue_id);
+	/* An access pins the page of the queue, and another one, and locks none */
+	test_cmd_create_access(self->ioas_id, &access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	pin(2, 1, &pages_id[0]);
+	pin(8, 1, &pages_id[1]);
 
-	split_refused(EBUSY, BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE);
-	split_refused(EBUSY, BASE_IOVA + 8 * PAGE_SIZE, PAGE_SIZE);
 	test_ioctl_ioas_split(BASE_IOVA, BUFFER_SIZE);
 	test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA, BUFFER_SIZE);
 
-	test_ioctl_destroy(queue_id);
-	split_if_possible(BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE);
+	/* Locked, with a pin that would be let go and must not be asked for */
+	if (self->can_split)
+		test_err_ioctl_ioas_carve(EBUSY, BASE_IOVA, 9 * PAGE_SIZE);
+	test_err_ioctl_ioas_carve(EBUSY, BASE_IOVA, BUFFER_SIZE);
+	split_if_possible(BASE_IOVA + 8 * PAGE_SIZE, PAGE_SIZE);
 	if (self->can_split) {
-		/* A queue in a mapping of its own keeps nothing else */
-		test_cmd_hw_queue_alloc(viommu_id, IOMMU_HW_QUEUE_TYPE_SELFTEST,
-					0, BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE,
-					&queue_id);
-		test_ioctl_ioas_split(BASE_IOVA + 8 * PAGE_SIZE, PAGE_SIZE);
-		test_ioctl_ioas_unmap(BASE_IOVA + 3 * PAGE_SIZE, 5 * PAGE_SIZE);
+		/* The queue keeps its own part, and nothing around it */
+		test_ioctl_ioas_unmap(BASE_IOVA + 8 * PAGE_SIZE, PAGE_SIZE);
+		test_err_destroy_access_pages(ENOENT, access_id, pages_id[1]);
+		test_ioctl_ioas_unmap(BASE_IOVA + 9 * PAGE_SIZE,
+				      BUFFER_SIZE - 9 * PAGE_SIZE);
+		test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA, 8 * PAGE_SIZE);
+		test_ioctl_ioas_split(BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE);
 		test_ioctl_ioas_unmap(BASE_IOVA, 2 * PAGE_SIZE);
+		test_ioctl_ioas_unmap(BASE_IOVA + 3 * PAGE_SIZE, 5 * PAGE_SIZE);
 		test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA + 2 * PAGE_SIZE,
 					  PAGE_SIZE);
-		test_ioctl_destroy(queue_id);
 	}
+	/* Without the queue it is as with any access */
+	test_ioctl_destroy(queue_id);
 	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
+	test_err_destroy_access_pages(ENOENT, access_id, pages_id[0]);
+	test_cmd_destroy_access(access_id);
 	test_ioctl_destroy(viommu_id);
 	test_ioctl_destroy(hwpt_id);
 }
@@ -415,9 +624,13 @@ TEST_F(iommufd_split_users, copy)
 	copy.dst_ioas_id = other_id;
 	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
 	test_ioctl_ioas_split(BASE_IOVA + 4 * PAGE_SIZE, 2 * PAGE_SIZE);
-	/* The other IOAS is not cut */
+	/* The other IOAS is not cut, and keeps what is carved out of this one */
+	test_ioctl_ioas_carve(BASE_IOVA + 12 * PAGE_SIZE, PAGE_SIZE);
 	ASSERT_EQ(0, check_not_cut(self->fd, other_id, BASE_IOVA,
 				   BASE_IOVA + 4 * PAGE_SIZE));
+	ASSERT_EQ(0, check_not_cut(self->fd, other_id, BASE_IOVA,
+				   BASE_IOVA + 12 * PAGE_SIZE));
+	check_refs(buffer + 12 * PAGE_SIZE, PAGE_SIZE, 0);
 
 	/* What a domain holds is not pinned a second time */
 	test_cmd_create_access(other_id, &access_id,
@@ -432,7 +645,9 @@ TEST_F(iommufd_split_users, copy)
 	test_cmd_destroy_access_pages(access_id, pages_id);
 	check_refs(buffer, 4 * PAGE_SIZE, refs);
 	check_refs(buffer + 4 * PAGE_SIZE, 2 * PAGE_SIZE, 0);
-	check_refs(buffer + 6 * PAGE_SIZE, BUFFER_SIZE - 6 * PAGE_SIZE, refs);
+	check_refs(buffer + 6 * PAGE_SIZE, 6 * PAGE_SIZE, refs);
+	check_refs(buffer + 12 * PAGE_SIZE, PAGE_SIZE, 0);
+	check_refs(buffer + 13 * PAGE_SIZE, BUFFER_SIZE - 13 * PAGE_SIZE, refs);
 
 	/* A part can be copied too, with the offset it has in the pages */
 	test_ioctl_ioas_unmap_id(other_id, BASE_IOVA, BUFFER_SIZE);
@@ -519,6 +734,8 @@ TEST_F(iommufd_split_users, change_process)
 		ASSERT_EQ(total - 3 * page, pinned_kb(getpid()));
 		test_ioctl_ioas_unmap(BASE_IOVA, 2 * PAGE_SIZE);
 		ASSERT_EQ(total - 5 * page, pinned_kb(getpid()));
+		test_ioctl_ioas_carve(BASE_IOVA + 8 * PAGE_SIZE, 2 * PAGE_SIZE);
+		ASSERT_EQ(total - 7 * page, pinned_kb(getpid()));
 		test_ioctl_ioas_unmap(BASE_IOVA + 5 * PAGE_SIZE,
 				      BUFFER_SIZE - 5 * PAGE_SIZE);
 		ASSERT_EQ(0, pinned_kb(getpid()));
@@ -567,6 +784,11 @@ TEST_F(iommufd_split_users, dirty_tracking)
 		ASSERT_EQ(1, count);
 		if (!self->can_split)
 			return;
+	}
+	/* What is dirty in a hole is lost, and nothing else is */
+	if (self->can_split) {
+		test_ioctl_ioas_carve(BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE);
+		set[0] &= ~(1 << 5);
 	}
 	test_cmd_get_dirty_bitmap(self->fd, hwpt_id, BUFFER_SIZE, BASE_IOVA,
 				  PAGE_SIZE, got, 0);

@@ -207,6 +207,8 @@ int split_dma_map(struct split_dma *d, u32 window, u64 off, u64 len);
 int split_dma_unmap(struct split_dma *d, u32 window, u64 off, u64 len,
 		    u64 *unmapped);
 int split_dma_split(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns);
+/* Split and unmap in one call; counts as a split. */
+int split_dma_carve(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns);
 
 /*
  * Stray DMA: the device reads or writes [off, off + size) of a window, which is

@@ -61,10 +61,12 @@ int split_dma_unmap(struct split_dma *d, u32 window, u64 off, u64 len,
 	return 0;
 }
 
-int split_dma_split(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns)
+static int split_call(struct split_dma *d, u32 flags, u32 window, u64 off,
+		      u64 len, u64 *ns)
 {
 	struct iommu_ioas_split cmd = {
 		.size = sizeof(cmd),
+		.flags = flags,
 		.ioas_id = d->iommu->ioas_id,
 		.iova = d->iova[window] + off,
 		.length = len,
@@ -87,6 +89,16 @@ int split_dma_split(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns)
 	d->split_ns += took;
 	d->split_ns_max = max(d->split_ns_max, took);
 	return 0;
+}
+
+int split_dma_split(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns)
+{
+	return split_call(d, 0, window, off, len, ns);
+}
+
+int split_dma_carve(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns)
+{
+	return split_call(d, IOMMU_IOAS_SPLIT_UNMAP, window, off, len, ns);
 }
 
 bool split_dma_capable(struct split_dma *d)

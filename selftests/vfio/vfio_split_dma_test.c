@@ -11,7 +11,8 @@
  * and a frame from outside would be taken for a copy. Give an emulated one a
  * hub without other ports (QEMU: -netdev hubport,id=n0,hubid=0).
  *
- *   VFIO_SELFTESTS_SPLITS  splits of random_holes, for each kind of memory
+ *   VFIO_SELFTESTS_SPLITS  splits of random_holes, and carves of random_carves,
+ *                          for each kind of memory
  *   VFIO_SELFTESTS_SEED    repeat a run
  */
 #include <errno.h>
@@ -44,6 +45,7 @@ enum cut_flags {
 	CUT_PROBE_WRITE = 1 << 0,	/* stray DMA into the hole */
 	CUT_PROBE_READ = 1 << 1,	/* stray DMA out of the hole */
 	CUT_CHECK_TABLES = 1 << 2,	/* if debugfs shows them */
+	CUT_CARVE = 1 << 3,	/* in one call, not by split and unmap */
 };
 
 FIXTURE(vfio_split_dma_test) {
@@ -194,24 +196,34 @@ static void cut_hole(struct __test_metadata *_metadata, self_data *self,
 	if (flags & CUT_CHECK_TABLES)
 		read_tables(_metadata, self, window, &before);
 
-	ASSERT_EQ(0, split_dma_split(d, window, off, len, NULL)) {
-		TH_LOG("split of iova 0x%lx length 0x%lx", start, len);
-	}
-
 	if (flags & CUT_CHECK_TABLES) {
 		ptable_cut(&before, start, end, &want);
 		ptable_punch(&want, start, end, &punched);
-		check_table(_metadata, self, window, &want, 0, 0);
 	}
-	split_dma_lap(d);
-	ASSERT_UNDISTURBED(d);
+	if (!(flags & CUT_CARVE)) {
+		ASSERT_EQ(0, split_dma_split(d, window, off, len, NULL)) {
+			TH_LOG("split of iova 0x%lx length 0x%lx", start, len);
+		}
+		if (flags & CUT_CHECK_TABLES)
+			check_table(_metadata, self, window, &want, 0, 0);
+		split_dma_lap(d);
+		ASSERT_UNDISTURBED(d);
+	}
 
 	/* Up to the edges from outside while the hole opens */
 	split_dma_aim(d, window, AIM_OUTSIDE, off, len);
-	ASSERT_EQ(0, split_dma_unmap(d, window, off, len, &unmapped)) {
-		TH_LOG("unmap of iova 0x%lx length 0x%lx", start, len);
+	if (flags & CUT_CARVE) {
+		ASSERT_EQ(0, split_dma_carve(d, window, off, len, NULL)) {
+			TH_LOG("carve of iova 0x%lx length 0x%lx", start, len);
+		}
+		ASSERT_EQ(-ENOENT,
+			  split_dma_unmap(d, window, off, len, &unmapped));
+	} else {
+		ASSERT_EQ(0, split_dma_unmap(d, window, off, len, &unmapped)) {
+			TH_LOG("unmap of iova 0x%lx length 0x%lx", start, len);
+		}
+		ASSERT_EQ(len, unmapped);
 	}
-	ASSERT_EQ(len, unmapped);
 	if (flags & CUT_CHECK_TABLES)
 		check_table(_metadata, self, window, &punched, start, end);
 	split_dma_lap(d);
@@ -292,6 +304,7 @@ TEST_F(vfio_split_dma_test, refused_if_not_capable)
 
 	split_dma_start(d);
 	ASSERT_EQ(-EOPNOTSUPP, split_dma_split(d, 0, SZ_64K, SZ_64K, NULL));
+	ASSERT_EQ(-EOPNOTSUPP, split_dma_carve(d, 0, SZ_64K, SZ_64K, NULL));
 	/* Still one area, all of it mapped */
 	ASSERT_EQ(-ENOENT, split_dma_unmap(d, 0, SZ_64K, SZ_64K, &unmapped));
 	split_dma_lap(d);
@@ -415,6 +428,14 @@ TEST_F_TIMEOUT(vfio_split_dma_test, hole_shapes, 600)
 			cuts++;
 		}
 		renew(_metadata, self, 0, true);
+
+		/* The same in one call */
+		for (j = 0; j < ARRAY_SIZE(offs); j++) {
+			cut_hole(_metadata, self, 0, offs[j], len,
+				 CUT_CHECK_TABLES | CUT_CARVE);
+			cuts++;
+		}
+		renew(_metadata, self, 0, true);
 	}
 	ASSERT_LT(0, probes);
 	split_dma_stop(d);
@@ -439,6 +460,9 @@ TEST_F_TIMEOUT(vfio_split_dma_test, several_leaves, 300)
 	/* Both edges in leaves of their own, whole ones between */
 	cut_hole(_metadata, self, 0, SZ_2M - SZ_8K, 3 * SZ_2M + SZ_16K,
 		 CUT_CHECK_TABLES);
+	renew(_metadata, self, 0, true);
+	cut_hole(_metadata, self, 0, SZ_2M - SZ_8K, 3 * SZ_2M + SZ_16K,
+		 CUT_CHECK_TABLES | CUT_CARVE);
 	renew(_metadata, self, 0, true);
 
 	/* From one area into the next: only the outer edges are cut */
@@ -520,7 +544,8 @@ static void random_hole(self_data *self, u64 *off, u64 *len)
 	}
 }
 
-TEST_F_TIMEOUT(vfio_split_dma_test, random_holes, LONG_TIMEOUT)
+static void random_cuts(struct __test_metadata *_metadata, self_data *self,
+			unsigned int how, const char *name)
 {
 	struct split_dma *d = &self->d;
 	const char *reason;
@@ -533,7 +558,7 @@ TEST_F_TIMEOUT(vfio_split_dma_test, random_holes, LONG_TIMEOUT)
 	TH_LOG("VFIO_SELFTESTS_SEED=%lu VFIO_SELFTESTS_SPLITS=%lu", seed, nr_splits);
 	split_dma_start(d);
 	for (i = 0; i < nr_splits; i++) {
-		unsigned int flags = 0;
+		unsigned int flags = how;
 
 		if (!cuts) {
 			renew(_metadata, self, window, i % 4 == 0);
@@ -556,11 +581,22 @@ TEST_F_TIMEOUT(vfio_split_dma_test, random_holes, LONG_TIMEOUT)
 	split_dma_stop(d);
 	ASSERT_UNDISTURBED(d);
 
-	print_numbers(d, "random_holes");
+	print_numbers(d, name);
 	ASSERT_EQ(nr_splits, d->splits);
 	ASSERT_LE(probes, d->faults.reports);
 	/* The device was really busy while the ioctl ran */
 	ASSERT_LT(nr_splits / 2, atomic_load(&d->overlapped));
+}
+
+TEST_F_TIMEOUT(vfio_split_dma_test, random_holes, LONG_TIMEOUT)
+{
+	random_cuts(_metadata, self, 0, "random_holes");
+}
+
+/* Split and unmap in one call */
+TEST_F_TIMEOUT(vfio_split_dma_test, random_carves, LONG_TIMEOUT)
+{
+	random_cuts(_metadata, self, CUT_CARVE, "random_carves");
 }
 
 /*

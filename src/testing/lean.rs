@@ -398,6 +398,13 @@ impl<H: Hardware> Lean<H> {
         result.map(|()| tables)
     }
 
+    /// What a carve does, in two calls: [`Rig`] looks at the one.
+    pub fn carve(&mut self, va: u64, len: u64, late: Option<u16>) -> Result<usize> {
+        let tables = self.split_written(va, len, late)?;
+        assert_eq!(self.unmap(va, len), len);
+        Ok(tables)
+    }
+
     /// Hardware reads or writes.
     pub fn access(&mut self, va: u64, write: bool) {
         let before = self.rig.arena.allocated();

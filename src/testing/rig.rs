@@ -7,7 +7,7 @@
 use std::vec::Vec;
 
 use super::arena::{watch, Arena, Event, Step, Store, View};
-use super::hw::{Hardware, Hit, LeafAt, Root};
+use super::hw::{Hardware, Hit, LeafAt, Root, TableAt};
 use super::log::{Dirty, Log};
 use super::model::{Cut, Grant, Model, Rules};
 use crate::fmt::{Attrs, Features, Format, Params, Prot};
@@ -492,6 +492,130 @@ impl<H: Hardware> Rig<H> {
                 Err(error)
             }
             (got, want) => panic!("split gave {got:?}, the model {want:x?}"),
+        }
+    }
+
+    /// Carves, with a look at the table after each store: what is around the range translates as
+    /// before, and what is in it does so until it does not any more. All of the range is mapped.
+    /// Returns the number of tables that were allocated. `late` as for
+    /// [`split_written`](Self::split_written).
+    pub fn carve(&mut self, va: u64, len: u64, late: Option<u16>) -> Result<usize> {
+        let last = va.wrapping_add(len).wrapping_sub(1);
+        let crossed = self.model.crossed(va, len);
+        let (hole, around): (Vec<_>, Vec<_>) = self
+            .probes(va, len)
+            .into_iter()
+            .partition(|&(at, _)| va <= at && at <= last);
+        let before = self.arena.allocated();
+        let lock = self.arena.lock(va, len).unwrap();
+        let root = self.root();
+        let mut gone = std::vec![false; hole.len()];
+        let mut look = |event: Event| {
+            marked_after_cleaning(&root, event);
+            if matches!(
+                event.step,
+                Step::After(Store::Publish | Store::Set) | Step::Cleaned
+            ) {
+                still(&root, &around);
+                for ((at, want), gone) in hole.iter().zip(&mut gone) {
+                    let got = root.translate_mixed(*at, 0).map(|hit| hit.seen());
+                    let same = got == want.map(|hit| hit.seen());
+                    assert!(got.is_none() || same && !*gone, "{at:#x} came back");
+                    *gone = got.is_none();
+                }
+            }
+        };
+        let late = match &crossed {
+            Ok(crossed) => late.and_then(|late| self.late_write(crossed, late)),
+            Err(_) => None,
+        };
+        let planned = self.pt().carve_tables(lock.range());
+        let mut log = Log::new(root);
+        let result = watch(&mut look, || self.pt().carve(lock.range(), &mut log));
+        let log = log.finish();
+        let mut dirtied = None;
+        let result = result.map(|flush| {
+            let leaves: Vec<_> = flush.leaves().collect();
+            if let Some((leaf, item)) = late {
+                self.arena.hw_set(item, H::DIRTY);
+                dirtied = Some(leaf);
+            }
+            let mut look = |event: Event| match event.step {
+                Step::Before(Store::Publish) => {
+                    assert!(late.is_some(), "nothing was late");
+                }
+                Step::After(Store::Publish) | Step::Cleaned => still(&root, &around),
+                step => panic!("{step:?} when dirty bits are carried"),
+            };
+            assert_eq!(watch(&mut look, || flush.fold_late_dirty()), Ok(()));
+            leaves
+        });
+        drop(lock);
+        let tables = self.arena.allocated() - before;
+        match (result, crossed) {
+            (Ok(leaves), Ok(crossed)) => {
+                assert!(!self.needs_break_before_make(&crossed));
+                assert_eq!(planned, Ok(tables), "tables that were planned");
+                let level = |cut: &Cut| self.model.rules.level_of(cut.size_lg2);
+                let replaced = leaves
+                    .iter()
+                    .map(|leaf| (leaf.va, leaf.size_lg2, leaf.level.0));
+                let want = crossed.iter().map(|cut| (cut.va, cut.size_lg2, level(cut)));
+                assert!(replaced.eq(want), "{leaves:x?} for {crossed:x?}");
+                // One flush: all of the old leaves and of the range, without a gap.
+                let old = |cut: &Cut| (cut.va, cut.va + max_offset(cut.size_lg2));
+                let mut flush: Vec<_> = log.ranges.clone();
+                flush.extend(crossed.iter().map(old));
+                flush.sort_unstable();
+                let low = crossed.first().map_or(va, |cut| cut.va.min(va));
+                let high = crossed.last().map_or(last, |cut| old(cut).1.max(last));
+                assert_eq!(flush.first().unwrap().0, low);
+                assert_eq!(flush.last().unwrap().1, high);
+                for pair in flush.windows(2) {
+                    assert_eq!(pair[0].1 + 1, pair[1].0, "{flush:x?}");
+                }
+                self.model.split(va, len);
+                self.model.unmap(va, last);
+                if let Some(Cut { va, size_lg2, .. }) = dirtied {
+                    self.model.set_dirty_all(va, va + max_offset(size_lg2));
+                }
+                self.check();
+                // Of the tables that are where the old leaves were each has a leaf, and all are
+                // new. What replaced the leaves is as few as there can be, so these are, too.
+                let inside = |at: &&TableAt| {
+                    crossed.iter().map(old).any(|(first, end)| {
+                        first <= at.va && at.va + max_offset(at.size_lg2) <= end
+                    })
+                };
+                let scan = self.root().scan(View::Cpu);
+                let new: Vec<_> = scan.tables.iter().filter(inside).collect();
+                assert_eq!(new.len(), tables, "tables for {crossed:x?}");
+                for at in new {
+                    let first = self.model.next(at.va);
+                    assert!(
+                        first.is_some_and(|(leaf, _)| leaf <= at.va + max_offset(at.size_lg2)),
+                        "{at:x?} is for nothing"
+                    );
+                }
+                Ok(tables)
+            }
+            (Err(Error::NoMemory), Ok(_)) => {
+                self.check();
+                Err(Error::NoMemory)
+            }
+            (Err(Error::NotSupported), Ok(crossed)) => {
+                assert!(self.needs_break_before_make(&crossed));
+                assert_eq!((tables, planned), (0, Err(Error::NotSupported)));
+                self.check();
+                Err(Error::NotSupported)
+            }
+            (Err(error), Err(want)) => {
+                assert_eq!((error, planned), (want, Err(want)));
+                assert_eq!(tables, 0);
+                self.check();
+                Err(error)
+            }
+            (got, want) => panic!("carve gave {got:?}, the model {want:x?}"),
         }
     }
 

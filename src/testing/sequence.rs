@@ -51,6 +51,15 @@ pub enum Op {
         fail: Option<u8>,
         late: Option<u16>,
     },
+    /// As a split, and the range is unmapped.
+    Carve {
+        leaf: u16,
+        from: u16,
+        to_leaf: u8,
+        to: u16,
+        fail: Option<u8>,
+        late: Option<u16>,
+    },
     /// Empties a block leaf by leaf, so that its tables stay, and maps it as one leaf.
     Refill {
         leaf: u16,
@@ -99,7 +108,15 @@ impl Op {
                 leaves: byte(4),
                 pages: n(3),
             },
-            7..=10 => Op::Split {
+            9 | 10 => Op::Carve {
+                leaf: n(0),
+                from: n(1),
+                to_leaf: flags >> 5,
+                to: n(2),
+                fail,
+                late: flag.then_some(n(3)),
+            },
+            7 | 8 => Op::Split {
                 leaf: n(0),
                 from: n(1),
                 to_leaf: flags >> 5,
@@ -143,6 +160,7 @@ pub trait Subject: Sized {
     fn map(&mut self, va: u64, len: u64, oa: u64, prot: Prot) -> Option<Mapped>;
     fn unmap(&mut self, va: u64, len: u64) -> u64;
     fn split_written(&mut self, va: u64, len: u64, late: Option<u16>) -> Result<usize>;
+    fn carve(&mut self, va: u64, len: u64, late: Option<u16>) -> Result<usize>;
     fn access(&mut self, va: u64, write: bool);
     fn set_dirty(&mut self, va: u64) -> Result;
     fn read_dirty(&mut self, va: u64, len: u64, clear: bool);
@@ -184,6 +202,9 @@ macro_rules! subject {
             }
             fn split_written(&mut self, va: u64, len: u64, late: Option<u16>) -> Result<usize> {
                 self.split_written(va, len, late)
+            }
+            fn carve(&mut self, va: u64, len: u64, late: Option<u16>) -> Result<usize> {
+                self.carve(va, len, late)
             }
             fn access(&mut self, va: u64, write: bool) {
                 self.access(va, write);
@@ -304,7 +325,7 @@ pub fn run<S: Subject>(subject: &mut S, op: &Op, counts: &mut Counts) {
     let count = match op {
         Op::Map { .. } | Op::Refill { .. } => &mut counts.maps,
         Op::Unmap { .. } => &mut counts.unmaps,
-        Op::Split { .. } => &mut counts.splits,
+        Op::Split { .. } | Op::Carve { .. } => &mut counts.splits,
         Op::Access { .. } => &mut counts.accesses,
         Op::SetDirty { .. } | Op::ReadDirty { .. } => &mut counts.dirty,
     };
@@ -412,7 +433,16 @@ fn run_op<S: Subject>(subject: &mut S, op: &Op, failures: &mut u64) -> Option<()
             to,
             fail,
             late,
+        }
+        | Op::Carve {
+            leaf,
+            from,
+            to_leaf,
+            to,
+            fail,
+            late,
         } => {
+            let carve = matches!(op, Op::Carve { .. });
             let Some((start, bits)) = subject.nth(leaf.into()) else {
                 assert_eq!(subject.split_written(0, page, None), Err(Error::NotMapped));
                 return Some(());
@@ -431,7 +461,17 @@ fn run_op<S: Subject>(subject: &mut S, op: &Op, failures: &mut u64) -> Option<()
                 last = va + (page - 1);
             }
             let len = (last - va).saturating_add(1);
-            let split = |subject: &mut S| subject.split_written(va, len, late);
+            if carve && subject.stretch(va).is_none_or(|(_, end)| end < last) {
+                // There is something to carve in all of it, else nobody may ask.
+                return None;
+            }
+            let split = |subject: &mut S| {
+                if carve {
+                    subject.carve(va, len, late)
+                } else {
+                    subject.split_written(va, len, late)
+                }
+            };
             if failing(subject, fail, failures, split) == Err(Error::NoMemory) {
                 split(subject).expect("a retry");
             }

@@ -9,4 +9,4 @@
 #[path = "../../kernel/split_plan.rs"]
 mod split_plan;
 
-pub use split_plan::{Cuts, Extent, Refusal, Request, Slice};
+pub use split_plan::{Cuts, Extent, Parts, Pinned, Pins, Refusal, Request, Shares, Slice};

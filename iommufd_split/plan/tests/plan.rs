@@ -4,7 +4,7 @@
 //!
 //! The worlds are small enough to try every case: pages of 4 bytes, areas of at most a dozen.
 
-use iommufd_split_plan::{Cuts, Extent, Refusal, Request, Slice};
+use iommufd_split_plan::{Cuts, Extent, Parts, Pinned, Pins, Refusal, Request, Shares, Slice};
 
 const PAGE: usize = 4;
 const MAX: u64 = u64::MAX;
@@ -15,12 +15,29 @@ fn request(first: usize, last: usize) -> Request {
 
 #[test]
 fn unknown_flags_come_first() {
-    for (flags, reserved) in [(1, 0), (1 << 31, 0), (0, 1), (u32::MAX, u32::MAX)] {
+    for (flags, reserved) in [(2, 0), (3, 0), (1 << 31, 0), (0, 1), (1, 1), (u32::MAX, u32::MAX)] {
         for (iova, length) in [(0, 0), (MAX, MAX), (4096, 4096)] {
             assert_eq!(
                 Request::new(flags, reserved, iova, length),
                 Err(Refusal::Unsupported)
             );
+        }
+    }
+}
+
+#[test]
+fn one_flag_unmaps() {
+    for (flags, carve) in [(0, false), (1, true)] {
+        let request = Request::new(flags, 0, 4096, 8192).expect("valid");
+        assert_eq!(request.is_carve(), carve);
+        let range = Extent {
+            first: 4096,
+            last: 12287,
+        };
+        assert_eq!(request.extent(), range);
+        for flags in [flags, 3, 2] {
+            let invalid = flags < 2;
+            assert_eq!(Request::new(flags, 0, 0, 0) == Err(Refusal::Invalid), invalid);
         }
     }
 }
@@ -230,6 +247,13 @@ fn check_indexes(slice: Slice) {
     assert_eq!(slice.last_index, last / PAGE);
 }
 
+fn parts(parts: Parts) -> Vec<Slice> {
+    [parts.below, Some(parts.middle), parts.above]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
 #[test]
 fn every_iova_keeps_its_byte() {
     let mut parts_seen = [0; 4];
@@ -252,12 +276,10 @@ fn every_iova_keeps_its_byte() {
                     for first in 0..22 {
                         for last in first..22 {
                             let cuts = request(first, last).cuts(area.iova);
-                            let (kept, rest) = area.cut_all(cuts, PAGE).expect("inside");
-                            let parts: Vec<_> =
-                                [Some(kept)].into_iter().chain(rest).flatten().collect();
+                            let all = area.cut_all(cuts, PAGE).expect("inside");
+                            assert_eq!(all.middle.iova, cuts.middle(area.iova));
+                            let parts = parts(all);
 
-                            // The old area keeps its start.
-                            assert_eq!(kept.iova.first, first_iova);
                             assert_eq!(parts.len(), cuts.iter().count() + 1);
                             parts.iter().for_each(|part| check_indexes(*part));
                             let joined: Vec<_> =
@@ -290,4 +312,184 @@ fn a_cut_outside_is_refused() {
     }
     assert!(area.cut(9, PAGE).is_some());
     assert!(area.cut(15, PAGE).is_some());
+}
+
+/// Six pages from index 3 on, that start and end in the middle of a page if `ragged`.
+fn area_of_pages(ragged: bool) -> Slice {
+    let page_offset = if ragged { 2 } else { 0 };
+    Slice {
+        iova: Extent {
+            first: 40 + page_offset,
+            last: 40 + 6 * PAGE - 1 - page_offset,
+        },
+        first_index: 3,
+        last_index: 8,
+        page_offset,
+    }
+}
+
+/// A pin as whoever made it sees it: bytes of IOVA from the start of the first page.
+#[derive(Clone, Copy)]
+struct Pin {
+    /// Through the area that is cut, or through another one.
+    own: bool,
+    lock: bool,
+    first: usize,
+    last: usize,
+}
+
+/// What the pages and the area know of these pins.
+fn recorded(area: Slice, pins: &[Pin]) -> (Pins, Vec<Pinned>) {
+    let mut own = Pins::default();
+    let mut nodes: Vec<Pinned> = Vec::new();
+    for pin in pins {
+        let one = Pins {
+            accesses: 1,
+            locks: u32::from(pin.lock),
+        };
+        let add = |pins: &mut Pins| {
+            pins.accesses += one.accesses;
+            pins.locks += one.locks;
+        };
+        if pin.own {
+            add(&mut own);
+        }
+        let (first, last) = (
+            area.first_index * PAGE + pin.first,
+            area.first_index * PAGE + pin.last,
+        );
+        let key = (first / PAGE, last / PAGE);
+        match nodes
+            .iter_mut()
+            .find(|node| (node.first_index, node.last_index) == key)
+        {
+            Some(node) => add(&mut node.pins),
+            None => nodes.push(Pinned {
+                first_index: key.0,
+                last_index: key.1,
+                pins: one,
+            }),
+        }
+    }
+    (own, nodes)
+}
+
+/// Every pair of pins and every pair of cuts: a share is given only if it is the true one, and a
+/// pin of the area that is cut is always refused.
+#[test]
+fn pins_go_where_they_are() {
+    let (mut given, mut refused) = (0, 0);
+    for ragged in [false, true] {
+        let area = area_of_pages(ragged);
+        // What can be pinned starts at a page. The last byte may be anywhere.
+        let mut kinds = Vec::new();
+        for first in (0..6 * PAGE).step_by(PAGE) {
+            for last in first..6 * PAGE {
+                for (own, lock) in [(true, false), (true, true), (false, false), (false, true)] {
+                    let inside = first >= area.page_offset && last < 6 * PAGE - area.page_offset;
+                    if !own || inside {
+                        let pin = Pin {
+                            own,
+                            lock,
+                            first,
+                            last,
+                        };
+                        kinds.push(pin);
+                    }
+                }
+            }
+        }
+        let base = area.iova.first - area.page_offset;
+        for (n, a) in kinds.iter().enumerate() {
+            for b in kinds.iter().skip(n) {
+                let pins = [*a, *b];
+                let (own, nodes) = recorded(area, &pins);
+                for (left, right) in [(4, 12), (8, 10), (6, 20), (0, 9), (5, 24), (12, 16), (3, 7)]
+                {
+                    let cuts = request(base + left, base + right - 1).cuts(area.iova);
+                    let parts = area.cut_all(cuts, PAGE).expect("inside");
+                    let got = Shares::new(area, parts, own, nodes.iter().copied());
+                    let mut want = Shares::default();
+                    let mut torn = false;
+                    for pin in pins.iter().filter(|pin| pin.own) {
+                        let holds = |cut: Slice| {
+                            cut.iova.first <= base + pin.first && base + pin.last <= cut.iova.last
+                        };
+                        let share = if parts.below.is_some_and(holds) {
+                            &mut want.below
+                        } else if holds(parts.middle) {
+                            &mut want.middle
+                        } else if parts.above.is_some_and(holds) {
+                            &mut want.above
+                        } else {
+                            torn = true;
+                            continue;
+                        };
+                        share.accesses += 1;
+                        share.locks += u32::from(pin.lock);
+                    }
+                    match got {
+                        Ok(got) => {
+                            assert!(!torn, "a pin was cut");
+                            assert_eq!(got, want);
+                            given += 1;
+                        }
+                        Err(refusal) => {
+                            assert_eq!(refusal, Refusal::Busy);
+                            // Nobody else pins the pages, and the cuts are at pages: then it is
+                            // known where each pin is.
+                            let sure = a.own && b.own && left % PAGE == 0 && right % PAGE == 0;
+                            assert!(torn || !sure, "could be told");
+                            refused += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(given > 1000 && refused > 1000, "{given} {refused}");
+}
+
+/// An area without pins is cut whatever others pin; and one with pins where others pin as well,
+/// if all are in one part.
+#[test]
+fn pins_of_others_do_not_matter_if_no_own_one_can_be_meant() {
+    let area = area_of_pages(false);
+    let parts = area
+        .cut_all(request(48, 55).cuts(area.iova), PAGE)
+        .expect("inside");
+    let pin = |own, page: usize| Pin {
+        own,
+        lock: false,
+        first: page * PAGE,
+        last: page * PAGE + 3,
+    };
+    let shares = |pins: &[Pin]| {
+        let (own, nodes) = recorded(area, pins);
+        Shares::new(area, parts, own, nodes.into_iter())
+    };
+    let one = Pins {
+        accesses: 1,
+        locks: 0,
+    };
+    let none = Shares::default();
+
+    assert_eq!(shares(&[pin(false, 1), pin(false, 2)]), Ok(none));
+    let torn = Pin {
+        last: 12,
+        ..pin(false, 0)
+    };
+    assert_eq!(shares(&[torn]), Ok(none));
+    let above = Shares { above: one, ..none };
+    assert_eq!(shares(&[pin(true, 5), pin(false, 5)]), Ok(above));
+    assert_eq!(shares(&[pin(true, 5), pin(false, 4)]), Ok(above));
+    let below = Shares { below: one, ..none };
+    assert_eq!(shares(&[pin(false, 0), pin(true, 1)]), Ok(below));
+    let middle = Shares {
+        middle: one,
+        ..none
+    };
+    assert_eq!(shares(&[pin(false, 2), pin(true, 3)]), Ok(middle));
+    assert_eq!(shares(&[pin(true, 5), pin(false, 0)]), Err(Refusal::Busy));
+    assert_eq!(shares(&[pin(true, 5), torn]), Err(Refusal::Busy));
 }

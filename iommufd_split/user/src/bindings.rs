@@ -10,13 +10,16 @@ pub const IOMMUFD_CMD_IOAS_SPLIT: u32 = 0x96;
 /// Bit of `iommu_hw_info::out_capabilities`: large IOMMU pages can be split while the device uses them.
 pub const iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT: u32 = 1 << 4;
 
+/// Bit of `iommu_ioas_split::flags`: unmap the range as well.
+pub const iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP: u32 = 1 << 0;
+
 /// `struct iommu_ioas_split`, the argument of `IOMMU_IOAS_SPLIT`.
 #[repr(C)]
 #[derive(Debug, Default, Copy, Clone)]
 pub struct iommu_ioas_split {
     /// `size_of::<iommu_ioas_split>()`, 32 bytes.
     pub size: u32,
-    /// Must be 0.
+    /// 0, or [`iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP`].
     pub flags: u32,
     /// IOAS to change the mapping of.
     pub ioas_id: u32,

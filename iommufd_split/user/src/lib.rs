@@ -78,14 +78,15 @@
 //! # Seccomp
 //!
 //! A filter that lists the iommufd ioctls by number needs [`IOMMU_IOAS_SPLIT()`](IOMMU_IOAS_SPLIT), `0x3b96`, in addition,
-//! in every thread that converts; and `IOMMU_GET_HW_INFO`, `0x3b8a`, in the thread that calls [`can_split`].
+//! in every thread that converts or makes a [`SharedMemory`]; and `IOMMU_GET_HW_INFO`, `0x3b8a`, in the thread that calls [`can_split`].
 
 mod bindings;
 mod ioctls;
 mod shared;
 
 pub use bindings::{
-    iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT, IOMMUFD_CMD_IOAS_SPLIT,
+    iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT,
+    iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP, IOMMUFD_CMD_IOAS_SPLIT,
 };
 pub use ioctls::{IommuFdSplit, IOMMU_IOAS_SPLIT};
 pub use shared::{Granularity, Permissions, SharedMemory};
@@ -105,7 +106,7 @@ pub enum SplitError {
     /// | `ENOTTY`, `EOPNOTSUPP` | this kernel, this IOMMU or this kind of memory cannot be split, see [`Self::is_unsupported`] |
     /// | `EINVAL`, `EOVERFLOW`, `E2BIG` | a mistake of the caller: alignment, length |
     /// | `ENOENT` | a part of the range is not mapped |
-    /// | `EBUSY` | a part of the range is being mapped or unmapped by another thread, or pinned by an in-kernel user |
+    /// | `EBUSY` | a part of the range is being mapped or unmapped by another thread, or an edge goes through what an in-kernel user has pinned |
     /// | `ENOMEM` | out of memory; may be retried |
     #[error("failed to split a mapping of the IOAS: {0}")]
     IommuIoasSplit(#[source] SysError),
@@ -199,6 +200,35 @@ pub fn split(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<
     iommufd.split_iommu_ioas(&mut split)
 }
 
+/// Splits and unmaps the range in one call: no device reaches `iova..iova + length` afterwards, and none notices where it is
+/// not. Other callers never see the range as a mapping of its own, and IOTLBs are flushed once.
+///
+/// The kernel has to know how, see [`can_carve`]. [`SharedMemory::carve`] does with or without.
+///
+/// # Errors
+///
+/// [`SplitError::IommuIoasSplit`] with the kernel's errno. All or nothing: after an error everything is mapped as before. In
+/// addition to those of [`split`], `EBUSY` if a hardware queue lies in the range, and `EDEADLK` if an in-kernel user does
+/// not unpin what it has pinned there.
+pub fn carve(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<()> {
+    let mut split = iommu_ioas_split {
+        size: size_of::<iommu_ioas_split>() as u32,
+        flags: iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP,
+        ioas_id,
+        iova,
+        length,
+        ..Default::default()
+    };
+
+    iommufd.split_iommu_ioas(&mut split)
+}
+
+/// Whether the kernel knows [`carve`]. This is about the kernel alone; whether an IOMMU can split is for [`can_split`] to say.
+pub fn can_carve(iommufd: &IommuFd) -> bool {
+    // Flags are looked at first, then the length, and nothing else is.
+    carve(iommufd, 0, 0, 0).is_err_and(|e| e.errno() == Some(libc::EINVAL))
+}
+
 /// Whether the IOMMU of a device, bound to `iommufd` as `dev_id`, can split large pages that the device is using.
 ///
 /// False, too, on kernels that do not know of it, or cannot tell (`ENOTTY`, `EOPNOTSUPP`). The answer is for the page table
@@ -208,7 +238,7 @@ pub fn split(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<
 /// # Errors
 ///
 /// [`SplitError::Iommufd`] if there is no such device (`ENOENT`). A mediated device has no ID to ask for: its driver pins
-/// guest memory, and what is pinned cannot be split.
+/// guest memory, and a split goes beside a pin and not through it.
 pub fn can_split(iommufd: &IommuFd, dev_id: u32) -> Result<bool> {
     let mut info = iommu_hw_info {
         size: size_of::<iommu_hw_info>() as u32,

@@ -13,7 +13,7 @@ use iommufd_bindings::iommufd::{
 use iommufd_ioctls::IommuFd;
 
 use crate::ioctls::page_size;
-use crate::{can_split, split, unmap, Result, SplitError};
+use crate::{can_carve, can_split, carve, split, unmap, Result, SplitError};
 
 /// How memory is mapped, so that every page of it can be taken out again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub struct SharedMemory {
     granularity: Granularity,
     /// A power of two: every range is made of pages of so many bytes.
     page_size: u64,
+    /// The kernel can split and unmap in one call.
+    one_call: bool,
 }
 
 // Conversions come from every vCPU.
@@ -115,6 +117,7 @@ impl SharedMemory {
             Granularity::Pieces(bytes) => return Err(SplitError::Granularity(bytes)),
         };
         Ok(Self {
+            one_call: can_carve(&iommufd),
             iommufd,
             ioas_id,
             granularity,
@@ -245,13 +248,23 @@ impl SharedMemory {
     /// # Errors
     ///
     /// - [`SplitError::Range`] and [`SplitError::IommuIoasSplit`]: nothing has changed. The range is still shared, and a
-    ///   confidential guest's page must not be made private.
+    ///   confidential guest's page must not be made private. Where the kernel can do all in one call, see
+    ///   [`carve`](crate::carve()), and memory is mapped whole, there are no others.
     /// - [`SplitError::Iommufd`]: the unmap failed. After a split that only happens if another thread works on the same range,
     ///   or an in-kernel user does not let go of a mapping in it. Mappings in front of it may be unmapped.
     /// - [`SplitError::UnmappedLength`]: a part of the range was not shared. No device reaches any of it now.
     pub fn carve(&self, iova: u64, length: u64) -> Result<()> {
+        if self.one_call && self.granularity == Granularity::Whole {
+            self.check(iova, length)?;
+            return carve(&self.iommufd, self.ioas_id, iova, length);
+        }
         self.prepare(iova, length)?;
         unmap(&self.iommufd, self.ioas_id, iova, length)
+    }
+
+    /// Whether [`Self::carve`] is one ioctl, where memory is mapped whole.
+    pub fn carves_in_one_call(&self) -> bool {
+        self.one_call
     }
 
     /// Calls `map` with offset and length of every mapping that the range needs; takes them back if one fails.

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use iommufd_bindings::iommufd::iommu_hwpt_alloc;
 use iommufd_ioctls::{IommuFd, IommufdIoas};
 use iommufd_split::{
-    can_split, iommu_ioas_split, split, Granularity, IommuFdSplit, Permissions, SharedMemory,
-    SplitError,
+    can_carve, can_split, carve, iommu_ioas_split, split, Granularity, IommuFdSplit, Permissions,
+    SharedMemory, SplitError,
 };
 use memfd::{HugetlbSize, MemfdOptions};
 use vfio_ioctls::{VfioDevice, VfioIommufd};
@@ -80,6 +80,7 @@ const CASES: &[(For, &str, Case)] = &[
     ),
     (All, "ranges that are none are refused", bad_ranges),
     (All, "every errno arrives", errnos),
+    (All, "one call, all or nothing", one_call),
     // The last one: the IOMMU is another one after it.
     (
         Changing,
@@ -418,7 +419,8 @@ fn errnos(s: &Setup) -> Result<(), String> {
     };
     let cases = [
         (libc::EINVAL, iommu_ioas_split { size: 8, ..good }),
-        (libc::EOPNOTSUPP, iommu_ioas_split { flags: 1, ..good }),
+        (libc::EOPNOTSUPP, iommu_ioas_split { flags: 2, ..good }),
+        (libc::EOPNOTSUPP, iommu_ioas_split { flags: 3, ..good }),
         (
             libc::EOPNOTSUPP,
             iommu_ioas_split {
@@ -465,6 +467,33 @@ fn errnos(s: &Setup) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What `SharedMemory::carve` does is one ioctl on this kernel, and what that refuses is all still there.
+fn one_call(s: &Setup) -> Result<(), String> {
+    let shared = s.whole()?;
+    if !can_carve(&s.iommufd) || !shared.carves_in_one_call() {
+        return Err("the kernel does not know the flag".into());
+    }
+    let carve = |offset, length| carve(&s.iommufd, s.ioas.id(), BASE + offset, length);
+    match carve(s.size - 4 * KIB, 8 * KIB) {
+        Err(e) if e.errno() == Some(libc::ENOENT) => {}
+        other => return Err(format!("beyond the end: {other:?}")),
+    }
+    s.expect(0, s.size, true)?;
+    if s.splits {
+        carve(MIB, 4 * KIB).map_err(text)?;
+        s.expect(MIB, 4 * KIB, false)?;
+        s.expect(0, MIB, true)?;
+        match carve(0, 2 * MIB) {
+            Err(e) if e.errno() == Some(libc::ENOENT) => {}
+            other => return Err(format!("across the hole: {other:?}")),
+        }
+        s.expect(0, MIB, true)?;
+        s.share(&shared, MIB, 4 * KIB)?;
+    }
+    carve(0, s.size).map_err(text)?;
+    s.expect(0, s.size, false)
 }
 
 /// What a domain may do is decided when it is made, for the IOMMU of one device; another IOMMU may not permit it.

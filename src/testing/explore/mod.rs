@@ -72,6 +72,13 @@ pub enum Call {
         /// Bytes.
         len: u64,
     },
+    /// Unmap `len` bytes from `va`, and nothing else of the leaves at the edges.
+    Carve {
+        /// First address.
+        va: u64,
+        /// Bytes.
+        len: u64,
+    },
     /// Read and clear dirty bits.
     Clear {
         /// First address.
@@ -193,6 +200,10 @@ pub fn expected<H: Hardware>(rig: &Rig<H>, call: Call) -> Model {
             model.unmap(va, va + (len - 1));
         }
         Call::Split { va, len } => model.split(va, len),
+        Call::Carve { va, len } => {
+            model.split(va, len);
+            model.unmap(va, va + (len - 1));
+        }
         Call::Clear { va, len } => {
             model.read_dirty(va, va + (len - 1), true);
         }
@@ -226,6 +237,12 @@ pub fn apply<H: Hardware>(rig: &mut Rig<H>, call: Call) {
         Call::Split { va, len } => {
             let lock = rig.arena.lock(va, len).unwrap();
             let flush = rig.pt().split(lock.range()).unwrap();
+            flush.fold_late_dirty().unwrap();
+        }
+        Call::Carve { va, len } => {
+            let lock = rig.arena.lock(va, len).unwrap();
+            let mut free = Free::new(&rig.arena);
+            let flush = rig.pt().carve(lock.range(), &mut free).unwrap();
             flush.fold_late_dirty().unwrap();
         }
         Call::Write { va } => {

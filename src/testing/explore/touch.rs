@@ -246,10 +246,13 @@ impl<H: Hardware> Run<'_, H> {
 
     /// What was mapped and is not about to go translates as before.
     fn still(&self) {
-        let Call::Split { .. } = self.touches.scene.call else {
-            return;
+        let hole = match self.touches.scene.call {
+            Call::Split { va, .. } => (va, 0),
+            Call::Carve { va, len } => (va, len),
+            _ => return,
         };
-        for (&va, old) in self.touches.targets.iter().zip(&self.old) {
+        let targets = self.touches.targets.iter().zip(&self.old);
+        for (&va, old) in targets.filter(|(&va, _)| va.wrapping_sub(hole.0) >= hole.1) {
             let got = self.root.translate(va).map(|hit| hit.seen());
             assert_eq!(got, old.map(|hit| hit.seen()), "{va:#x} was disturbed");
         }
@@ -304,6 +307,16 @@ impl<'a> Touches<'a> {
                 run.flushed = true;
                 watch_reads(&mut |event| run.step(event), || flush.fold_late_dirty()).unwrap();
             }
+            Call::Carve { va, len } => {
+                let lock = rig.arena.lock(va, len).unwrap();
+                let mut free = Free::new(&rig.arena);
+                let flush = watch_reads(&mut |event| run.step(event), || {
+                    rig.pt().carve(lock.range(), &mut free).unwrap()
+                });
+                run.point(None);
+                run.flushed = true;
+                watch_reads(&mut |event| run.step(event), || flush.fold_late_dirty()).unwrap();
+            }
             Call::Unmap { va, len } => {
                 let lock = rig.arena.lock(va, len).unwrap();
                 let mut free = Free::new(&rig.arena);
@@ -347,6 +360,15 @@ impl<'a> Touches<'a> {
                 cleared(&before, &after, (va, len), &told.found, &used, &context);
             }
             _ => kept(&rig, &before, &after, &used, &context),
+        }
+        if let Call::Carve { va, len } | Call::Unmap { va, len } = self.scene.call {
+            // Whatever was tried again.
+            let hole = (va, len);
+            let inside = |leaf: &LeafAt| {
+                holds(hole, leaf.va) || holds((leaf.va, 1 << leaf.bits.size_lg2), va)
+            };
+            let left = after.iter().find(|leaf| inside(leaf));
+            assert!(left.is_none(), "in the hole: {left:x?} {}", context());
         }
         if H::Format::DIRTY != 0 {
             no_dirty_table(&rig, &context);

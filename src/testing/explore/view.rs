@@ -251,6 +251,13 @@ pub fn explore<H: Hardware>(scene: &Scene) -> Count {
             let flush = watch(&mut look, || rig.pt().split(lock.range())).unwrap();
             watch(&mut look, || flush.fold_late_dirty()).unwrap();
         }
+        Call::Carve { va, len } => {
+            let lock = rig.arena.lock(va, len).unwrap();
+            let mut log = Log::new(root);
+            let flush = watch(&mut look, || rig.pt().carve(lock.range(), &mut log)).unwrap();
+            watch(&mut look, || flush.fold_late_dirty()).unwrap();
+            log.finish();
+        }
         Call::Map { va, len, oa, prot } => {
             let lock = rig.arena.lock(va, len).unwrap();
             let attrs = H::Format::attrs(prot, &rig.cfg.params).unwrap();

@@ -28,7 +28,7 @@ pub enum Mistake {
     None,
     /// A split is not flushed at all.
     NoFlush,
-    /// A split is flushed at the size of the smallest page, at the edge.
+    /// A split is flushed at the size of the smallest page, at the edge; a carve where the hole is.
     SmallFlush,
     /// Tables are freed before the flush.
     FreedEarly,
@@ -252,6 +252,35 @@ impl<H: Hardware> Domain<'_, H> {
         }
     }
 
+    /// `carve_range()` of the kernel layer, in `iommu_carve()` of the core.
+    fn carve(&self, va: u64, len: u64) {
+        let lock = self.rig.arena.lock(va, len).unwrap();
+        let mut gather = KernelGather::new(self);
+        let mut step = |event| self.world.borrow_mut().step(event);
+        let flush = watch(&mut step, || self.rig.pt().carve(lock.range(), &mut gather)).unwrap();
+        self.world.borrow_mut().fill();
+        let mut iotlb = gather.iotlb;
+        match self.mistake {
+            Mistake::SmallFlush => {
+                iotlb.add_range(va, len);
+                iotlb.leaf_to_table = true;
+                iotlb.leaf_levels |= 1;
+            }
+            Mistake::NoFlush => {}
+            _ => self.flush_split(&flush, va, &mut iotlb),
+        }
+        if H::Format::DIRTY != 0 && !flush.is_empty() && self.mistake != Mistake::NoFlush {
+            iotlb.leaf_to_table = true;
+            self.sync(&mut iotlb);
+        }
+        watch(&mut step, || flush.fold_late_dirty()).unwrap();
+        if self.mistake == Mistake::NoFlush {
+            self.free(&mut iotlb.freelist);
+            return;
+        }
+        self.sync(&mut iotlb);
+    }
+
     fn unmap(&self, va: u64, len: u64) {
         let lock = self.rig.arena.lock(va, len).unwrap();
         let mut gather = KernelGather::new(self);
@@ -357,6 +386,7 @@ pub fn live<H: Hardware>(
         domain.world.borrow_mut().fill();
         match call {
             Call::Split { va, len } => domain.split(va, len),
+            Call::Carve { va, len } => domain.carve(va, len),
             Call::Unmap { va, len } => domain.unmap(va, len),
             Call::Map { .. } => domain.map(call),
             call => panic!("{call:x?} does not concern caches"),
@@ -366,7 +396,7 @@ pub fn live<H: Hardware>(
         // It returned: nothing is as before any more.
         let right = |va, got: Seen| Some(got) == seen(&after, va);
         let what = match call {
-            Call::Unmap { .. } => "a translation into the hole survived",
+            Call::Unmap { .. } | Call::Carve { .. } => "a translation into the hole survived",
             _ => "an old translation survived",
         };
         caches.check(what, places, &right);

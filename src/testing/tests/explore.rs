@@ -131,6 +131,14 @@ pub(super) fn split(va: u64, (from, to): (u64, u64)) -> Call {
     }
 }
 
+/// Unmaps what `split` cuts out.
+pub(super) fn carve(va: u64, (from, to): (u64, u64)) -> Call {
+    Call::Carve {
+        va: va + from,
+        len: to - from,
+    }
+}
+
 /// Both edges in one leaf, or one of them.
 fn splits_of_one_leaf<H: Hardware>(setup: Setup, mut stride: Stride) -> Count {
     let place = Place::new::<H>(setup);
@@ -141,8 +149,10 @@ fn splits_of_one_leaf<H: Hardware>(setup: Setup, mut stride: Stride) -> Count {
             // Each single cut there is.
             let one = full() && (hole.0 == 0 || hole.1 == 1 << size_lg2);
             if stride.take() || one {
-                let scene = Scene::of_leaves::<H>(setup, &leaves, split(leaves[0].0, hole));
-                count.add(view::explore::<H>(&scene));
+                for call in [split, carve] {
+                    let scene = Scene::of_leaves::<H>(setup, &leaves, call(leaves[0].0, hole));
+                    count.add(view::explore::<H>(&scene));
+                }
             }
         }
     }
@@ -166,9 +176,11 @@ fn splits_of_two_leaves<H: Hardware>(setup: Setup, mut stride: Stride) -> Count 
             for first in [page, low / 2, low - page] {
                 for end in [page, high / 2, high - page] {
                     if stride.take() {
-                        let call = split(at - low, (first, low + end));
-                        let scene = Scene::of_leaves::<H>(setup, &leaves, call);
-                        count.add(view::explore::<H>(&scene));
+                        for call in [split, carve] {
+                            let call = call(at - low, (first, low + end));
+                            let scene = Scene::of_leaves::<H>(setup, &leaves, call);
+                            count.add(view::explore::<H>(&scene));
+                        }
                     }
                 }
             }
@@ -194,9 +206,11 @@ fn splits_after_a_split<H: Hardware>(setup: Setup, mut stride: Stride) -> Count 
             ];
             for hole in again.into_iter().filter(|hole| hole.0 < hole.1) {
                 if stride.take() {
-                    let mut scene = Scene::of_leaves::<H>(setup, &leaves, split(va, hole));
-                    scene.before.push(split(va, (0, cut)));
-                    count.add(view::explore::<H>(&scene));
+                    for call in [split, carve] {
+                        let mut scene = Scene::of_leaves::<H>(setup, &leaves, call(va, hole));
+                        scene.before.push(split(va, (0, cut)));
+                        count.add(view::explore::<H>(&scene));
+                    }
                 }
             }
         }
@@ -478,6 +492,8 @@ fn touches<H: Hardware>(setup: Setup, manner: Manner) -> touch::Count {
                     touches.explore::<H>(depth + 1);
                     count.add(touches.count);
                 };
+                explore(&scene);
+                scene.call = carve(va, hole);
                 explore(&scene);
                 if depth != 0 {
                     continue;

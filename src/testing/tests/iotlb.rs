@@ -9,7 +9,7 @@ use std::string::String;
 use std::time::Instant;
 use std::vec::Vec;
 
-use super::explore::{holes, split, targets, Place, Stride};
+use super::explore::{carve, holes, split, targets, Place, Stride};
 use crate::fmt::Features;
 use crate::testing::explore::{Call, Scene};
 use crate::testing::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
@@ -47,6 +47,7 @@ fn lives<H: Hardware>(setup: Setup, size_lg2: u32, hole: (u64, u64)) -> (Vec<Sce
         make(&[cut, unmap(start, len), map(start, len)]),
         make(&[cut]),
     ];
+    scenes.extend(carved::<H>(setup, size_lg2, hole));
     // Another hole next to the first, while that is there.
     let next = [hole.1, hole.0.wrapping_sub(page)]
         .into_iter()
@@ -74,6 +75,29 @@ fn lives<H: Hardware>(setup: Setup, size_lg2: u32, hole: (u64, u64)) -> (Vec<Sce
     scene.call = map(start, len);
     scenes.push(scene);
     (scenes, places)
+}
+
+/// The same for a hole that is made in one call.
+fn carved<H: Hardware>(setup: Setup, size_lg2: u32, hole: (u64, u64)) -> [Scene; 2] {
+    let leaves = Place::new::<H>(setup).with_neighbours(size_lg2);
+    let (va, size) = (leaves[0].0, 1u64 << size_lg2);
+    let (start, len) = (va + hole.0, hole.1 - hole.0);
+    let make = |call| {
+        let mut scene = Scene::of_leaves::<H>(setup, &leaves, call);
+        scene.before.pop();
+        scene
+    };
+    let once = make(carve(va, hole));
+    // Something else comes into the hole, and goes as it came.
+    let mut twice = make(carve(va, hole));
+    twice.before.push(carve(va, hole));
+    twice.before.push(Call::Map {
+        va: start,
+        len,
+        oa: start & (size - 1),
+        prot: rw(),
+    });
+    [once, twice]
 }
 
 fn all<H: Hardware>(setup: Setup, vendor: Vendor, mut stride: Stride) -> Count {
@@ -186,6 +210,21 @@ fn found<H: Hardware>(
         .find_map(|scene| live::<H>(scene, &places, vendor, mistake).err())
 }
 
+/// The same of a carve.
+fn found_of_carve<H: Hardware>(
+    setup: Setup,
+    vendor: Vendor,
+    size_lg2: u32,
+    hole: (u64, u64),
+    mistake: Mistake,
+) -> Option<String> {
+    let setup = Setup { slots: 48, ..setup };
+    let (_, places) = lives::<H>(setup, size_lg2, hole);
+    carved::<H>(setup, size_lg2, hole)
+        .iter()
+        .find_map(|scene| live::<H>(scene, &places, vendor, mistake).err())
+}
+
 /// A part of what the report has to say, or nothing if the hardware forgives the mistake.
 fn mistakes<H: Hardware>(setup: Setup, vendor: Vendor, forgives: bool, sizes: &[u32]) {
     let page = 1 << H::GRANULE_LG2;
@@ -200,6 +239,22 @@ fn mistakes<H: Hardware>(setup: Setup, vendor: Vendor, forgives: bool, sizes: &[
             );
         };
         assert_eq!(of(Mistake::None), None);
+        let carve = |mistake| found_of_carve::<H>(setup, vendor, size_lg2, hole, mistake);
+        assert_eq!(carve(Mistake::None), None);
+        let survived = |found: Option<String>| {
+            assert!(
+                found
+                    .as_ref()
+                    .is_some_and(|found| found.contains("survived")),
+                "carve of {size_lg2} with {vendor:?}: {found:?}"
+            );
+        };
+        survived(carve(Mistake::NoFlush));
+        if forgives {
+            assert_eq!(carve(Mistake::SmallFlush), None);
+        } else {
+            survived(carve(Mistake::SmallFlush));
+        }
         let into_the_hole = "a translation into the hole survived";
         for mistake in [Mistake::NoFlush, Mistake::SmallFlush] {
             if forgives {

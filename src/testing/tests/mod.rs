@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod carve;
 mod dirty;
 mod each_format;
 mod explore;

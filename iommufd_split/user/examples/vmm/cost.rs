@@ -39,20 +39,21 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         options.pages >> 10
     );
     println!(
-        "{:<12}{:>16}{:>28}",
-        "mapped by", "SPLIT + UNMAP", "UNMAP + MAP of the rest"
+        "{:<12}{:>16}{:>12}{:>28}",
+        "mapped by", "SPLIT + UNMAP", "one call", "UNMAP + MAP of the rest"
     );
     let mut ratios = Vec::new();
     for (name, source) in [("file", Source::File), ("address", Source::Address)] {
         let machine = Machine::new(options, &memory, Strategy::Split)?;
-        let (split, remap) = hole(options, &machine, source)?;
-        let ratio = remap.as_secs_f64() / split.as_secs_f64();
+        let [split, carve, remap] = hole(options, &machine, source)?;
         println!(
-            "{name:<12}{:>16}{:>28}{ratio:>10.1} x",
+            "{name:<12}{:>16}{:>12}{:>28}{:>10.1} x",
             time(split.as_secs_f64()),
-            time(remap.as_secs_f64())
+            time(carve.as_secs_f64()),
+            time(remap.as_secs_f64()),
+            over(remap, split)
         );
-        ratios.push((name, split, remap));
+        ratios.push((name, split, carve, remap));
     }
     let (first, last) = (growth[0].1, growth[growth.len() - 1].1);
     write(&options.json, || {
@@ -62,10 +63,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             .collect();
         let holes: Vec<String> = ratios
             .iter()
-            .map(|(name, s, r)| {
+            .map(|(name, s, c, r)| {
                 format!(
-                    "\"{name}\":{{\"split_ns\":{},\"remap_ns\":{}}}",
+                    "\"{name}\":{{\"split_ns\":{},\"carve_ns\":{},\"remap_ns\":{}}}",
                     s.as_nanos(),
+                    c.as_nanos(),
                     r.as_nanos()
                 )
             })
@@ -77,13 +79,20 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         )
     })?;
     println!(
-        "vmm: cost growth={:.2} from 1 to {} areas, remap_over_split file={:.1} address={:.1}",
-        last.as_secs_f64() / first.as_secs_f64(),
+        "vmm: cost growth={:.2} from 1 to {} areas, remap_over_split file={:.1} address={:.1}, \
+         carve_over_split_unmap file={:.2} address={:.2}",
+        over(last, first),
         growth[growth.len() - 1].0,
-        ratios[0].2.as_secs_f64() / ratios[0].1.as_secs_f64(),
-        ratios[1].2.as_secs_f64() / ratios[1].1.as_secs_f64(),
+        over(ratios[0].3, ratios[0].1),
+        over(ratios[1].3, ratios[1].1),
+        over(ratios[0].2, ratios[0].1),
+        over(ratios[1].2, ratios[1].1),
     );
     Ok(())
+}
+
+fn over(one: Duration, other: Duration) -> f64 {
+    one.as_secs_f64() / other.as_secs_f64()
 }
 
 /// Median time of a split in a fresh mapping, beside 0, 9, 99, ... others of one page each.
@@ -119,8 +128,8 @@ fn growth(options: &Options, machine: &mut Machine<'_>) -> Result<Vec<(u64, Dura
     Ok(points)
 }
 
-/// Median times of the two ways to make a hole in the middle.
-fn hole(options: &Options, machine: &Machine<'_>, source: Source) -> Result<(Duration, Duration)> {
+/// Median times of three ways to make a hole in the middle: split and unmap, both in one call, and mapping the rest again.
+fn hole(options: &Options, machine: &Machine<'_>, source: Source) -> Result<[Duration; 3]> {
     let backing = machine.memory.backing;
     let middle = backing / CHUNK / 2 * CHUNK;
     let share = |offset: u64, length: u64| -> Result<()> {
@@ -145,15 +154,20 @@ fn hole(options: &Options, machine: &Machine<'_>, source: Source) -> Result<(Dur
             .map_err(|e| e.to_string())
     };
     let behind = middle + CHUNK;
-    let (mut splits, mut remaps) = (Vec::new(), Vec::new());
+    let (iommufd, ioas_id) = (&machine.iommufd, machine.ioas.id());
+    let [mut splits, mut carves, mut remaps] = [const { Vec::new() }; 3];
     for _ in 0..options.rounds {
         share(0, backing)?;
         let since = Instant::now();
-        machine
-            .shared
-            .carve(BASE + middle, CHUNK)
-            .map_err(|e| e.to_string())?;
+        iommufd_split::split(iommufd, ioas_id, BASE + middle, CHUNK).map_err(|e| e.to_string())?;
+        unmap(middle, CHUNK)?;
         splits.push(since.elapsed());
+        unmap(0, backing)?;
+
+        share(0, backing)?;
+        let since = Instant::now();
+        iommufd_split::carve(iommufd, ioas_id, BASE + middle, CHUNK).map_err(|e| e.to_string())?;
+        carves.push(since.elapsed());
         unmap(0, backing)?;
 
         share(0, backing)?;
@@ -164,7 +178,11 @@ fn hole(options: &Options, machine: &Machine<'_>, source: Source) -> Result<(Dur
         remaps.push(since.elapsed());
         unmap(0, backing)?;
     }
-    Ok((median(&mut splits), median(&mut remaps)))
+    Ok([
+        median(&mut splits),
+        median(&mut carves),
+        median(&mut remaps),
+    ])
 }
 
 pub(crate) fn median(times: &mut [Duration]) -> Duration {
