@@ -214,7 +214,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let mut flush = SplitFlush {
             old: [None, None],
             params: self.cfg.params,
-            tables,
+            tables: edges.tables,
             result: Ok(()),
             _range: PhantomData,
         };
