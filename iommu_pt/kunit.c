@@ -472,7 +472,7 @@ static void test_split_unlocked(struct kunit *test)
 	static const u64 others[] = {
 		0, /* unmapped */
 		TEST_OA | SS_R | SS_PS, /* mapped with other rights */
-		TEST_OA + SZ_4G | SS_R | SS_W | SS_PS, /* and to elsewhere */
+		(TEST_OA + SZ_4G) | SS_R | SS_W | SS_PS, /* and to elsewhere */
 	};
 	unsigned int i;
 
