@@ -32,7 +32,12 @@ pub extern "C" fn kind(item: u64, level: u32) -> u32 {
 pub extern "C" fn child(item: u64, level: u32, at: u64, size: u32, below: u32, enc: u64) -> u64 {
     let (level, params) = (Level(level as u8), params(0, enc));
     let oa = F::leaf_oa(item, level, &params).wrapping_add(at);
-    F::encode_leaf(oa, size, Level(below as u8), F::leaf_attrs(item, level, &params))
+    F::encode_leaf(
+        oa,
+        size,
+        Level(below as u8),
+        F::leaf_attrs(item, level, &params),
+    )
 }
 
 #[no_mangle]
