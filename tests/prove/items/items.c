@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What the compiled crate makes of items, against a specification that knows nothing of it, for every
- * item among all 2^64. Each function is one harness. With CONTROL its last line cannot hold: CBMC has
- * to say so, or the harness looks at nothing.
+ * What the compiled crate makes of items, against a specification that knows
+ * nothing of it, for every item among all 2^64. Each function is one harness.
+ * With CONTROL its last line cannot hold: CBMC has to say so, or the harness
+ * looks at nothing.
  */
 #include <assert.h>
-#include "code.c" /* the crate, as wasm2c wrote it; the script makes it */
+#include "code.c" /* the crate, as wasm2c wrote it, with u64; the script makes it */
 #include "items.h"
 #include SPEC
 
@@ -13,8 +14,6 @@
 #define SPEC_FEATURES 0
 #endif
 
-uint64_t any64(void);
-unsigned int any(void);
 #define assume(what) __CPROVER_assume(what)
 
 #ifdef CONTROL
@@ -36,9 +35,9 @@ static w2c_code code;
 #define CALL(f, ...) w2c_code_##f(&code, ##__VA_ARGS__)
 
 /* No encryption, or one bit of the address. */
-static uint64_t any_enc(void)
+static u64 any_enc(void)
 {
-	uint64_t enc = 0;
+	u64 enc = 0;
 
 #ifdef SPEC_ENC
 	unsigned int bit = any();
@@ -50,16 +49,16 @@ static uint64_t any_enc(void)
 }
 
 /* Where memory may be: all of it below the encryption bit. */
-static bool in_range(uint64_t oa, unsigned int lg2, uint64_t enc)
+static bool in_range(u64 oa, unsigned int lg2, u64 enc)
 {
-	uint64_t end = enc ? enc : BIT(SPEC_OA_BITS);
+	u64 end = enc ? enc : BIT(SPEC_OA_BITS);
 
 	return lg2 < 64 && BIT(lg2) <= end && oa <= end - BIT(lg2);
 }
 
-static uint64_t any_leaf(unsigned int *level, uint64_t enc, struct leaf *leaf)
+static u64 any_leaf(unsigned int *level, u64 enc, struct leaf *leaf)
 {
-	uint64_t item = any64();
+	u64 item = any64();
 
 	*level = any();
 	assume(*level <= SPEC_TOP);
@@ -73,7 +72,7 @@ void decode(void)
 {
 	struct leaf leaf;
 	unsigned int level;
-	uint64_t enc = any_enc(), item = any_leaf(&level, enc, &leaf);
+	u64 enc = any_enc(), item = any_leaf(&level, enc, &leaf);
 
 	assert(CALL(kind, item, level) == 2);
 	assert(CALL(leaf_oa, item, level, enc) == leaf.oa);
@@ -87,27 +86,31 @@ void hardware_bits(void)
 {
 	struct leaf leaf, after;
 	unsigned int level;
-	uint64_t enc = any_enc(), item = any_leaf(&level, enc, &leaf), set = any64();
+	u64 enc = any_enc(), item = any_leaf(&level, enc, &leaf), set = any64();
 
 	assume(!(set & ~CALL(hw_bits)));
 	assert(spec_leaf(item | set, level, enc, &after));
-	assert(after.oa == leaf.oa && after.lg2 == leaf.lg2 && after.read == leaf.read && after.write == leaf.write);
+	assert(after.oa == leaf.oa && after.lg2 == leaf.lg2);
+	assert(after.read == leaf.read && after.write == leaf.write);
 	assert(CALL(kind, item | set, level) == 2);
-	assert(CALL(leaf_oa, item | set, level, enc) == leaf.oa && CALL(leaf_lg2, item | set, level, enc) == leaf.lg2);
+	assert(CALL(leaf_oa, item | set, level, enc) == leaf.oa);
+	assert(CALL(leaf_lg2, item | set, level, enc) == leaf.lg2);
 	assert(CALL(hw_bits) & SPEC_D);
 	assert(CALL(dirty) == (SPEC_PRESET ? 0 : SPEC_D));
 	DONE;
 }
 
 /*
- * Split. Whichever smaller leaf takes the place of whichever part of a leaf: every byte goes where it
- * went, with the same rights, and every other bit is what it was, D included.
+ * Split. Whichever smaller leaf takes the place of whichever part of a leaf:
+ * every byte goes where it went, with the same rights, and every other bit is
+ * what it was, D included.
  */
 void split(void)
 {
 	struct leaf old, new;
 	unsigned int level, below = any(), size = any();
-	uint64_t enc = any_enc(), item = any_leaf(&level, enc, &old), at = any64(), byte = any64(), child, next;
+	u64 enc = any_enc(), item = any_leaf(&level, enc, &old);
+	u64 at = any64(), byte = any64(), child, next, first, second;
 
 	assume(below <= level && size < old.lg2 && (spec_sizes(below) & BIT(size)));
 	assume(at < BIT(old.lg2) && !(at & (BIT(size) - 1)) && byte < BIT(size));
@@ -121,19 +124,27 @@ void split(void)
 	assert(new.rest == old.rest);
 	assert(CALL(kind, child, below) == 2 && CALL(leaf_oa, child, below, enc) == new.oa);
 
-	/* Leaves that follow each other are made by adding: each is as far from the one before as the second from the first. */
+	/*
+	 * Leaves that follow each other are made by adding: each is as far from
+	 * the one before as the second from the first.
+	 */
 	if (at + BIT(size) < BIT(old.lg2)) {
 		next = CALL(child, item, level, at + BIT(size), size, below, enc);
-		assert(next - child == CALL(child, item, level, BIT(size), size, below, enc) - CALL(child, item, level, 0, size, below, enc));
+		first = CALL(child, item, level, 0, size, below, enc);
+		second = CALL(child, item, level, BIT(size), size, below, enc);
+		assert(next - child == second - first);
 	}
 	DONE;
 }
 
-/* A table item leads where it should, takes no right away, and stays what it is when hardware sets A or D in it. */
+/*
+ * A table item leads where it should, takes no right away, and stays what it is
+ * when hardware sets A or D in it.
+ */
 void table(void)
 {
 	unsigned int level = any();
-	uint64_t enc = any_enc(), oa = any64(), set = any64(), found, item;
+	u64 enc = any_enc(), oa = any64(), set = any64(), found, item;
 
 	assume(level >= SPEC_TABLES_FROM && level <= SPEC_TOP);
 	assume(!(oa & (BIT(SPEC_TABLE_LG2) - 1)) && in_range(oa, SPEC_TABLE_LG2, enc));
@@ -145,11 +156,14 @@ void table(void)
 	DONE;
 }
 
-/* An empty item is empty, also to hardware, and where there is a present bit stays so when D is set in it. */
+/*
+ * An empty item is empty, also to hardware, and where there is a present bit
+ * stays so when D is set in it.
+ */
 void empty(void)
 {
 	unsigned int level = any();
-	uint64_t set = any64();
+	u64 set = any64();
 
 	assume(level <= SPEC_TOP);
 	assert(CALL(kind, 0, level) == 0 && spec_empty(0));
@@ -161,12 +175,15 @@ void empty(void)
 	DONE;
 }
 
-/* Map: a leaf of any size that the manual has, and no other, goes where it should with the rights that were asked for. */
+/*
+ * Map: a leaf of any size that the manual has, and no other, goes where it
+ * should with the rights that were asked for.
+ */
 void map(void)
 {
 	struct leaf leaf;
 	unsigned int level = any(), size = any(), prot = any();
-	uint64_t enc = any_enc(), oa = any64(), item;
+	u64 enc = any_enc(), oa = any64(), item;
 
 	assume(level <= SPEC_TOP);
 	assert(CALL(leaf_sizes, level, SPEC_FEATURES) == spec_sizes(level));

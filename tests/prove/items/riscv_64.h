@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The RISC-V Instruction Set Manual, Volume II: Privileged Architecture (20240411): section 10.4.1 "Addressing and
- * Memory Protection" (Sv39; 10.5, 10.6: Sv48, Sv57), chapter 11 "Svnapot", chapter 12 "Svpbmt". Bits 60:59 are for
- * software by Svrsw60t59b.
+ * The RISC-V Instruction Set Manual, Volume II: Privileged Architecture
+ * (20240411): section 10.4.1 "Addressing and Memory Protection" (Sv39; 10.5,
+ * 10.6: Sv48, Sv57), chapter 11 "Svnapot", chapter 12 "Svpbmt". Bits 60:59 are
+ * for software by Svrsw60t59b.
  */
 #define SPEC_TOP 4
 #define SPEC_TABLES_FROM 1
@@ -12,17 +13,17 @@
 #define SPEC_PRESET 1
 #define SPEC_FEATURES 0x180 /* Svnapot, Svpbmt */
 
-static uint64_t spec_sizes(unsigned int level)
+static u64 spec_sizes(unsigned int level)
 {
 	return BIT(12 + 9 * level) | (level == 0 ? BIT(16) : 0);
 }
 
-static bool spec_empty(uint64_t item)
+static bool spec_empty(u64 item)
 {
 	return !(item & BIT(0));
 }
 
-static bool spec_leaf(uint64_t item, unsigned int level, uint64_t enc, struct leaf *leaf)
+static bool spec_leaf(u64 item, unsigned int level, u64 enc, struct leaf *leaf)
 {
 	unsigned int lg2 = 12 + 9 * level;
 	bool n = item & BIT(63);
@@ -55,9 +56,10 @@ static bool spec_leaf(uint64_t item, unsigned int level, uint64_t enc, struct le
 	return true;
 }
 
-static bool spec_table(uint64_t item, unsigned int level, uint64_t enc, uint64_t *oa)
+static bool spec_table(u64 item, unsigned int level, u64 enc, u64 *oa)
 {
 	*oa = (item & BITS(53, 10)) << 2;
 	/* V 0, R = W = X = 0, and D, A, U, N, PBMT and what is reserved must be 0. */
-	return !enc && (item & BITS(3, 0)) == BIT(0) && !(item & (BIT(4) | BIT(6) | BIT(7) | BITS(63, 54)));
+	return !enc && (item & BITS(3, 0)) == BIT(0) &&
+	       !(item & (BIT(4) | BITS(7, 6) | BITS(63, 54)));
 }
