@@ -2,7 +2,7 @@
 # The front door. Everything is built and run in a toolchain root that the first target makes; see `make help`.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-debug bench series series-check deb applies build vm shell clean distclean
+.PHONY: help demo test test-debug prove litmus bench series series-check deb applies build vm shell clean distclean
 
 help: ## this list
 	@echo 'Hitless IOPTE splitting for Linux, in Rust.'
@@ -35,6 +35,12 @@ test: ## all tests but the longest (see Documentation/testing.md); the last line
 
 test-debug: ## the guests again on a kernel with KASAN, lockdep and what else watches; takes hours
 	@DEBUG=1 tools/run test
+
+prove: ## check the proofs (Documentation/proof.md): compiled formats against the manuals, the publish protocol for tables of any size
+	@tools/run prove
+
+litmus: ## the ordering claims under the kernel's memory model; needs herd7 and KERNEL=
+	@Documentation/litmus/run '$(KERNEL)'
 
 bench: ## the page tables against those in C, and a VMM's job with splits against one without
 	@tools/run bench

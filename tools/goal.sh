@@ -83,6 +83,10 @@ main() {
 		exec bash "$TOP/tools/demo/${DEMO:-run}" "$@"
 		;;
 	test) . "$TOP/tools/test.sh" ;;
+	prove)
+		step "Proofs: theorems, harnesses, and the breaks that they have to catch"
+		exec bash "$TOP/tests/prove/run"
+		;;
 	deb)
 		export DEB=1
 		. "$TOP/tools/test.sh"

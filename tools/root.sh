@@ -67,7 +67,7 @@ root_progress() { tr '\r' '\n' <"$1" | awk '/^I: |^(Unpacking|Setting up) / { l 
 
 # root_enter GOAL...: runs tools/goal.sh in the root; see tools/enter.sh for what it finds there.
 root_enter() {
-	export top cache build kernel root userns
+	export top cache build kernel root userns prove_root
 	trap - INT TERM EXIT # a shell that waits for a command would keep the signal until that ends
 	root_ns "$top/tools/enter.sh" bash /src/tools/goal.sh "$@"
 }
@@ -79,7 +79,7 @@ cache_clean() {
 	flock -n 9 || die "another run uses $cache: wait for it or stop it, then run make $1 again."
 	root_choose_mode
 	if [ "$1" = distclean ]; then
-		root_ns sh -c 'rm -rf "$1"/root-* "$1"/kernel-* "$1/cargo" "$1/cargo-target" "$1/logs"' sh "$cache"
+		root_ns sh -c 'rm -rf "$1"/root-* "$1"/prove-* "$1"/kernel-* "$1/cargo" "$1/cargo-target" "$1/logs"' sh "$cache"
 	else
 		root_ns sh -c 'rm -rf "$1"/kernel-* "$1/cargo-target" "$1/logs"' sh "$cache"
 	fi

@@ -96,6 +96,24 @@ test_cargo() {
 user_tests() { new_cargo test "${args[@]}" "${user[@]}" --lib --examples --no-fail-fast && new_cargo test "${args[@]}" "${user[@]}" --doc; }
 user_doc() { RUSTDOCFLAGS='-D warnings' new_cargo doc "${args[@]}" "${user[@]}" --no-deps; }
 
+# In the root that tools/prove.sh has made; what it says while it works is the log.
+test_prove() {
+	check prove || return 0
+	mkdir -p "$shots/prove"
+	rm -f "$shots/prove/results"
+	if [ -z "${PROVE-}" ]; then
+		printf 'skip\tproofs\tonly with the word prove in ONLY\n'
+	else
+		# shellcheck disable=SC2016 # the inner shell's
+		quiet "make prove" unshare --mount bash -c '
+			mount --bind /src "$1/src" && mount --bind /out "$1/out" && mount --rbind /dev "$1/dev" && mount --rbind /proc "$1/proc" &&
+			mount -t tmpfs tmpfs "$1/tmp" && chroot "$1" env JOBS="$3" bash /src/tests/prove/run "$2"' \
+			bash "$CACHE/$PROVE" "$shots/prove/results" "$(jobs_)" >&2 || true
+		cp "$LOGS/make-prove.log" "$shots/prove/log"
+		cat "$shots/prove/results" || printf 'fail\tproofs\tno result: see out/test/prove/log\n'
+	fi | record prove
+}
+
 # The kernel's crates, with the flags of the x86_64 build as kbuild left them; the kernel's lints become errors.
 test_kernel_clippy() {
 	local from to o=$BUILD/x86 cmd
@@ -249,6 +267,7 @@ test_tree() {
 	test_documents
 	test_selftests
 	test_cargo
+	test_prove
 }
 test_built() {
 	if [ -z "$other" ]; then

@@ -7,6 +7,7 @@
 //! - [`hw`]: the hardware, written from the specifications. It never calls a
 //!   [`Format`](crate::fmt::Format).
 //! - [`odd`]: a format made to break what is taken for granted elsewhere.
+//! - [`protocol`]: whether the stores are a run of the system that is proved.
 //! - [`iotlb`]: caches that keep as much as the specifications let them, and how drivers flush
 //!   them.
 //! - [`laws`]: the laws of [`crate::fmt`], for any format.
@@ -28,6 +29,7 @@ pub mod lean;
 pub mod log;
 pub mod model;
 pub mod odd;
+pub mod protocol;
 pub mod rig;
 pub mod runs;
 pub mod sequence;

@@ -13,6 +13,7 @@ mod formats;
 mod iotlb;
 mod judges;
 mod map_unmap;
+mod protocol;
 mod random;
 mod split_race;
 mod split_shape;
