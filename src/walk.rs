@@ -130,8 +130,9 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                     }
                 }
                 Kind::Table => {
-                    // Whatever was asked for, the first one of all is entered.
-                    if walk.tables == 0 && at > walk.from {
+                    // Never at the first item: the walk has to get on, and whoever goes on at the
+                    // start of this table would report it once more.
+                    if walk.tables == 0 && at > va {
                         return Some(at);
                     }
                     // Hardware sets nothing in a table item that matters here, and the range is

@@ -45,6 +45,8 @@ fn parts<H: Hardware>(setup: Setup) {
         3 * G1 + M2 + page,
         3 * G1 + M2 + 2 * page,
     ]);
+    // In the middle of a large leaf, too.
+    edges.extend([3 * G1 + 3 * M2 + page, 4 * G1 - page]);
     edges.extend([4 * G1, 4 * G1 + 5 * M2, 4 * G1 + 6 * M2]);
     for (n, &from) in edges.iter().enumerate() {
         for &to in &edges[n + 1..] {
@@ -140,7 +142,8 @@ fn outside_of_a_table() {
     rig.finish();
     let mut rig = Rig::<Vtd>::new(Setup::plain(2));
     rig.map_ok(0, K4, 0, rw());
+    rig.map_ok((1 << 39) - K4, K4, 0, rw());
     assert_eq!(rig.walk(1 << 39, u64::MAX, 9).leaves.len(), 0);
-    assert_eq!(rig.walk(0, u64::MAX, 9).leaves.len(), 1);
+    assert_eq!(rig.walk(0, u64::MAX, 9).leaves.len(), 2);
     rig.finish();
 }
