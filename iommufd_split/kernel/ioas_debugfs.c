@@ -36,6 +36,8 @@
 /* What is looked at under the locks: at most some 100,000 entries */
 #define CHUNK_TABLES 128
 #define CHUNK_AREAS 1024
+/* Areas that are in no domain have to be looked for in the pages they share */
+#define CHUNK_JIFFIES (HZ / 100)
 
 static struct dentry *iommufd_debugfs_root;
 
@@ -53,6 +55,7 @@ enum chunk {
 	CHUNK_LAST,		/* of this HWPT */
 	CHUNK_UNKNOWN,		/* this HWPT cannot be walked */
 	CHUNK_NO_HWPT,		/* they are all through */
+	CHUNK_SIGNAL,		/* while it waited for a lock */
 };
 
 /* Between two chunks. The IOAS waits for its readers before it is destroyed. */
@@ -81,11 +84,11 @@ static struct iommufd_hwpt_paging *next_hwpt(struct iommufd_ioas *ioas, u32 id)
 }
 
 /*
- * Walk from @iova on, as far as nothing but @walk sets an end to it. Returns
- * false if that was all, else @iova is where to go on.
+ * Walk from @iova on, as far as nothing but @walk sets an end to it. If that was
+ * not all, @iova is where to go on.
  */
-static bool walk_some(struct io_pagetable *iopt, struct pt_iommu *pt,
-		      unsigned long *iova, struct pt_iommu_walk *walk)
+static enum chunk walk_some(struct io_pagetable *iopt, struct pt_iommu *pt,
+			    unsigned long *iova, struct pt_iommu_walk *walk)
 {
 	unsigned long last = ULONG_MAX;
 	struct iopt_area *other = NULL;
@@ -93,7 +96,10 @@ static bool walk_some(struct io_pagetable *iopt, struct pt_iommu *pt,
 	struct iopt_area *area;
 	bool more = false;
 
-	guard(rwsem_read)(&iopt->iova_rwsem);
+	ACQUIRE(rwsem_read_intr, lock)(&iopt->iova_rwsem);
+	if (ACQUIRE_ERR(rwsem_read_intr, &lock))
+		return CHUNK_SIGNAL;
+
 	for (area = iopt_area_iter_first(iopt, *iova, ULONG_MAX); area;
 	     area = iopt_area_iter_next(area, *iova, ULONG_MAX)) {
 		if (!area->pages || iopt_is_dmabuf(area->pages)) {
@@ -114,11 +120,13 @@ static bool walk_some(struct io_pagetable *iopt, struct pt_iommu *pt,
 	if (!other) {
 		more = pt->ops->walk_range(pt, *iova, last, walk);
 	} else if (other->pages) {
-		guard(mutex)(&other->pages->mutex);
+		ACQUIRE(mutex_kill, pages_lock)(&other->pages->mutex);
+		if (ACQUIRE_ERR(mutex_kill, &pages_lock))
+			return CHUNK_SIGNAL;
 		more = pt->ops->walk_range(pt, *iova, last, walk);
 	}
 	*iova = more ? walk->next : last + 1;
-	return more || last != ULONG_MAX;
+	return more || last != ULONG_MAX ? CHUNK_MORE : CHUNK_LAST;
 }
 
 /* One chunk, from @cursor on. Counts begin at zero with each HWPT. */
@@ -131,7 +139,9 @@ static enum chunk walk_chunk(struct iommufd_ioas *ioas,
 	struct pt_iommu *pt;
 
 	/* While a HWPT is on the list its domain is alive and filled */
-	guard(mutex)(&ioas->mutex);
+	ACQUIRE(mutex_intr, lock)(&ioas->mutex);
+	if (ACQUIRE_ERR(mutex_intr, &lock))
+		return CHUNK_SIGNAL;
 	hwpt = next_hwpt(ioas, cursor->id);
 	if (!hwpt)
 		return CHUNK_NO_HWPT;
@@ -149,9 +159,7 @@ static enum chunk walk_chunk(struct iommufd_ioas *ioas,
 	pt = iommupt_from_domain(domain);
 	if (!pt || !pt->ops->walk_range)
 		return CHUNK_UNKNOWN;
-	if (walk_some(&ioas->iopt, pt, &cursor->iova, walk))
-		return CHUNK_MORE;
-	return CHUNK_LAST;
+	return walk_some(&ioas->iopt, pt, &cursor->iova, walk);
 }
 
 static void next_cursor(struct hwpt_cursor *cursor)
@@ -166,53 +174,68 @@ struct area_counts {
 	u64 pinned;
 };
 
-/* Pages of the area that are pinned, for domains or for accesses */
-static unsigned long count_pinned(struct iopt_area *area)
+/* Adds the pages of the area that are pinned, for domains or for accesses */
+static int count_pinned(struct iopt_area *area, u64 *pinned)
 {
 	struct interval_tree_double_span_iter span;
 	struct iopt_pages *pages = area->pages;
-	unsigned long pinned = 0;
 
 	/* The exporter pins them, or does not */
 	if (iopt_is_dmabuf(pages))
 		return 0;
 
-	guard(mutex)(&pages->mutex);
+	/* Everything that is in a domain, however many areas share it */
+	if (area->storage_domain) {
+		*pinned += iopt_area_last_index(area) - iopt_area_index(area) +
+			   1;
+		return 0;
+	}
+
+	/* Whoever fills a domain holds it, for as long as user memory takes */
+	ACQUIRE(mutex_kill, lock)(&pages->mutex);
+	if (ACQUIRE_ERR(mutex_kill, &lock))
+		return -EINTR;
 	interval_tree_for_each_double_span(&span, &pages->access_itree,
 					   &pages->domains_itree,
 					   iopt_area_index(area),
 					   iopt_area_last_index(area)) {
 		if (span.is_used)
-			pinned += span.last_used - span.start_used + 1;
+			*pinned += span.last_used - span.start_used + 1;
 	}
-	return pinned;
+	return 0;
 }
 
-/* Returns false if that was all, else @iova is where to go on. */
-static bool count_areas(struct io_pagetable *iopt, unsigned long *iova,
-			struct area_counts *counts)
+/* Returns 0 if that was all, 1 if @iova is where to go on, or an error. */
+static int count_areas(struct io_pagetable *iopt, unsigned long *iova,
+		       struct area_counts *counts)
 {
+	unsigned long end = jiffies + CHUNK_JIFFIES;
 	unsigned int areas = 0;
 	struct iopt_area *area;
 
-	guard(rwsem_read)(&iopt->iova_rwsem);
+	ACQUIRE(rwsem_read_intr, lock)(&iopt->iova_rwsem);
+	if (ACQUIRE_ERR(rwsem_read_intr, &lock))
+		return -EINTR;
 	for (area = iopt_area_iter_first(iopt, *iova, ULONG_MAX); area;
 	     area = iopt_area_iter_next(area, *iova, ULONG_MAX)) {
 		if (iopt_area_iova(area) < *iova)
 			continue;
-		if (areas++ == CHUNK_AREAS) {
+		if (areas == CHUNK_AREAS ||
+		    (areas && time_after(jiffies, end))) {
 			*iova = iopt_area_iova(area);
-			return true;
+			return 1;
 		}
+		areas++;
 		if (!area->pages) {
 			counts->changing++;
 			continue;
 		}
 		counts->mappings++;
 		counts->bytes += iopt_area_length(area);
-		counts->pinned += count_pinned(area);
+		if (count_pinned(area, &counts->pinned))
+			return -EINTR;
 	}
-	return false;
+	return 0;
 }
 
 static void show_counts(struct seq_file *s, const struct hwpt_cursor *cursor,
@@ -248,8 +271,9 @@ static int summary_show(struct seq_file *s, void *unused)
 	if (!walk)
 		return -ENOMEM;
 
-	while (count_areas(&ioas->iopt, &iova, &counts)) {
-		rc = pause_reading(ioas);
+	while ((rc = count_areas(&ioas->iopt, &iova, &counts))) {
+		if (rc > 0)
+			rc = pause_reading(ioas);
 		if (rc)
 			return rc;
 	}
@@ -266,7 +290,7 @@ static int summary_show(struct seq_file *s, void *unused)
 			show_counts(s, &cursor, walk);
 		if (chunk == CHUNK_UNKNOWN || chunk == CHUNK_LAST)
 			next_cursor(&cursor);
-		rc = pause_reading(ioas);
+		rc = chunk == CHUNK_SIGNAL ? -EINTR : pause_reading(ioas);
 	} while (!rc && chunk != CHUNK_NO_HWPT);
 	return rc;
 }
@@ -331,6 +355,8 @@ static int leaves_show(struct seq_file *s, void *v)
 	case CHUNK_NO_HWPT:
 		iter->done = true;
 		break;
+	case CHUNK_SIGNAL:
+		return -EINTR;
 	}
 	return 0;
 }
@@ -376,13 +402,25 @@ static const struct file_operations leaves_fops = {
 	.release = seq_release_private,
 };
 
-/* Before anybody can destroy the IOAS. Nothing depends on its success. */
+/*
+ * Before anybody can destroy the IOAS. Nothing depends on its success. An ID is
+ * free to be used again before the last IOAS that had it waits for its readers:
+ * then the files of the next one come beside them.
+ */
 void iommufd_debugfs_add_ioas(struct iommufd_ctx *ictx,
 			      struct iommufd_ioas *ioas)
 {
-	char name[20];
+	static atomic_t again = ATOMIC_INIT(0);
+	struct dentry *other;
+	char name[32];
 
 	snprintf(name, sizeof(name), "ioas-%u", ioas->obj.id);
+	other = debugfs_lookup(name, ictx->debugfs);
+	if (other) {
+		dput(other);
+		snprintf(name, sizeof(name), "ioas-%u.%u", ioas->obj.id,
+			 (unsigned int)atomic_inc_return(&again));
+	}
 	ioas->debugfs = debugfs_create_dir(name, ictx->debugfs);
 	debugfs_create_file("summary", 0400, ioas->debugfs, ioas,
 			    &summary_fops);
@@ -391,7 +429,7 @@ void iommufd_debugfs_add_ioas(struct iommufd_ctx *ictx,
 				    &leaves_fops);
 }
 
-/* Waits for who reads at the moment, which is for one chunk at most */
+/* Waits for a reader to end its chunk and to copy what it has to user space */
 void iommufd_debugfs_remove_ioas(struct iommufd_ioas *ioas)
 {
 	WRITE_ONCE(ioas->debugfs_closing, true);

@@ -235,14 +235,19 @@ const MAX_NOTIFICATIONS: usize = 100;
 /// an unmap this does not keep it from pinning again: the area is not about to go, only a part of
 /// it, and who pins the rest must not notice.
 fn carve(ioas: &Ioas, request: Request) -> Result {
-    for _ in 0..=MAX_NOTIFICATIONS {
+    let mut notifications = 0;
+
+    loop {
         match try_carve(ioas.lock(), request) {
             Ok(()) => return Ok(()),
             Err(Obstacle::Error(error)) => return Err(error),
-            Err(Obstacle::Pins) => ioas.notify_unmap(request.extent()),
+            Err(Obstacle::Pins) if notifications == MAX_NOTIFICATIONS => return Err(EDEADLK),
+            Err(Obstacle::Pins) => {
+                notifications += 1;
+                ioas.notify_unmap(request.extent());
+            }
         }
     }
-    Err(EDEADLK)
 }
 
 /// The handler of `IOMMU_IOAS_SPLIT`.

@@ -249,14 +249,19 @@ impl SharedMemory {
     ///
     /// - [`SplitError::Range`] and [`SplitError::IommuIoasSplit`]: nothing has changed. The range is still shared, and a
     ///   confidential guest's page must not be made private. Where the kernel can do all in one call, see
-    ///   [`carve`](crate::carve()), and memory is mapped whole, there are no others.
+    ///   [`carve`](crate::carve()), and memory is mapped whole, there are no others, unless an in-kernel user pins the range
+    ///   again and again.
     /// - [`SplitError::Iommufd`]: the unmap failed. After a split that only happens if another thread works on the same range,
     ///   or an in-kernel user does not let go of a mapping in it. Mappings in front of it may be unmapped.
     /// - [`SplitError::UnmappedLength`]: a part of the range was not shared. No device reaches any of it now.
     pub fn carve(&self, iova: u64, length: u64) -> Result<()> {
         if self.one_call && self.granularity == Granularity::Whole {
             self.check(iova, length)?;
-            return carve(&self.iommufd, self.ioas_id, iova, length);
+            match carve(&self.iommufd, self.ioas_id, iova, length) {
+                // An unmap keeps in-kernel users from pinning again, once it has a mapping to close.
+                Err(e) if e.errno() == Some(libc::EDEADLK) => {}
+                done => return done,
+            }
         }
         self.prepare(iova, length)?;
         unmap(&self.iommufd, self.ioas_id, iova, length)
