@@ -45,7 +45,7 @@
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(test)]
 extern crate std;
 
 pub mod fmt;
@@ -62,9 +62,6 @@ mod split;
 mod table;
 mod top;
 mod unmap;
-
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
 
 pub use dirty::DirtySink;
 pub use map::Mapped;

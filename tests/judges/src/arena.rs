@@ -10,18 +10,16 @@
 //! the code under test ends in a clear panic and not in memory that belongs to somebody else.
 
 use std::alloc::{alloc_zeroed, dealloc, handle_alloc_error, Layout};
-use std::boxed::Box;
 use std::cell::Cell as StdCell;
 use std::collections::VecDeque;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
-use std::vec::Vec;
 
-use crate::fmt::Format;
-use crate::mem::{Cell, PtMem};
-use crate::range::Locked;
-use crate::{Error, Level, RawTable, Result, Table};
+use iotable::fmt::Format;
+use iotable::mem::{Cell, PtMem};
+use iotable::range::Locked;
+use iotable::{Error, Level, RawTable, Result, Table};
 
 /// What fills a freed table. No format uses this value.
 pub(crate) const POISON: u64 = 0xdead_f4ee_7ab1_e000;
@@ -491,12 +489,18 @@ impl Arena {
         lock(&self.tops).clone()
     }
 
+    /// The memory of the table at `addr`.
+    pub fn memory(&self, addr: u64) -> NonNull<HostCell> {
+        assert!(self.is_table(addr), "{addr:#x} is not a table");
+        // SAFETY: a table from `alloc`.
+        unsafe { Self::table_at(addr) }
+    }
+
     /// The table at `addr`, taken to be of this level.
     pub fn table<F: Format>(&self, addr: u64, level: Level) -> Table<'_, F, Arena> {
-        assert!(self.is_table(addr), "{addr:#x} is not a table");
-        // SAFETY: a table from `alloc`, and its memory stays until the arena goes, which the
-        // result borrows. Whatever its items are read as, a wrong one ends in a panic above.
-        unsafe { Table::from_raw(Self::table_at(addr), level) }
+        // SAFETY: a table, and its memory stays until the arena goes, which the result borrows.
+        // Whatever its items are read as, a wrong one ends in a panic above.
+        unsafe { Table::from_raw(self.memory(addr), level) }
     }
 
     /// Frees a table that went through a gather.
@@ -504,7 +508,8 @@ impl Arena {
         self.release(Self::table_oa(table.ptr()));
     }
 
-    fn release(&self, addr: u64) {
+    /// Frees the table at `addr`.
+    pub(crate) fn release(&self, addr: u64) {
         let (slot, offset) = self.slot_offset(addr);
         let lg2 = self.state[slot].swap(FREED, Ordering::AcqRel);
         assert_ne!(lg2, FREED, "table {addr:#x} is freed twice");

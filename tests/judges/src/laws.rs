@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The laws of [`crate::fmt`], for any format.
+//! The laws of [`iotable::fmt`], for any format.
 
 #![forbid(unsafe_code)]
 
-use std::vec::Vec;
-
 use super::hw::{Entry, Hardware};
-use crate::fmt::{Attrs, Features, Format, Kind, Params, Prot};
 use crate::size::pow2;
-use crate::Level;
+use iotable::fmt::{Attrs, Features, Format, Kind, Params, Prot};
+use iotable::Level;
 
 /// Every protection there is.
 pub fn all_prots() -> impl Iterator<Item = Prot> {
@@ -91,7 +89,7 @@ fn check_leaf<H: Hardware>(hw: &H, params: &Params, level: Level, size_lg2: u32,
         for (k, oa) in (u64::from(prot.0)..).zip(oas(size_lg2, oa_lg2)) {
             // As mapped, then with each other bit that a live leaf may have: every eighth of them,
             // others for the next OA.
-            let mut attrs = std::vec![base];
+            let mut attrs = vec![base];
             for n in (k % 8..64).step_by(8) {
                 let extra = F::<H>::leaf_attrs(pow2(n as u32), level, params);
                 attrs.push(Attrs(base.0 | extra.0));

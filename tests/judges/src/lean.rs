@@ -8,18 +8,16 @@
 
 #![forbid(unsafe_code)]
 
-use std::vec::Vec;
-
 use super::arena::{watch, Arena, Event, Step, Store, View};
 use super::hw::{Hardware, LeafAt, Root, TableAt, Visitor};
 use super::log::Dirty;
 use super::model::Cut;
 use super::rig::{Rig, Setup};
 use super::runs::{Place, Runs};
-use crate::fmt::Prot;
-use crate::gather::Gather;
 use crate::size::max_offset;
-use crate::{Error, Level, Mapped, RawTable, Result};
+use iotable::fmt::Prot;
+use iotable::gather::Gather;
+use iotable::{Error, Level, Mapped, RawTable, Result};
 
 /// After so many operations all leaves and all tables are compared.
 pub const EVERY: u32 = 2048;
@@ -325,7 +323,7 @@ impl<H: Hardware> Lean<H> {
         let late = late.and_then(|n| self.rig.late_write(cuts, n));
         // One of them after each store.
         let last = va + (len - 1);
-        let mut probes = std::vec![va, last, va.wrapping_sub(1), last.wrapping_add(1)];
+        let mut probes = vec![va, last, va.wrapping_sub(1), last.wrapping_add(1)];
         for cut in cuts {
             probes.extend([cut.va, cut.va + max_offset(cut.size_lg2)]);
         }

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What judges the tables, on the host only.
+//! What judges the tables of `iotable`, on the host only.
+//!
+//! It sees of `iotable` what the kernel layer sees, its public items, and plays the rest of the
+//! world: memory, hardware, caches, drivers. The tests are in [`tests`](mod@tests).
 //!
 //! - [`arena`]: table memory that counts, poisons, and lets a test look between any two stores.
 //! - [`explore`]: every state that hardware can meet during a call.
 //! - [`hw`]: the hardware, written from the specifications. It never calls a
-//!   [`Format`](crate::fmt::Format).
+//!   [`Format`](iotable::fmt::Format).
 //! - [`odd`]: a format made to break what is taken for granted elsewhere.
 //! - [`iotlb`]: caches that keep as much as the specifications let them, and how drivers flush
 //!   them.
-//! - [`laws`]: the laws of [`crate::fmt`], for any format.
+//! - [`laws`]: the laws of [`iotable::fmt`], for any format.
 //! - [`log`]: what an operation reports, checked while it does.
 //! - [`model`]: what must be mapped, as a plain list of leaves.
 //! - [`rig`]: a table with all of these watching every operation on it.
@@ -31,6 +34,7 @@ pub mod rig;
 pub mod runs;
 pub mod sequence;
 pub mod setups;
+pub mod size;
 
 #[cfg(test)]
 mod tests;

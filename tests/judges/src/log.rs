@@ -5,13 +5,12 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::vec::Vec;
 
 use super::arena::{Arena, View};
 use super::hw::{Hardware, Root, TableAt};
-use crate::gather::Gather;
 use crate::size::max_offset;
-use crate::{DirtySink, Error, Level, RawTable, Result};
+use iotable::gather::Gather;
+use iotable::{DirtySink, Error, Level, RawTable, Result};
 
 /// Checks a gather while it happens, and frees tables as early as the contract allows.
 pub struct Log<'a, H: Hardware> {

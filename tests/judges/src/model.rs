@@ -8,12 +8,11 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
-use std::vec::Vec;
 
 use super::hw::{Bits, LeafAt};
 use super::log::Dirty;
 use crate::size::max_offset;
-use crate::{Error, Result};
+use iotable::{Error, Result};
 
 /// The rules of one table.
 #[derive(Clone, Copy, Debug)]

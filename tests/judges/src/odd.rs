@@ -30,8 +30,8 @@
 
 #![forbid(unsafe_code)]
 
-use crate::fmt::{Attrs, Features, Format, Kind, Live, Params, Prot};
-use crate::{Error, Level, Result};
+use iotable::fmt::{Attrs, Features, Format, Kind, Live, Params, Prot};
+use iotable::{Error, Level, Result};
 
 const A: u64 = 1 << 0;
 const D: u64 = 1 << 1;

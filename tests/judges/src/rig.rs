@@ -4,16 +4,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::vec::Vec;
-
 use super::arena::{watch, Arena, Event, Step, Store, View};
 use super::hw::{Hardware, Hit, LeafAt, Root};
 use super::log::{Dirty, Log};
 use super::model::{Cut, Grant, Model, Rules};
-use crate::fmt::{Attrs, Features, Format, Params, Prot};
-use crate::gather::Gather;
 use crate::size::max_offset;
-use crate::{page_sizes, Config, Error, Level, Mapped, Pt, RawTable, Result, Table};
+use iotable::fmt::{Attrs, Features, Format, Params, Prot};
+use iotable::gather::Gather;
+use iotable::{page_sizes, Config, Error, Level, Mapped, Pt, RawTable, Result, Table};
 
 /// The choices for a table.
 #[derive(Clone, Copy, Debug)]
@@ -364,7 +362,7 @@ impl<H: Hardware> Rig<H> {
     pub fn probes(&self, va: u64, len: u64) -> Vec<(u64, Option<Hit>)> {
         let last = va.wrapping_add(len).wrapping_sub(1);
         let page = self.model.rules.page();
-        let mut at = std::vec![
+        let mut at = vec![
             va,
             va.wrapping_sub(1),
             last,

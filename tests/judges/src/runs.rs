@@ -9,13 +9,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::vec::Vec;
-
 use super::hw::{Bits, LeafAt};
 use super::log::Dirty;
 use super::model::{last_of, Cut, Grant, Rules};
 use crate::size::{floor, max_offset};
-use crate::{Error, Mapped, Result};
+use iotable::{Error, Mapped, Result};
 
 /// Leaves of one size, one behind the other, that go to one place and have the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +76,7 @@ impl Runs {
         Runs {
             rules,
             runs: Vec::new(),
-            tables: std::vec![Vec::new(); 8],
+            tables: vec![Vec::new(); 8],
             top_level,
             grows,
         }

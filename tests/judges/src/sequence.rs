@@ -9,7 +9,6 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::vec::Vec;
 
 use super::arena::Arena;
 use super::hw::{Amd, Bits, Hardware, OddHw, Riscv, Vtd, X86};
@@ -17,9 +16,9 @@ use super::lean::Lean;
 use super::model::Rules;
 use super::rig::{Rig, Setup};
 use super::setups::Choice;
-use crate::fmt::{Format as _, Prot};
 use crate::size::max_offset;
-use crate::{Error, Mapped, Result};
+use iotable::fmt::{Format as _, Prot};
+use iotable::{Error, Mapped, Result};
 
 /// Leaves that one call may make: more would only take longer.
 const MANY: u64 = 1500;

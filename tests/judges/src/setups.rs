@@ -6,11 +6,11 @@
 
 use super::odd::ENC;
 use super::rig::Setup;
-use crate::fmt::amdv1::features as amdv1;
-use crate::fmt::riscv_64::Riscv64;
-use crate::fmt::vtdss::Vtdss;
-use crate::fmt::x86_64::X86_64;
-use crate::fmt::{Features, Params};
+use iotable::fmt::amdv1::features as amdv1;
+use iotable::fmt::riscv_64::Riscv64;
+use iotable::fmt::vtdss::Vtdss;
+use iotable::fmt::x86_64::X86_64;
+use iotable::fmt::{Features, Params};
 
 /// The odd format with all that it has, on coherent hardware.
 pub fn odd() -> Setup {

@@ -8,8 +8,8 @@ use iotable::fmt::{Features, Format, Params, Prot};
 use iotable::gather::Gather;
 use iotable::mem::PtMem;
 use iotable::range::Locked;
-use iotable::testing::hw::{Bits, Entry, Hardware};
 use iotable::{page_sizes, Config, DirtySink, Level, Pt, RawTable, SplitFlush, Table};
+use iotable_judges::hw::{Bits, Entry, Hardware};
 
 use crate::env::{Broken, Init, LoomMem, Options};
 use crate::tiny::{Tiny, TinyHw};

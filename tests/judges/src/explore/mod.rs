@@ -16,16 +16,14 @@
 
 #![forbid(unsafe_code)]
 
-use std::vec::Vec;
-
 use super::arena::{Arena, View};
 use super::hw::{Entry, Hardware};
 use super::model::{Model, Rules};
 use super::rig::{Rig, Setup};
-use crate::fmt::{Format, Prot};
-use crate::gather::Gather;
 use crate::size::max_offset;
-use crate::{Level, RawTable};
+use iotable::fmt::{Format, Prot};
+use iotable::gather::Gather;
+use iotable::{Level, RawTable};
 
 pub mod touch;
 pub mod view;

@@ -11,15 +11,14 @@
 use std::collections::hash_map::DefaultHasher;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::vec::Vec;
 
 use super::{prepare, Call, Free, Scene};
-use crate::fmt::Format;
+use crate::arena::{watch_reads, Event, Step, Store, View};
+use crate::hw::{Hardware, Hit, LeafAt, Root};
+use crate::log::Dirty;
+use crate::rig::Rig;
 use crate::size::max_offset;
-use crate::testing::arena::{watch_reads, Event, Step, Store, View};
-use crate::testing::hw::{Hardware, Hit, LeafAt, Root};
-use crate::testing::log::Dirty;
-use crate::testing::rig::Rig;
+use iotable::fmt::Format;
 
 /// What hardware does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,7 +283,7 @@ impl<'a> Touches<'a> {
             flushed: false,
             old: self.targets.iter().map(|&va| root.translate(va)).collect(),
             items: HashMap::new(),
-            walked: std::vec![None; shots.len()],
+            walked: vec![None; shots.len()],
             used: Vec::new(),
             met: 0,
             count: Count {
@@ -341,7 +340,7 @@ impl<'a> Touches<'a> {
             ..
         } = run;
         let after = rig.leaves();
-        let context = || std::format!("{:x?} {shots:x?}", self.scene);
+        let context = || format!("{:x?} {shots:x?}", self.scene);
         match (&reported, self.scene.call) {
             (Some(told), Call::Clear { va, len }) => {
                 cleared(&before, &after, (va, len), &told.found, &used, &context);
@@ -469,7 +468,7 @@ fn kept<H: Hardware>(
     before: &[LeafAt],
     after: &[LeafAt],
     used: &[Used],
-    context: &dyn Fn() -> std::string::String,
+    context: &dyn Fn() -> String,
 ) {
     let range = |leaf: &LeafAt| (leaf.va, 1u64 << leaf.bits.size_lg2);
     let rules = &rig.model.rules;
@@ -512,7 +511,7 @@ fn cleared(
     asked: (u64, u64),
     reported: &[(u64, u64)],
     used: &[Used],
-    context: &dyn Fn() -> std::string::String,
+    context: &dyn Fn() -> String,
 ) {
     for (leaf, old) in after.iter().zip(before) {
         let range = (leaf.va, 1u64 << leaf.bits.size_lg2);
@@ -547,7 +546,7 @@ fn cleared(
 }
 
 /// D means nothing in a table item, and must not stay there.
-fn no_dirty_table<H: Hardware>(rig: &Rig<H>, context: &dyn Fn() -> std::string::String) {
+fn no_dirty_table<H: Hardware>(rig: &Rig<H>, context: &dyn Fn() -> String) {
     let root = rig.root();
     let reach = root.reach(&[View::Cpu]);
     for &at in &reach.links {

@@ -10,16 +10,15 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::vec::Vec;
 
 use super::{expected, prepare, Call, Count, Scene};
-use crate::fmt::Format;
+use crate::arena::{watch, Event, Step, Store, View};
+use crate::hw::{Entry, Hardware, Reach, Root};
+use crate::log::{Dirty, Log};
+use crate::model::Model;
 use crate::size::max_offset;
-use crate::testing::arena::{watch, Event, Step, Store, View};
-use crate::testing::hw::{Entry, Hardware, Reach, Root};
-use crate::testing::log::{Dirty, Log};
-use crate::testing::model::Model;
-use crate::Level;
+use iotable::fmt::Format;
+use iotable::Level;
 
 /// What a device can notice of a translation: address, rights, other bits.
 pub type Seen = (u64, bool, bool, u64);
@@ -179,7 +178,7 @@ impl<H: Hardware> Eye<'_, H> {
     /// All tops that walks may have begun at.
     fn tops(&self) -> Vec<(u64, u8)> {
         match self.root.arena.tops() {
-            tops if tops.is_empty() => std::vec![self.root.start()],
+            tops if tops.is_empty() => vec![self.root.start()],
             tops => tops[self.tops..]
                 .iter()
                 .map(|top| (top.0, top.1 .0))

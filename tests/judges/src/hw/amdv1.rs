@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 use super::{Bits, Entry, Hardware};
-use crate::fmt::amdv1::Amdv1;
-use crate::fmt::{Params, Prot};
+use iotable::fmt::amdv1::Amdv1;
+use iotable::fmt::{Params, Prot};
 
 /// AMD's host tables. With `MOCK` addresses are in units of 2K.
 #[derive(Clone, Copy, Debug)]

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! The hardware: walkers written from the specifications, which never ask a
-//! [`Format`](crate::fmt::Format).
+//! [`Format`](iotable::fmt::Format).
 //!
 //! A reserved bit that is not as it must be is a panic: real hardware would report a fault.
 
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::vec::Vec;
 
 use super::arena::{Arena, View};
-use crate::fmt::{Format, Params, Prot};
 use crate::size::max_offset;
+use iotable::fmt::{Format, Params, Prot};
 
 mod amdv1;
 mod odd;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The hardware that [`crate::testing::odd`] describes.
+//! The hardware that [`crate::odd`] describes.
 
 #![forbid(unsafe_code)]
 
 use super::{Bits, Entry, Hardware};
-use crate::fmt::{Params, Prot};
-use crate::testing::odd::OddFmt;
+use crate::odd::OddFmt;
+use iotable::fmt::{Params, Prot};
 
-/// The hardware that [`crate::testing::odd`] describes.
+/// The hardware that [`crate::odd`] describes.
 #[derive(Clone, Copy, Debug)]
 pub struct OddHw<const TO_TABLE: bool, const RESIZE: bool> {
     enc_mask: u64,

@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 use super::{Bits, Entry, Hardware};
-use crate::fmt::riscv_64::Riscv64;
-use crate::fmt::{Params, Prot};
+use iotable::fmt::riscv_64::Riscv64;
+use iotable::fmt::{Params, Prot};
 
 /// A RISC-V IOMMU's first stage. Requests are user requests.
 #[derive(Clone, Copy, Debug)]

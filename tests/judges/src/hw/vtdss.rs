@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 use super::{Bits, Entry, Hardware};
-use crate::fmt::vtdss::Vtdss;
-use crate::fmt::{Params, Prot};
+use iotable::fmt::vtdss::Vtdss;
+use iotable::fmt::{Params, Prot};
 
 /// Intel VT-d, second stage; section 9.8 of the specification.
 #[derive(Clone, Copy, Debug)]

@@ -5,8 +5,8 @@
 #![forbid(unsafe_code)]
 
 use super::{Bits, Entry, Hardware};
-use crate::fmt::x86_64::X86_64;
-use crate::fmt::{Params, Prot};
+use iotable::fmt::x86_64::X86_64;
+use iotable::fmt::{Params, Prot};
 
 /// VT-d first stage and AMD v2. Requests are user requests.
 #[derive(Clone, Copy, Debug)]

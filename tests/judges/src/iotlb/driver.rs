@@ -6,20 +6,18 @@
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
-use std::string::String;
-use std::vec::Vec;
 
 use super::{range_lg2, Caches, Command, Count, Vendor};
-use crate::fmt::{Features, Format};
-use crate::gather::Gather;
+use crate::arena::{watch, Arena, Event, Step};
+use crate::explore::view::{seen, Notice, Reachable, Seen};
+use crate::explore::{expected, Call, Scene};
+use crate::hw::{Hardware, Root};
+use crate::model::Model;
+use crate::rig::Rig;
 use crate::size::floor;
-use crate::testing::arena::{watch, Arena, Event, Step};
-use crate::testing::explore::view::{seen, Notice, Reachable, Seen};
-use crate::testing::explore::{expected, Call, Scene};
-use crate::testing::hw::{Hardware, Root};
-use crate::testing::model::Model;
-use crate::testing::rig::Rig;
-use crate::{Level, RawTable, SplitFlush};
+use iotable::fmt::{Features, Format};
+use iotable::gather::Gather;
+use iotable::{Level, RawTable, SplitFlush};
 
 /// A mistake in the driver or the kernel layer, which has to be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,24 +77,24 @@ impl Vendor {
         let size_lg2 = range_lg2(floor(start, 12), last).max(12);
         let pages = |tables| {
             let va = floor(start, size_lg2);
-            std::vec![Command::Pages {
+            vec![Command::Pages {
                 va,
                 size_lg2,
-                tables
+                tables,
             }]
         };
         match self {
             // cache_tag_flush_range()
             Vendor::Vtd { max_mask } if size_lg2 - 12 > max_mask => {
-                std::vec![Command::All { tables: true }]
+                vec![Command::All { tables: true }]
             }
             Vendor::Vtd { .. } => pages(freed || iotlb.leaf_to_table),
             // build_inv_address()
-            Vendor::Amd if size_lg2 > 52 => std::vec![Command::All { tables: freed }],
+            Vendor::Amd if size_lg2 > 52 => vec![Command::All { tables: freed }],
             Vendor::Amd => pages(freed),
             // riscv_iommu_tlbi_calc(), riscv_iommu_iotlb_inval_iommu()
             Vendor::Riscv { range, non_leaf } => {
-                let all = std::vec![Command::All { tables: true }];
+                let all = vec![Command::All { tables: true }];
                 let tables = iotlb.table_levels != 0;
                 let levels = iotlb.leaf_levels | iotlb.table_levels;
                 if levels == 0 || size_lg2 >= 64 || (tables && !non_leaf) {

@@ -14,7 +14,6 @@
 
 use std::collections::HashSet;
 use std::format;
-use std::string::String;
 
 use super::arena::View;
 use super::explore::view::Seen;
@@ -236,7 +235,7 @@ impl Caches {
         self.count.states += 1;
         let (top, level) = root.start();
         for &va in changed.iter().filter(|&&va| root.canonical(va, level)) {
-            let mut from = std::vec![(top, level, (true, true))];
+            let mut from = vec![(top, level, (true, true))];
             let held = self
                 .walks
                 .iter()

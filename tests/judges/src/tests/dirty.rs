@@ -2,12 +2,12 @@
 
 //! Reads of dirty bits: parts of leaves, reports that fail, and bits where nothing is mapped.
 
-use crate::testing::arena::View;
-use crate::testing::hw::{Amd, Hardware, OddHw, Vtd};
-use crate::testing::log::Dirty;
-use crate::testing::rig::{Rig, Setup};
-use crate::testing::tests::{amd, mock, odd, rw, G1, K4, M2};
-use crate::Error;
+use crate::arena::View;
+use crate::hw::{Amd, Hardware, OddHw, Vtd};
+use crate::log::Dirty;
+use crate::rig::{Rig, Setup};
+use crate::tests::{amd, mock, odd, rw, G1, K4, M2};
+use iotable::Error;
 
 /// A read that clears, of which `room` reports are taken.
 fn read<H: Hardware>(rig: &Rig<H>, va: u64, len: u64, room: Option<usize>) -> (Dirty, bool) {
@@ -55,7 +55,7 @@ fn a_report_fails<H: Hardware>(setup: Setup, sizes: &[u32]) {
         let dirty = |rig: &Rig<H>| {
             let all = rig.leaves().into_iter().filter(|leaf| leaf.bits.dirty);
             all.map(|leaf| (leaf.va, 1u64 << leaf.bits.size_lg2))
-                .collect::<std::vec::Vec<_>>()
+                .collect::<Vec<_>>()
         };
         let before = dirty(&rig);
         let (told, done) = read(&rig, 0, last + 1, Some(reports));
@@ -109,7 +109,7 @@ fn parts_of_a_leaf<H: Hardware>(setup: Setup, size_lg2: u32) {
     rig.map_ok(base + 3 * size, page, base + 3 * size, rw());
     let all = rig.leaves();
     assert_eq!(all.len(), 5);
-    let mut at = std::vec![0, page, size / 2, size - page, size];
+    let mut at = vec![0, page, size / 2, size - page, size];
     at.extend([size + page, 2 * size - page, 2 * size, 2 * size + page]);
     at.sort_unstable();
     at.dedup();
@@ -169,7 +169,7 @@ fn a_quarter_of_a_group_is_reported_and_the_group_stays_dirty() {
     let (told, _) = read(&rig, M2, 16 * K4, None);
     assert_eq!(
         (told.found, told.cleared),
-        (std::vec![(M2, 16 * K4)], std::vec![(M2, 16 * K4)])
+        (vec![(M2, 16 * K4)], vec![(M2, 16 * K4)])
     );
     let (told, _) = read(&rig, 0, 2 * M2, None);
     assert_eq!(told, Dirty::default());

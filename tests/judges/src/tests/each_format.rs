@@ -5,17 +5,15 @@
 //! [`Rig`] compares every call with the model and the hardware; the tests here choose the cases and
 //! say some results in plain numbers too.
 
-use std::vec::Vec;
-
-use crate::fmt::amdv1::features as amdv1;
-use crate::fmt::x86_64::X86_64;
-use crate::fmt::{Features, Prot};
-use crate::testing::arena::View;
-use crate::testing::hw::{Amd, Hardware, Riscv, X86};
-use crate::testing::laws::all_prots;
-use crate::testing::rig::{Rig, Setup};
-use crate::testing::tests::{amd, mock, riscv, rw, x86, G1, K4, M2};
-use crate::Error;
+use crate::arena::View;
+use crate::hw::{Amd, Hardware, Riscv, X86};
+use crate::laws::all_prots;
+use crate::rig::{Rig, Setup};
+use crate::tests::{amd, mock, riscv, rw, x86, G1, K4, M2};
+use iotable::fmt::amdv1::features as amdv1;
+use iotable::fmt::x86_64::X86_64;
+use iotable::fmt::{Features, Prot};
+use iotable::Error;
 
 type Real = Amd<false>;
 type Mock = Amd<true>;
@@ -158,7 +156,7 @@ fn one_leaf<H: Hardware>(make: impl Fn() -> Setup, size_lg2: u32) {
     let page = 1 << H::GRANULE_LG2;
     let base = if size_lg2 < 40 { 5 << size_lg2 } else { 0 };
     let quarter = (size / 4).max(page);
-    let mut holes = std::vec![
+    let mut holes = vec![
         (0, page),
         (size - page, page),
         (size / 2, size / 2),
@@ -245,23 +243,20 @@ fn cost<H: Hardware>(setup: Setup, size: u64, at: u64, len: u64) -> (usize, Vec<
 fn amdv1_costs() {
     let cost = |size, at, len| cost::<Real>(fixed(5), size, at, len);
     // Within a level no table, and the largest leaves.
-    assert_eq!(cost(4 * K4, K4, K4), (0, std::vec![12, 12, 13]));
-    assert_eq!(cost(16 * K4, 0, K4), (0, std::vec![12, 12, 13, 14, 15]));
-    assert_eq!(cost(8 * M2, 6 * M2, M2), (0, std::vec![23, 22, 21, 21]));
-    assert_eq!(cost(4 * G1, 2 * G1, 2 * G1), (0, std::vec![31, 31]));
+    assert_eq!(cost(4 * K4, K4, K4), (0, vec![12, 12, 13]));
+    assert_eq!(cost(16 * K4, 0, K4), (0, vec![12, 12, 13, 14, 15]));
+    assert_eq!(cost(8 * M2, 6 * M2, M2), (0, vec![23, 22, 21, 21]));
+    assert_eq!(cost(4 * G1, 2 * G1, 2 * G1), (0, vec![31, 31]));
     // One for each level below.
     let (tables, leaves) = cost(2 * M2, K4, K4);
-    let mut want: Vec<u32> = std::vec![12, 12];
+    let mut want: Vec<u32> = vec![12, 12];
     want.extend(13..=21);
     assert_eq!((tables, leaves), (1, want));
     assert_eq!(cost(4 * G1, K4, K4).0, 2);
     // Halves of 1T would be 512G: each takes a table of two leaves.
     let half = 1 << 39;
-    assert_eq!(cost(2 * half, half, half), (2, std::vec![38; 4]));
-    assert_eq!(
-        cost(1 << 51, 1 << 48, 1 << 48),
-        (0, std::vec![48, 48, 49, 50])
-    );
+    assert_eq!(cost(2 * half, half, half), (2, vec![38; 4]));
+    assert_eq!(cost(1 << 51, 1 << 48, 1 << 48), (0, vec![48, 48, 49, 50]));
     // With no more sizes than others have.
     let three = K4 | M2 | G1;
     let mut rig = Rig::<Real>::new(fixed(3).without(!three));

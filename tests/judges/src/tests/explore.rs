@@ -9,17 +9,16 @@
 
 use std::println;
 use std::time::{Duration, Instant};
-use std::vec::Vec;
 
-use crate::fmt::x86_64::X86_64;
-use crate::fmt::{Features, Format};
+use crate::explore::touch::{self, Touches};
+use crate::explore::{cuts, everything, full, view, Call, Count, Scene};
+use crate::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use crate::model::Rules;
+use crate::rig::{Rig, Setup};
 use crate::size::max_offset;
-use crate::testing::explore::touch::{self, Touches};
-use crate::testing::explore::{cuts, everything, full, view, Call, Count, Scene};
-use crate::testing::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
-use crate::testing::model::Rules;
-use crate::testing::rig::{Rig, Setup};
-use crate::testing::tests::{amd, mock, odd, riscv, rw, x86};
+use crate::tests::{amd, mock, odd, riscv, rw, x86};
+use iotable::fmt::x86_64::X86_64;
+use iotable::fmt::{Features, Format};
 
 type Odd = OddHw<true, true>;
 
@@ -63,7 +62,7 @@ impl Place {
         let item_lg2 = self.rules.item_lg2(self.rules.level_of(size_lg2));
         let other_lg2 = (self.rules.sizes & max_offset(item_lg2 + 1)).ilog2();
         let other = 1u64 << other_lg2;
-        let mut leaves = std::vec![(va, size_lg2)];
+        let mut leaves = vec![(va, size_lg2)];
         for at in [va.wrapping_sub(other), va.wrapping_add(1 << size_lg2)] {
             if self.rules.in_range(at, at.wrapping_add(other - 1)) && at != 0 {
                 leaves.push((at, other_lg2));
@@ -234,10 +233,10 @@ fn maps<H: Hardware>(setup: Setup, mut stride: Stride) -> Count {
         explore(&[], large);
         // Tables that nothing is left in: at the start, at the end, in the middle, everywhere.
         for pages in [
-            std::vec![va],
-            std::vec![va + (size - page)],
-            std::vec![va + size / 2, va],
-            std::vec![va, va + size / 2, va + (size - page)],
+            vec![va],
+            vec![va + (size - page)],
+            vec![va + size / 2, va],
+            vec![va, va + size / 2, va + (size - page)],
         ] {
             let mut before: Vec<Call> = pages.iter().map(|&at| map(at, page)).collect();
             before.extend(pages.iter().map(|&va| Call::Unmap { va, len: page }));
@@ -418,7 +417,7 @@ fn print(what: &str, rows: &[Row]) {
 /// Targets for hardware around a hole in a leaf: each place that differs, and a neighbour.
 pub(super) fn targets(leaves: &[(u64, u32)], (from, to): (u64, u64), page: u64) -> Vec<u64> {
     let (va, size) = (leaves[0].0, 1u64 << leaves[0].1);
-    let mut targets = std::vec![va, va + (size - 1)];
+    let mut targets = vec![va, va + (size - 1)];
     for edge in [from, to]
         .into_iter()
         .filter(|&edge| edge != 0 && edge != size)

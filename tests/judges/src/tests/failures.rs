@@ -6,15 +6,13 @@
 //! they were to be, and nothing else is. Either way what is tried again succeeds, and gives the
 //! leaves and the tables that it would have given at once.
 
-use std::vec::Vec;
-
-use crate::fmt::Features;
-use crate::testing::arena::{watch, Event, Step, Store, View};
-use crate::testing::hw::{Amd, Hardware, LeafAt, OddHw, Riscv, Vtd, X86};
-use crate::testing::model::Rules;
-use crate::testing::rig::{Rig, Setup};
-use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
-use crate::{Error, Mapped, Result, SplitFlush};
+use crate::arena::{watch, Event, Step, Store, View};
+use crate::hw::{Amd, Hardware, LeafAt, OddHw, Riscv, Vtd, X86};
+use crate::model::Rules;
+use crate::rig::{Rig, Setup};
+use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
+use iotable::fmt::Features;
+use iotable::{Error, Mapped, Result, SplitFlush};
 
 /// The call that runs out of memory.
 #[derive(Clone, Copy, Debug)]
@@ -269,7 +267,7 @@ impl Failed {
 
     /// Says how many there were, and panics if they are fewer.
     fn report(self, format: &str, least: usize) {
-        std::eprintln!("{format}: {self:?}");
+        eprintln!("{format}: {self:?}");
         assert!(self.maps + self.splits >= least, "{self:?}");
     }
 }

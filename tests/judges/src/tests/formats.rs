@@ -2,16 +2,16 @@
 
 //! The laws, and facts of each format that are not laws.
 
-use crate::fmt::amdv1::{features as amdv1, Amdv1};
-use crate::fmt::riscv_64::Riscv64;
-use crate::fmt::vtdss::Vtdss;
-use crate::fmt::x86_64::X86_64;
-use crate::fmt::{Attrs, Features, Format, Params, Prot};
-use crate::testing::hw::{Amd, OddHw, Riscv, Vtd, X86};
-use crate::testing::laws;
-use crate::testing::odd::{Odd, ENC};
-use crate::testing::tests::{K4, M2};
-use crate::{page_sizes, Config, Error, Level};
+use crate::hw::{Amd, OddHw, Riscv, Vtd, X86};
+use crate::laws;
+use crate::odd::{Odd, ENC};
+use crate::tests::{K4, M2};
+use iotable::fmt::amdv1::{features as amdv1, Amdv1};
+use iotable::fmt::riscv_64::Riscv64;
+use iotable::fmt::vtdss::Vtdss;
+use iotable::fmt::x86_64::X86_64;
+use iotable::fmt::{Attrs, Features, Format, Params, Prot};
+use iotable::{page_sizes, Config, Error, Level};
 
 fn with(features: Features) -> Params {
     Params {

@@ -5,18 +5,16 @@
 //! scenes, all but for those formats that have a leaf for each power of two.
 
 use std::println;
-use std::string::String;
 use std::time::Instant;
-use std::vec::Vec;
 
 use super::explore::{holes, split, targets, Place, Stride};
-use crate::fmt::Features;
-use crate::testing::explore::{Call, Scene};
-use crate::testing::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
-use crate::testing::iotlb::driver::{live, Mistake};
-use crate::testing::iotlb::{Count, Vendor};
-use crate::testing::rig::Setup;
-use crate::testing::tests::{amd, odd, riscv, rw, x86};
+use crate::explore::{Call, Scene};
+use crate::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use crate::iotlb::driver::{live, Mistake};
+use crate::iotlb::{Count, Vendor};
+use crate::rig::Setup;
+use crate::tests::{amd, odd, riscv, rw, x86};
+use iotable::fmt::Features;
 
 type Odd = OddHw<true, true>;
 
@@ -43,7 +41,7 @@ fn lives<H: Hardware>(setup: Setup, size_lg2: u32, hole: (u64, u64)) -> (Vec<Sce
         scene
     };
     let cut = split(va, hole);
-    let mut scenes = std::vec![
+    let mut scenes = vec![
         make(&[cut, unmap(start, len), map(start, len)]),
         make(&[cut]),
     ];

@@ -2,15 +2,15 @@
 
 //! The judges judged: the hardware reads tables made by hand, and each account catches its crime.
 
-use crate::fmt::vtdss::Vtdss;
-use crate::fmt::{Features, Params};
-use crate::mem::{Cell, PtMem};
-use crate::testing::arena::{Arena, View, POISON};
-use crate::testing::hw::{Amd, Entry, Hardware, OddHw, Riscv, Root, Vtd, X86};
-use crate::testing::odd::ENC;
-use crate::testing::rig::{still, Rig, Setup};
-use crate::testing::tests::{rw, G1, K4, M2};
-use crate::{Level, Table};
+use crate::arena::{Arena, HostCell, View, POISON};
+use crate::hw::{Amd, Entry, Hardware, OddHw, Riscv, Root, Vtd, X86};
+use crate::odd::ENC;
+use crate::rig::{still, Rig, Setup};
+use crate::tests::{rw, G1, K4, M2};
+use iotable::fmt::vtdss::Vtdss;
+use iotable::fmt::{Features, Params};
+use iotable::mem::{Cell, PtMem};
+use iotable::Level;
 
 /// An arena that is forgotten, so that only what is expected panics.
 fn quiet(incoherent: bool) -> core::mem::ManuallyDrop<Arena> {
@@ -64,7 +64,7 @@ fn vtd_hardware_reads_a_table_made_by_hand() {
 #[test]
 fn odd_hardware_reads_a_table_made_by_hand() {
     let arena = quiet(false);
-    let top = arena.new_top::<crate::testing::odd::Odd>().unwrap();
+    let top = arena.new_top::<crate::odd::Odd>().unwrap();
     let hw = OddHw::<true, true>::new(&Params {
         features: Features::default(),
         enc_mask: ENC,
@@ -242,7 +242,7 @@ fn a_mixed_walk_sees_each_item_either_way() {
     let root = root(&arena, Vtd, top, 2, 39);
     assert_eq!(root.translate_mixed(0, 0).unwrap().oa, 0x4000_0000);
     assert_eq!(root.translate_mixed(0, 1), None);
-    arena.clean(arena.table::<Vtdss>(top, Level(2)).raw().ptr(), 0, 8);
+    arena.clean(arena.memory(top), 0, 8);
     assert_eq!(root.translate_any(0).unwrap().oa, 0x4000_0000);
 }
 
@@ -267,53 +267,49 @@ fn dirty_cache_lines() {
     root(&arena, Vtd, top, 2, 39).translate_any(0);
 }
 
-/// A table that was freed, and still is held.
-fn freed(arena: &Arena) -> Table<'_, Vtdss, Arena> {
-    let table = arena.table(arena.new_top::<Vtdss>().unwrap(), Level(2));
-    arena.free_gathered(table.raw());
-    table
+/// A table that was freed: its address, and its first item, which still is held.
+fn freed(arena: &Arena) -> (u64, &HostCell) {
+    let top = arena.new_top::<Vtdss>().unwrap();
+    let items = arena.hw_items(top, 1, View::Cpu);
+    arena.release(top);
+    (top, &items[0])
 }
 
 #[test]
 #[should_panic(expected = "freed twice")]
 fn double_free() {
     let arena = quiet(false);
-    arena.free_gathered(freed(&arena).raw());
+    arena.release(freed(&arena).0);
 }
 
 #[test]
 #[should_panic(expected = "read of a freed table")]
 fn read_after_free() {
     let arena = quiet(false);
-    freed(&arena).read_at(G1);
+    freed(&arena).1.read();
 }
 
 #[test]
 #[should_panic(expected = "is in a freed table")]
 fn walk_of_a_freed_table() {
     let arena = quiet(false);
-    let top = Arena::table_oa(freed(&arena).raw().ptr());
-    root(&arena, Vtd, top, 2, 39).translate(0);
+    root(&arena, Vtd, freed(&arena).0, 2, 39).translate(0);
 }
 
 #[test]
 #[should_panic(expected = "written to after it was freed")]
 fn write_after_free() {
     let arena = Arena::new(8, false);
-    let table = arena.table::<Vtdss>(arena.new_top::<Vtdss>().unwrap(), Level(2));
-    let cell = table.read_at(G1).cell();
-    arena.free_gathered(table.raw());
-    cell.publish(POISON, 1).unwrap();
+    freed(&arena).1.publish(POISON, 1).unwrap();
 }
 
 #[test]
 #[should_panic(expected = "where no table is")]
 fn a_table_item_to_nowhere() {
-    let arena = quiet(false);
-    let top = arena.new_top::<Vtdss>().unwrap();
-    arena.poke(top, 0x4000_0003);
-    let item = arena.table::<Vtdss>(top, Level(2)).read_at(0);
-    let _ = item.child(&Params::default());
+    let rig = core::mem::ManuallyDrop::new(Rig::<Vtd>::new(Setup::plain(2)));
+    rig.arena.poke(rig.root().start().0, 0x4000_0003);
+    let lock = rig.arena.lock(0, 1).unwrap();
+    rig.pt().iova_to_phys(lock.range());
 }
 
 #[test]
@@ -328,7 +324,7 @@ fn leak() {
 fn plain_store_over_a_live_item() {
     let arena = quiet(false);
     let top = arena.new_top::<Vtdss>().unwrap();
-    let cell = arena.table::<Vtdss>(top, Level(2)).read_at(0).cell();
+    let cell = &arena.hw_items(top, 1, View::Cpu)[0];
     cell.set(1);
     cell.set(2);
 }

@@ -5,14 +5,13 @@
 //! [`Rig`] compares every call with the model, the gather's order with what the hardware can reach,
 //! and the number of tables with what is reachable; the tests here choose the cases.
 
-use crate::fmt::vtdss::Vtdss;
-use crate::fmt::{Features, Format, Params, Prot};
-use crate::table::Reserve;
-use crate::testing::arena::{watch, Event, Step, Store, View};
-use crate::testing::hw::{Entry, Hardware, OddHw, Vtd};
-use crate::testing::rig::{Rig, Setup};
-use crate::testing::tests::{odd, rw, G1, K4, M2};
-use crate::{Error, Level, Mapped};
+use crate::arena::{watch, Event, Step, Store, View};
+use crate::hw::{Entry, Hardware, OddHw, Vtd};
+use crate::rig::{Rig, Setup};
+use crate::tests::{odd, rw, G1, K4, M2};
+use iotable::fmt::vtdss::Vtdss;
+use iotable::fmt::{Features, Format, Params, Prot};
+use iotable::{Error, Level, Mapped};
 
 type Odd = OddHw<true, true>;
 
@@ -32,7 +31,7 @@ fn the_largest_leaves_that_fit() {
     // 4K up to a 2M boundary, 2M up to a 1G boundary, 1G, and the same down.
     let (va, end) = (G1 - 2 * M2 - 3 * K4, 3 * G1 + M2 + 2 * K4);
     rig.map_ok(va, end - va, 0x10_0000_0000 + va, rw());
-    let sizes: std::vec::Vec<_> = rig.leaves().iter().map(|l| l.bits.size_lg2).collect();
+    let sizes: Vec<_> = rig.leaves().iter().map(|l| l.bits.size_lg2).collect();
     assert_eq!(sizes, [12, 12, 12, 21, 21, 30, 30, 21, 12, 12]);
     rig.lookup(va);
     rig.lookup(va - 1);
@@ -252,18 +251,26 @@ fn table_items_are_marked_once_they_are_clean() {
 
 #[test]
 fn a_subtree_that_was_never_linked_is_freed() {
-    let rig = Rig::<Vtd>::new(Setup::plain(2));
-    let pt = rig.pt();
-    let mut reserve = Reserve::new(&pt, 3).unwrap();
-    let mut take = |level| reserve.take(Level(level)).unwrap();
-    let (mut high, mut low, lowest) = (take(2), take(1), take(0));
-    low.subtree(lowest.finish());
-    high.subtree(low.finish());
-    let high = high.finish();
-    assert!(std::format!("{:?}", high.table()).ends_with(", level 2)"));
-    assert_eq!(rig.arena.in_use(), 4);
-    drop((high, reserve));
+    // Tables of two levels for each of two leaves, the first of which is not what it was.
+    let mut rig = Rig::<Vtd>::new(Setup::plain(2));
+    rig.map_ok(0, 2 * G1, 0, rw());
+    let (item, mut in_use) = (rig.root().translate(0).unwrap().item, Vec::new());
+    let old = rig.arena.hw_read(item, View::Cpu);
+    let lock = rig.arena.lock(0, 2 * G1).unwrap();
+    let hole = lock.part(G1 - K4, 2 * K4);
+    let mut look = |event: Event| match event.step {
+        Step::Before(Store::Publish) => rig.arena.poke(item, old ^ 1 << 62),
+        Step::Free => in_use.push(rig.arena.in_use()),
+        _ => {}
+    };
+    let flush = watch(&mut look, || rig.pt().split(hole)).unwrap();
+    assert_eq!(flush.finish(), Err(Error::Raced));
+    assert_eq!(in_use, [5, 4, 3, 2]);
     assert_eq!(rig.arena.in_use(), 1);
+    let top = rig.arena.table::<Vtdss>(rig.root().start().0, Level(2));
+    assert!(format!("{top:?}").ends_with(", level 2)"));
+    rig.arena.poke(item, old);
+    drop(lock);
     rig.finish();
 }
 
@@ -272,12 +279,12 @@ fn published_by_another(mark_cleaned: bool) {
     let mut rig = Rig::<Vtd>::new(Setup::plain(2).with(Features::DMA_INCOHERENT));
     let other = rig.arena.new_top::<Vtdss>().unwrap();
     let params = Params::default();
-    let mut item = Vtdss::encode_table(other, crate::Level(2), &params);
+    let mut item = Vtdss::encode_table(other, iotable::Level(2), &params);
     if mark_cleaned {
         item |= Vtdss::CLEANED;
     }
     let lock = rig.arena.lock(0, M2).unwrap();
-    let mut log = crate::testing::log::Log::new(rig.root());
+    let mut log = crate::log::Log::new(rig.root());
     let attrs = Vtdss::attrs(rw(), &rig.cfg.params).unwrap();
     let (mut done, mut freed, mut cleaned) = (false, 0, false);
     let mut hook = |event: Event| match event.step {
@@ -300,7 +307,7 @@ fn published_by_another(mark_cleaned: bool) {
     );
     // Whoever finds an item without the mark cleans it before it relies on it.
     assert_eq!(cleaned, !mark_cleaned);
-    let grant = crate::testing::model::Grant {
+    let grant = crate::model::Grant {
         read: true,
         write: true,
         dirty: false,

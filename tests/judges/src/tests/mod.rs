@@ -21,7 +21,7 @@ mod top;
 mod walks;
 
 use super::setups::{amd, mock, odd, riscv, x86};
-use crate::fmt::Prot;
+use iotable::fmt::Prot;
 
 const K4: u64 = 1 << 12;
 const M2: u64 = 1 << 21;

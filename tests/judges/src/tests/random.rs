@@ -4,15 +4,14 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use std::vec::Vec;
 
-use crate::testing::hw::{Amd, OddHw, Riscv, Vtd, X86};
-use crate::testing::lean::Lean;
-use crate::testing::model::{Grant, Model, Rules};
-use crate::testing::rig::{Rig, Setup};
-use crate::testing::runs::Runs;
-use crate::testing::sequence::{self, Op, Subject};
-use crate::testing::setups::Choice;
+use crate::hw::{Amd, OddHw, Riscv, Vtd, X86};
+use crate::lean::Lean;
+use crate::model::{Grant, Model, Rules};
+use crate::rig::{Rig, Setup};
+use crate::runs::Runs;
+use crate::sequence::{self, Op, Subject};
+use crate::setups::Choice;
 
 fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
     let fail = || proptest::option::weighted(0.1, 0u8..4);

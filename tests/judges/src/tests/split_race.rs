@@ -2,14 +2,12 @@
 
 //! Splits under an adversary: hardware that walks, and sets A and D, between any two stores.
 
-use std::vec::Vec;
-
-use crate::fmt::Features;
-use crate::testing::arena::{watch, Event, Step, Store, View};
-use crate::testing::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
-use crate::testing::rig::{still, Rig, Setup};
-use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
-use crate::{DirtySink, Result, SplitFlush};
+use crate::arena::{watch, Event, Step, Store, View};
+use crate::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
+use crate::rig::{still, Rig, Setup};
+use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
+use iotable::fmt::Features;
+use iotable::{DirtySink, Result, SplitFlush};
 
 type Odd = OddHw<true, true>;
 

@@ -5,17 +5,17 @@
 //! [`Rig::split`] compares all of it with the model each time, and looks at the table after each
 //! store; the tests here choose where to cut and say some results in plain numbers too.
 
-use crate::fmt::amdv1::Amdv1;
-use crate::fmt::riscv_64::Riscv64;
-use crate::fmt::vtdss::Vtdss;
-use crate::fmt::x86_64::X86_64;
-use crate::fmt::{Features, Prot};
-use crate::testing::arena::View;
-use crate::testing::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
-use crate::testing::odd::OddFmt;
-use crate::testing::rig::{Rig, Setup};
-use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
-use crate::{can_split, Error, Level, Replaced};
+use crate::arena::View;
+use crate::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use crate::odd::OddFmt;
+use crate::rig::{Rig, Setup};
+use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
+use iotable::fmt::amdv1::Amdv1;
+use iotable::fmt::riscv_64::Riscv64;
+use iotable::fmt::vtdss::Vtdss;
+use iotable::fmt::x86_64::X86_64;
+use iotable::fmt::{Features, Prot};
+use iotable::{can_split, Error, Level, Replaced};
 
 type Odd = OddHw<true, true>;
 
@@ -113,7 +113,7 @@ fn every_replaced_leaf_is_reported_at_its_old_size() {
     let split = |rig: &Rig<Vtd>, va, len| {
         let lock = rig.arena.lock(va, len).unwrap();
         let flush = rig.pt().split(lock.range()).unwrap();
-        let leaves: std::vec::Vec<_> = flush.leaves().collect();
+        let leaves: Vec<_> = flush.leaves().collect();
         assert_eq!(flush.is_empty(), leaves.is_empty());
         assert_eq!(flush.finish(), Ok(()));
         leaves
@@ -173,7 +173,7 @@ fn odd_leaves_in_all_sizes() {
     for size_lg2 in (12..38).filter(|&lg2| lg2 != 25) {
         let size = 1u64 << size_lg2;
         let page = 1 << 11;
-        let mut points = std::vec![0, page, size - page, size];
+        let mut points = vec![0, page, size - page, size];
         for lg2 in (12..size_lg2).step_by(3) {
             points.extend([1 << lg2, size - (1 << lg2), size / 2 + (1 << lg2)]);
         }
@@ -204,14 +204,14 @@ fn odd_costs() {
     let mut rig = Rig::<Odd>::new(odd());
     rig.map_ok(0, 1 << 26, 0, rw());
     assert_eq!(rig.split(0, 1 << 25), Ok(2));
-    let sizes: std::vec::Vec<_> = rig.leaves().iter().map(|l| l.bits.size_lg2).collect();
+    let sizes: Vec<_> = rig.leaves().iter().map(|l| l.bits.size_lg2).collect();
     assert_eq!(sizes, [24; 4]);
     rig.finish();
     // Within one level a contiguous leaf is cut without a table.
     let mut rig = Rig::<Odd>::new(odd());
     rig.map_ok(0, 1 << 17, 0, rw());
     assert_eq!(rig.split(0, 1 << 11), Ok(0));
-    let sizes: std::vec::Vec<_> = rig.leaves().iter().map(|l| l.bits.size_lg2).collect();
+    let sizes: Vec<_> = rig.leaves().iter().map(|l| l.bits.size_lg2).collect();
     assert_eq!(sizes, [11, 11, 12, 13, 14, 15, 16]);
     rig.finish();
 }
@@ -241,7 +241,7 @@ fn narrow_page_sizes() {
 fn keeps_all_bits<H: Hardware>(mut rig: Rig<H>, va: u64, size: u64, hole: u64, len: u64) {
     rig.map_ok(va, size, 0, Prot::READ);
     let bit = |n: u32| 1u64 << n;
-    let ignored: std::vec::Vec<u64> = (0..64).map(bit).filter(|b| H::IGNORED & b != 0).collect();
+    let ignored: Vec<u64> = (0..64).map(bit).filter(|b| H::IGNORED & b != 0).collect();
     // All, and every other one.
     let alternate = ignored.iter().step_by(2).sum();
     for (extra, hole) in [(H::IGNORED, hole), (alternate, hole + 2 * len)] {
@@ -434,10 +434,10 @@ fn can_split_speaks_for_every_leaf() {
 // The same set of holes, in any order, leaves the same leaves.
 #[test]
 fn repeated_splits_in_any_order() {
-    let holes: std::vec::Vec<(u64, u64)> = (0..24)
+    let holes: Vec<(u64, u64)> = (0..24)
         .map(|i| (i * 41 % 512 * M2 + i * 97 % 512 * K4, (1 + i * i % 7) * K4))
         .collect();
-    let mut shapes = std::vec::Vec::new();
+    let mut shapes = Vec::new();
     for (step, features) in [
         (1, Features::default()),
         (5, Features::default()),

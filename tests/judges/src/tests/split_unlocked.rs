@@ -3,17 +3,15 @@
 //! Splits of a leaf that somebody else changes at the same time, which the range lock is there to
 //! prevent: the other one's change stays, nothing leaks, and what was replaced is reported.
 
-use std::vec::Vec;
-
-use crate::fmt::{Features, Format};
+use crate::arena::{watch, watch_reads, Event, RangeLock, Step, Store, View};
+use crate::explore::Free;
+use crate::hw::{Amd, Hardware, OddHw, Riscv, Root, Vtd, X86};
+use crate::model::Cut;
+use crate::rig::{still, Rig, Setup};
 use crate::size::max_offset;
-use crate::testing::arena::{watch, watch_reads, Event, RangeLock, Step, Store, View};
-use crate::testing::explore::Free;
-use crate::testing::hw::{Amd, Hardware, OddHw, Riscv, Root, Vtd, X86};
-use crate::testing::model::Cut;
-use crate::testing::rig::{still, Rig, Setup};
-use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, K4, M2};
-use crate::{Error, Level, Replaced};
+use crate::tests::{amd, mock, odd, riscv, rw, x86, K4, M2};
+use iotable::fmt::{Features, Format};
+use iotable::{Error, Level, Replaced};
 
 type Odd = OddHw<true, true>;
 
@@ -97,7 +95,7 @@ fn accesses<H: Hardware>(case: &Case) -> Vec<(usize, usize, bool)> {
     let (va, len) = case.hole();
     let cuts = rig.model.crossed(va, len).unwrap();
     let leaves: Vec<_> = cuts.iter().map(|cut| items(&rig, cut)).collect();
-    let mut found = std::vec![false; leaves.len()];
+    let mut found = vec![false; leaves.len()];
     let (mut all, mut step) = (Vec::new(), 0);
     let lock = rig.arena.lock(va, len).unwrap();
     let mut look = |event: Event| {

@@ -4,15 +4,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::vec::Vec;
 
-use crate::fmt::vtdss::Vtdss;
-use crate::fmt::{Features, Format, Params};
-use crate::gather::Gather;
-use crate::testing::arena::Arena;
-use crate::testing::hw::{Hardware, Root, Vtd};
-use crate::testing::tests::{rw, G1, K4, M2};
-use crate::{page_sizes, Config, Level, Pt, RawTable};
+use crate::arena::Arena;
+use crate::hw::{Hardware, Root, Vtd};
+use crate::tests::{rw, G1, K4, M2};
+use iotable::fmt::vtdss::Vtdss;
+use iotable::fmt::{Features, Format, Params};
+use iotable::gather::Gather;
+use iotable::{page_sizes, Config, Level, Pt, RawTable};
 
 /// Every address goes here, plus this.
 const OA: u64 = 64 * G1;

@@ -5,18 +5,16 @@
 //! [`Rig::map`] checks each time that the top grows level by level and no further than it takes,
 //! that no table is allocated in vain, and that what was mapped is found from each top.
 
-use std::vec::Vec;
-
-use crate::fmt::{Features, Format};
-use crate::gather::Gather;
-use crate::mem::PtMem;
-use crate::testing::arena::{watch, Arena, Event, Step, Store, View};
-use crate::testing::hw::{Amd, Hardware, Root};
-use crate::testing::lean::Lean;
-use crate::testing::log::Log;
-use crate::testing::rig::{still_from_every_top, Rig, Setup};
-use crate::testing::tests::{amd, mock, rw, G1, K4, M2};
-use crate::{Error, Level, Pt, RawTable};
+use crate::arena::{watch, Arena, Event, Step, Store, View};
+use crate::hw::{Amd, Hardware, Root};
+use crate::lean::Lean;
+use crate::log::Log;
+use crate::rig::{still_from_every_top, Rig, Setup};
+use crate::tests::{amd, mock, rw, G1, K4, M2};
+use iotable::fmt::{Features, Format};
+use iotable::gather::Gather;
+use iotable::mem::PtMem;
+use iotable::{Error, Level, Pt, RawTable};
 
 type Real = Amd<false>;
 type Mock = Amd<true>;
@@ -65,7 +63,7 @@ fn map_watched<H: Hardware>(rig: &mut Rig<H>, va: u64, oa: u64) {
     log.finish();
     drop(lock);
     let (read, write, rest) = rig.hw.expect(rw(), &rig.cfg.params).unwrap();
-    let grant = crate::testing::model::Grant {
+    let grant = crate::model::Grant {
         read,
         write,
         dirty: false,
@@ -342,7 +340,7 @@ fn the_loser_of_a_race_frees_its_own_table_only() {
         let reachable = root.reachable(&[View::Cpu]);
         assert!(theirs.iter().all(|table| reachable.contains(table)));
         assert_eq!(level(&rig), 5);
-        let grant = crate::testing::model::Grant {
+        let grant = crate::model::Grant {
             read: true,
             write: true,
             dirty: false,

@@ -10,16 +10,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
-use std::vec::Vec;
 
-use crate::fmt::{Features, Format};
+use crate::arena::{RangeLock, View};
+use crate::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
+use crate::rig::{Rig, Setup};
 use crate::size::max_offset;
-use crate::testing::arena::{RangeLock, View};
-use crate::testing::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
-use crate::testing::rig::{Rig, Setup};
-use crate::testing::tests::threads::{noise, Flush, Walker, Walkers};
-use crate::testing::tests::{amd, mock, odd, riscv, rw, x86, G1};
-use crate::{DirtySink, Result};
+use crate::tests::threads::{noise, Flush, Walker, Walkers};
+use crate::tests::{amd, mock, odd, riscv, rw, x86, G1};
+use iotable::fmt::{Features, Format};
+use iotable::{DirtySink, Result};
 
 /// Hardware threads; with more than there are processors a flush takes long.
 const WALKERS: usize = 1;
@@ -351,7 +350,7 @@ fn walks<H: Hardware + Send + Sync>(setup: Setup) {
             .sum();
         (software.done, writes)
     });
-    std::println!(
+    println!(
         "{}: {} translations, {writes} writes, {done:?}, {:.1?}",
         H::Format::NAME,
         shared.walkers.turns() * BATCH,
