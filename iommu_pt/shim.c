@@ -1,15 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What Rust cannot do for the Rust IOMMU page tables: export symbols, print
- * with a rate limit, and let KUnit take the place of a function.
+ * The C half of the kernel layer: what the Rust half calls because only C can
+ * do it, or does it better.
+ *
+ * - Memory of tables: KUnit may take the place of these functions.
+ * - The top of a table that grows: the driver's spinlock, and the store that
+ *   publishes the new top to readers without a lock.
+ * - Clearing dirty bits: an atomic operation that rustc does not inline.
+ * - A message with a rate limit.
+ * - EXPORT_SYMBOL for the functions by which drivers know a format.
  */
 #include <kunit/static_stub.h>
 #include <kunit/visibility.h>
+#include <linux/args.h>
 #include <linux/atomic.h>
 #include <linux/export.h>
 #include <linux/generic_pt/iommu.h>
 #include <linux/init.h>
 #include <linux/io.h>
+#include <linux/kconfig.h>
 #include <linux/printk.h>
 #include <linux/spinlock.h>
 
@@ -87,48 +96,33 @@ void pt_iommu_rust_clear_bits(u64 *items, size_t n, u64 bits)
 		atomic64_andnot(bits, (atomic64_t *)&items[i]);
 }
 
-#ifdef CONFIG_IOMMU_PT_RUST_VTDSS
 void pt_iommu_vtdss_read_only_refused(void)
 {
 	pr_err_ratelimited("Read-only mapping is disallowed on the domain which serves as the parent in a nested configuration, due to HW errata (ERRATA_772415_SPR17)\n");
 }
-#endif
 
-#ifdef CONFIG_IOMMU_PT_RUST_AMDV1
-EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_init, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_can_split, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_hw_info, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_iova_to_phys, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_read_and_clear_dirty, "GENERIC_PT_IOMMU");
-#endif
+/* The functions of a format, which are Rust's, if it is built */
+#define EXPORT_FORMAT(option, fmt) \
+	CONCATENATE(EXPORT_FORMAT_, IS_BUILTIN(option))(fmt)
+#define EXPORT_FORMAT_0(fmt)
+#define EXPORT_FORMAT_1(fmt)                                                  \
+	EXPORT_SYMBOL_NS_GPL(pt_iommu_##fmt##_init, "GENERIC_PT_IOMMU");      \
+	EXPORT_SYMBOL_NS_GPL(pt_iommu_##fmt##_can_split, "GENERIC_PT_IOMMU"); \
+	EXPORT_SYMBOL_NS_GPL(pt_iommu_##fmt##_iova_to_phys,                   \
+			     "GENERIC_PT_IOMMU");                             \
+	EXPORT_SYMBOL_NS_GPL(pt_iommu_##fmt##_read_and_clear_dirty,           \
+			     "GENERIC_PT_IOMMU")
 
-#ifdef CONFIG_IOMMU_PT_RUST_AMDV1_MOCK
-EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_mock_init, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_mock_can_split, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_mock_iova_to_phys, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_amdv1_mock_read_and_clear_dirty, "GENERIC_PT_IOMMU");
-#endif
+/* And what the hardware has to know of a table: the mock domain has none */
+#define EXPORT_HW_FORMAT(option, fmt) \
+	CONCATENATE(EXPORT_HW_FORMAT_, IS_BUILTIN(option))(fmt)
+#define EXPORT_HW_FORMAT_0(fmt)
+#define EXPORT_HW_FORMAT_1(fmt) \
+	EXPORT_FORMAT_1(fmt);   \
+	EXPORT_SYMBOL_NS_GPL(pt_iommu_##fmt##_hw_info, "GENERIC_PT_IOMMU")
 
-#ifdef CONFIG_IOMMU_PT_RUST_RISCV64
-EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_init, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_can_split, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_hw_info, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_iova_to_phys, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_riscv_64_read_and_clear_dirty, "GENERIC_PT_IOMMU");
-#endif
-
-#ifdef CONFIG_IOMMU_PT_RUST_VTDSS
-EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_init, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_can_split, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_hw_info, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_iova_to_phys, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_vtdss_read_and_clear_dirty, "GENERIC_PT_IOMMU");
-#endif
-
-#ifdef CONFIG_IOMMU_PT_RUST_X86_64
-EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_init, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_can_split, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_hw_info, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_iova_to_phys, "GENERIC_PT_IOMMU");
-EXPORT_SYMBOL_NS_GPL(pt_iommu_x86_64_read_and_clear_dirty, "GENERIC_PT_IOMMU");
-#endif
+EXPORT_HW_FORMAT(CONFIG_IOMMU_PT_RUST_AMDV1, amdv1);
+EXPORT_FORMAT(CONFIG_IOMMU_PT_RUST_AMDV1_MOCK, amdv1_mock);
+EXPORT_HW_FORMAT(CONFIG_IOMMU_PT_RUST_RISCV64, riscv_64);
+EXPORT_HW_FORMAT(CONFIG_IOMMU_PT_RUST_VTDSS, vtdss);
+EXPORT_HW_FORMAT(CONFIG_IOMMU_PT_RUST_X86_64, x86_64);

@@ -12,12 +12,12 @@
 #define PT_FORCE_ENABLED_FEATURES                                       \
 	(BIT(PT_FEAT_DYNAMIC_TOP) | BIT(PT_FEAT_AMDV1_ENCRYPT_TABLES) | \
 	 BIT(PT_FEAT_AMDV1_FORCE_COHERENCE))
-#include "kunit_split_fmt.h"
-#include "../../fmt/defs_amdv1.h"
-#include "../../pt_defs.h"
-#include "../../fmt/amdv1.h"
-#include "../../pt_common.h"
-#include "kunit_split.h"
+#include "split_fmt.h"
+#include "../../../fmt/defs_amdv1.h"
+#include "../../../pt_defs.h"
+#include "../../../fmt/amdv1.h"
+#include "../../../pt_common.h"
+#include "split.h"
 
 #define RAW_GRANULE_LG2 12
 static const unsigned int raw_features[] = {
@@ -28,5 +28,5 @@ static const unsigned int raw_features[] = {
 		BIT(PT_FEAT_FLUSH_RANGE_NO_GAPS),
 };
 
-#include "kunit_raw_amdv1.h"
-#include "kunit_raw.h"
+#include "raw_amdv1.h"
+#include "raw.h"

@@ -7,16 +7,16 @@
 #define PT_FMT amdv1
 #define PT_FMT_VARIANT mock
 #define PT_SUPPORTED_FEATURES 0
-#include "kunit_split_fmt.h"
-#include "../../fmt/defs_amdv1.h"
-#include "../../pt_defs.h"
-#include "../../fmt/amdv1.h"
-#include "../../pt_common.h"
-#include "kunit_split.h"
+#include "split_fmt.h"
+#include "../../../fmt/defs_amdv1.h"
+#include "../../../pt_defs.h"
+#include "../../../fmt/amdv1.h"
+#include "../../../pt_common.h"
+#include "split.h"
 
 #define RAW_GRANULE_LG2 11
 #define RAW_NO_COMPARE 1
 static const unsigned int raw_features[] = { 0 };
 
-#include "kunit_raw_amdv1.h"
-#include "kunit_raw.h"
+#include "raw_amdv1.h"
+#include "raw.h"

@@ -10,7 +10,7 @@
 #include <linux/sort.h>
 #include <linux/xarray.h>
 
-#include "iommu_pt_rust.h"
+#include "../iommu_pt_rust.h"
 
 MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
 MODULE_IMPORT_NS("IOMMUFD");
@@ -253,8 +253,8 @@ static void raw_unmap(struct raw_test *t, u64 va, u64 len)
 	t->wants = kept;
 }
 
-#include "kunit_raw_flush.h"
-#include "kunit_raw_free.h"
+#include "raw_flush.h"
+#include "raw_free.h"
 
 static void *raw_alloc(int nid, gfp_t gfp, size_t size, bool zeroed)
 {
@@ -490,9 +490,9 @@ static void test_items_unaligned_oa(struct kunit *test)
 	}
 }
 
-#include "kunit_raw_dirty.h"
-#include "kunit_raw_nomem.h"
-#include "kunit_raw_compare.h"
+#include "raw_dirty.h"
+#include "raw_nomem.h"
+#include "raw_compare.h"
 
 static struct kunit_case raw_cases[] = {
 	RAW_CASE(test_items),

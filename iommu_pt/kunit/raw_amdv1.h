@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Items of AMD v1 tables for kunit_raw.h, from the AMD I/O Virtualization
+ * Items of AMD v1 tables for raw.h, from the AMD I/O Virtualization
  * Technology (IOMMU) Specification, section 2.2.3, tables 14 and 15. The
  * address field counts pages of RAW_GRANULE_LG2.
  */

@@ -10,12 +10,12 @@
 	 BIT(PT_FEAT_RISCV_SVNAPOT_64K) |                      \
 	 BIT(PT_FEAT_DETAILED_GATHER))
 #define PT_FORCE_ENABLED_FEATURES BIT(PT_FEAT_DETAILED_GATHER)
-#include "kunit_split_fmt.h"
-#include "../../fmt/defs_riscv.h"
-#include "../../pt_defs.h"
-#include "../../fmt/riscv.h"
-#include "../../pt_common.h"
-#include "kunit_split.h"
+#include "split_fmt.h"
+#include "../../../fmt/defs_riscv.h"
+#include "../../../pt_defs.h"
+#include "../../../fmt/riscv.h"
+#include "../../../pt_common.h"
+#include "split.h"
 
 /*
  * The RISC-V Instruction Set Manual, Volume II: "Sv39" and on, "Svnapot",
@@ -71,4 +71,4 @@ static bool raw_is_leaf(u64 item, unsigned int level)
 	return !level || item & GENMASK_ULL(3, 1);
 }
 
-#include "kunit_raw.h"
+#include "raw.h"

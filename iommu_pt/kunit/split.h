@@ -4,11 +4,11 @@
  * what the op did is read back with the C code of the format. Included after
  * the format.
  */
-#include "../../kunit_iommu.h"
-#include "../../pt_iter.h"
+#include "../../../kunit_iommu.h"
+#include "../../../pt_iter.h"
 #include <linux/generic_pt/iommu.h>
 #include <linux/iommu.h>
-#include "kunit_pages.h"
+#include "pages.h"
 
 MODULE_IMPORT_NS("IOMMUFD_INTERNAL");
 

@@ -7,12 +7,12 @@
 #define PT_SUPPORTED_FEATURES                                            \
 	(BIT(PT_FEAT_FLUSH_RANGE) | BIT(PT_FEAT_VTDSS_FORCE_COHERENCE) | \
 	 BIT(PT_FEAT_VTDSS_FORCE_WRITEABLE) | BIT(PT_FEAT_DMA_INCOHERENT))
-#include "kunit_split_fmt.h"
-#include "../../fmt/defs_vtdss.h"
-#include "../../pt_defs.h"
-#include "../../fmt/vtdss.h"
-#include "../../pt_common.h"
-#include "kunit_split.h"
+#include "split_fmt.h"
+#include "../../../fmt/defs_vtdss.h"
+#include "../../../pt_defs.h"
+#include "../../../fmt/vtdss.h"
+#include "../../../pt_common.h"
+#include "split.h"
 
 /*
  * Intel Virtualization Technology for Directed I/O, section 9.8. A bit that
@@ -65,4 +65,4 @@ static bool raw_is_leaf(u64 item, unsigned int level)
 	return !level || (level <= 2 && item & BIT_ULL(7));
 }
 
-#include "kunit_raw.h"
+#include "raw.h"

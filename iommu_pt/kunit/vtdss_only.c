@@ -14,9 +14,9 @@
 #include <linux/iommu.h>
 #include <linux/sizes.h>
 
-#include "../../../iommu-pages.h"
-#include "iommu_pt_rust.h"
-#include "kunit_pages.h"
+#include "../../../../iommu-pages.h"
+#include "../iommu_pt_rust.h"
+#include "pages.h"
 
 #define SS_R BIT_ULL(0)
 #define SS_W BIT_ULL(1)

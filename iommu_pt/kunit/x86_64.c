@@ -8,12 +8,12 @@
 	(BIT(PT_FEAT_SIGN_EXTEND) | BIT(PT_FEAT_FLUSH_RANGE) | \
 	 BIT(PT_FEAT_FLUSH_RANGE_NO_GAPS) |                    \
 	 BIT(PT_FEAT_X86_64_AMD_ENCRYPT_TABLES) | BIT(PT_FEAT_DMA_INCOHERENT))
-#include "kunit_split_fmt.h"
-#include "../../fmt/defs_x86_64.h"
-#include "../../pt_defs.h"
-#include "../../fmt/x86_64.h"
-#include "../../pt_common.h"
-#include "kunit_split.h"
+#include "split_fmt.h"
+#include "../../../fmt/defs_x86_64.h"
+#include "../../../pt_defs.h"
+#include "../../../fmt/x86_64.h"
+#include "../../../pt_common.h"
+#include "split.h"
 
 /*
  * Intel Virtualization Technology for Directed I/O, section 9.7; AMD I/O
@@ -68,4 +68,4 @@ static bool raw_is_leaf(u64 item, unsigned int level)
 	return !level || (level <= 2 && item & BIT_ULL(7));
 }
 
-#include "kunit_raw.h"
+#include "raw.h"
