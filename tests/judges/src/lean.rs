@@ -12,7 +12,7 @@ use super::arena::{watch, Arena, Event, Step, Store, View};
 use super::hw::{Hardware, LeafAt, Root, TableAt, Visitor};
 use super::log::Dirty;
 use super::model::Cut;
-use super::rig::{Rig, Setup};
+use super::rig::{map, Rig, Setup};
 use super::runs::{Place, Runs};
 use crate::size::max_offset;
 use iotable::fmt::Prot;
@@ -268,7 +268,7 @@ impl<H: Hardware> Lean<H> {
         let (want, tables) = self.runs.map(va, len, oa, grant, fail);
         let mut gone = Gone::new(self.root(), &tables.gone);
         let lock = self.rig.arena.lock(va, len).unwrap();
-        let mapped = (self.rig.pt()).map(lock.range(), oa, attrs, &mut gone);
+        let mapped = map(&self.rig.pt(), lock.range(), oa, attrs, &mut gone);
         assert_eq!(mapped, want, "map");
         assert_eq!(gone.levels, 0, "map removed a leaf");
         gone.finish();

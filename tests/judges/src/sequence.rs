@@ -11,11 +11,11 @@
 use std::fmt;
 
 use super::arena::Arena;
-use super::hw::{Amd, Bits, Hardware, OddHw, Riscv, Vtd, X86};
+use super::hw::{Bits, Hardware, OddHw};
 use super::lean::Lean;
 use super::model::Rules;
 use super::rig::{Rig, Setup};
-use super::setups::Choice;
+use super::setups::{for_each_format, Choice};
 use crate::size::max_offset;
 use iotable::fmt::{Format as _, Prot};
 use iotable::{Error, Mapped, Result};
@@ -524,8 +524,13 @@ pub fn sequence<S: Subject>(
     counts
 }
 
-/// The names of the formats, by number.
-pub const FORMATS: [&str; 6] = ["vtdss", "x86_64", "amdv1", "amdv1_mock", "riscv_64", "odd"];
+macro_rules! names {
+    ($($name:ident: $hw:ty, $usual:ident;)*) => {
+        /// The names of the formats, by number.
+        pub const FORMATS: [&str; [$(stringify!($name)),*].len()] = [$(stringify!($name)),*];
+    };
+}
+for_each_format!(names);
 
 /// Bytes before the operations of a [`Case`].
 pub const HEAD_BYTES: usize = 12;
@@ -569,17 +574,24 @@ impl<'a> Case<'a> {
     /// Runs it.
     pub fn run(&self) -> Counts {
         let mut choice = Choice::new(self.choice);
-        match self.format {
-            0 => self.lean::<Vtd>(choice.vtdss()),
-            1 => self.lean::<X86>(choice.x86_64()),
-            2 => self.lean::<Amd<false>>(choice.amdv1()),
-            3 => self.lean::<Amd<true>>(choice.amdv1_mock()),
-            4 => self.lean::<Riscv>(choice.riscv_64()),
-            _ => match choice.below(8) {
-                0 => self.lean::<OddHw<false, true>>(choice.odd()),
-                1 => self.lean::<OddHw<true, false>>(choice.odd()),
-                _ => self.lean::<OddHw<true, true>>(choice.odd()),
-            },
+        let format = FORMATS[self.format];
+        if format == "odd" {
+            match choice.below(8) {
+                0 => return self.lean::<OddHw<false, true>>(choice.odd()),
+                1 => return self.lean::<OddHw<true, false>>(choice.odd()),
+                _ => {}
+            }
         }
+        macro_rules! lean {
+            ($($name:ident: $hw:ty, $usual:ident;)*) => {
+                $(
+                    if format == stringify!($name) {
+                        return self.lean::<$hw>(choice.$name());
+                    }
+                )*
+            };
+        }
+        for_each_format!(lean);
+        unreachable!("a format that is not in the list");
     }
 }

@@ -12,6 +12,27 @@ use iotable::fmt::vtdss::Vtdss;
 use iotable::fmt::x86_64::X86_64;
 use iotable::fmt::{Features, Params};
 
+/// The one list of formats: calls `$with!` with the name of each, its hardware, and the function of
+/// this module that makes its usual table. [`Choice`] has a function of the name, for any table.
+macro_rules! for_each_format {
+    ($with:ident) => {
+        $with! {
+            vtdss: $crate::hw::Vtd, vtd;
+            x86_64: $crate::hw::X86, x86;
+            amdv1: $crate::hw::Amd<false>, amd;
+            amdv1_mock: $crate::hw::Amd<true>, mock;
+            riscv_64: $crate::hw::Riscv, riscv;
+            odd: $crate::hw::OddHw<true, true>, odd;
+        }
+    };
+}
+pub(crate) use for_each_format;
+
+/// 3 levels, as VT-d's driver begins.
+pub fn vtd() -> Setup {
+    Setup::plain(2)
+}
+
 /// The odd format with all that it has, on coherent hardware.
 pub fn odd() -> Setup {
     Setup {

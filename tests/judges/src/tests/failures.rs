@@ -10,6 +10,7 @@ use crate::arena::{watch, Event, Step, Store, View};
 use crate::hw::{Amd, Hardware, LeafAt, OddHw, Riscv, Vtd, X86};
 use crate::model::Rules;
 use crate::rig::{Rig, Setup};
+use crate::setups::{self, for_each_format};
 use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::Features;
 use iotable::{Error, Mapped, Result, SplitFlush};
@@ -412,10 +413,10 @@ fn nothing_else_allocates() {
         rig.arena.fail_at(None);
         rig.finish();
     }
-    check::<Vtd>(Setup::plain(2));
-    check::<X86>(x86());
-    check::<Amd<false>>(amd());
-    check::<Amd<true>>(mock());
-    check::<Riscv>(riscv());
-    check::<OddHw<true, true>>(odd());
+    macro_rules! check_each {
+        ($($name:ident: $hw:ty, $usual:ident;)*) => {
+            $(check::<$hw>(setups::$usual());)*
+        };
+    }
+    for_each_format!(check_each);
 }

@@ -7,7 +7,7 @@
 
 use crate::arena::{watch, Event, Step, Store, View};
 use crate::hw::{Entry, Hardware, OddHw, Vtd};
-use crate::rig::{Rig, Setup};
+use crate::rig::{self, Rig, Setup};
 use crate::tests::{odd, rw, G1, K4, M2};
 use iotable::fmt::vtdss::Vtdss;
 use iotable::fmt::{Features, Format, Params, Prot};
@@ -297,7 +297,9 @@ fn published_by_another(mark_cleaned: bool) {
         Step::Cleaned => cleaned |= rig.arena.hw_read(rig.root().top, View::Memory) == item,
         _ => {}
     };
-    let mapped = watch(&mut hook, || rig.pt().map(lock.range(), 0, attrs, &mut log));
+    let mapped = watch(&mut hook, || {
+        rig::map(&rig.pt(), lock.range(), 0, attrs, &mut log)
+    });
     log.finish();
     drop(lock);
     assert_eq!(mapped.result, Ok(()));

@@ -5,13 +5,13 @@
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use crate::hw::{Amd, OddHw, Riscv, Vtd, X86};
+use crate::hw::OddHw;
 use crate::lean::Lean;
 use crate::model::{Grant, Model, Rules};
 use crate::rig::{Rig, Setup};
 use crate::runs::Runs;
 use crate::sequence::{self, Op, Subject};
-use crate::setups::Choice;
+use crate::setups::{for_each_format, Choice};
 
 fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
     let fail = || proptest::option::weighted(0.1, 0u8..4);
@@ -57,31 +57,42 @@ fn config() -> ProptestConfig {
     config
 }
 
-/// The tests of one format: with all judges, and, the same and longer, with the quick ones.
 macro_rules! random {
-    ($thorough:ident, $lean:ident, $hw:ty, $choice:ident) => {
-        proptest! {
-            #![proptest_config(config())]
+    ($($name:ident: $hw:ty, $usual:ident;)*) => {
+        /// With all judges.
+        mod thorough {
+            use super::*;
 
-            #[test]
-            fn $thorough(ops in ops(24), choice in any::<u64>()) {
-                on::<Rig<$hw>>(Choice::new(choice).$choice(), &ops);
+            proptest! {
+                #![proptest_config(config())]
+
+                $(
+                    #[test]
+                    fn $name(ops in ops(24), choice in any::<u64>()) {
+                        on::<Rig<$hw>>(Choice::new(choice).$name(), &ops);
+                    }
+                )*
             }
+        }
 
-            #[test]
-            fn $lean(ops in ops(240), choice in any::<u64>()) {
-                on::<Lean<$hw>>(Choice::new(choice).$choice(), &ops);
+        /// The same and longer, with the quick ones.
+        mod lean {
+            use super::*;
+
+            proptest! {
+                #![proptest_config(config())]
+
+                $(
+                    #[test]
+                    fn $name(ops in ops(240), choice in any::<u64>()) {
+                        on::<Lean<$hw>>(Choice::new(choice).$name(), &ops);
+                    }
+                )*
             }
         }
     };
 }
-
-random!(vtdss, vtdss_lean, Vtd, vtdss);
-random!(x86_64, x86_64_lean, X86, x86_64);
-random!(amdv1, amdv1_lean, Amd<false>, amdv1);
-random!(amdv1_mock, amdv1_mock_lean, Amd<true>, amdv1_mock);
-random!(riscv_64, riscv_64_lean, Riscv, riscv_64);
-random!(odd_format, odd_format_lean, OddHw<true, true>, odd);
+for_each_format!(random);
 
 proptest! {
     #![proptest_config(config())]

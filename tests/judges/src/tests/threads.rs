@@ -7,6 +7,7 @@ use std::thread;
 
 use crate::arena::Arena;
 use crate::hw::{Hardware, Root, Vtd};
+use crate::rig;
 use crate::tests::{rw, G1, K4, M2};
 use iotable::fmt::vtdss::Vtdss;
 use iotable::fmt::{Features, Format, Params};
@@ -114,7 +115,7 @@ fn worker(pt: &Pt<'_, Vtdss, Arena>, arena: &Arena, flush: &mut Flush<'_>, base:
     let mut seed = base + 1;
     let lock = arena.lock(base, len).unwrap();
     for _ in 0..ROUNDS {
-        let mapped = pt.map(lock.range(), OA + base, attrs, flush);
+        let mapped = rig::map(pt, lock.range(), OA + base, attrs, flush);
         assert_eq!((mapped.bytes, mapped.result), (len, Ok(())));
         // One cut: both parts go by themselves.
         let at = (noise(&mut seed) % (len / K4 - 1) + 1) * K4;
@@ -178,7 +179,7 @@ fn neighbours(features: Features) {
     let always = (4 * PAGES - 1) * K4;
     let lock = arena.lock(always, K4).unwrap();
     let attrs = Vtdss::attrs(rw(), &params).unwrap();
-    let mapped = pt().map(lock.range(), OA + always, attrs, &mut flush());
+    let mapped = rig::map(&pt(), lock.range(), OA + always, attrs, &mut flush());
     assert_eq!(mapped.result, Ok(()));
 
     let hits = thread::scope(|scope| {

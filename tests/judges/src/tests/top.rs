@@ -9,7 +9,7 @@ use crate::arena::{watch, Arena, Event, Step, Store, View};
 use crate::hw::{Amd, Hardware, Root};
 use crate::lean::Lean;
 use crate::log::Log;
-use crate::rig::{still_from_every_top, Rig, Setup};
+use crate::rig::{self, still_from_every_top, Rig, Setup};
 use crate::tests::{amd, mock, rw, G1, K4, M2};
 use iotable::fmt::{Features, Format};
 use iotable::gather::Gather;
@@ -57,7 +57,7 @@ fn map_watched<H: Hardware>(rig: &mut Rig<H>, va: u64, oa: u64) {
         _ => {}
     };
     let mapped = watch(&mut look, || {
-        rig.pt().map(lock.range(), oa, attrs, &mut log)
+        rig::map(&rig.pt(), lock.range(), oa, attrs, &mut log)
     });
     assert_eq!((mapped.bytes, mapped.result), (page, Ok(())));
     log.finish();
@@ -332,7 +332,9 @@ fn the_loser_of_a_race_frees_its_own_table_only() {
             Step::After(_) | Step::AfterTop => still_from_every_top(&root, 1, &probes),
             _ => {}
         };
-        let mapped = watch(&mut look, || rig.pt().map(lock.range(), 0, attrs, &mut log));
+        let mapped = watch(&mut look, || {
+            rig::map(&rig.pt(), lock.range(), 0, attrs, &mut log)
+        });
         assert_eq!((mapped.bytes, mapped.result), (K4, Ok(())));
         assert_eq!(freed, [ours], "the loser's table, and it only");
         log.finish();

@@ -12,11 +12,12 @@ use std::thread;
 use std::time::Instant;
 
 use crate::arena::{RangeLock, View};
-use crate::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
-use crate::rig::{Rig, Setup};
+use crate::hw::{Entry, Hardware, Hit, OddHw, Vtd};
+use crate::rig::{self, Rig, Setup};
+use crate::setups::{self, for_each_format};
 use crate::size::max_offset;
 use crate::tests::threads::{noise, Flush, Walker, Walkers};
-use crate::tests::{amd, mock, odd, riscv, rw, x86, G1};
+use crate::tests::{rw, G1};
 use iotable::fmt::{Features, Format};
 use iotable::{DirtySink, Result};
 
@@ -223,7 +224,7 @@ impl<H: Hardware> Software<'_, H> {
         let attrs = H::Format::attrs(rw(), &self.shared.rig.cfg.params).unwrap();
         let mut flush = self.flush();
         let pt = self.shared.rig.pt();
-        let mapped = pt.map(range, range.va() + OA, attrs, &mut flush);
+        let mapped = rig::map(&pt, range, range.va() + OA, attrs, &mut flush);
         assert_eq!((mapped.bytes, mapped.result), (range.len(), Ok(())));
     }
 
@@ -361,10 +362,17 @@ fn walks<H: Hardware + Send + Sync>(setup: Setup) {
     rig.finish();
 }
 
-#[test]
-fn vtdss() {
-    walks::<Vtd>(Setup::plain(2));
+macro_rules! each_walk {
+    ($($name:ident: $hw:ty, $usual:ident;)*) => {
+        $(
+            #[test]
+            fn $name() {
+                walks::<$hw>(setups::$usual());
+            }
+        )*
+    };
 }
+for_each_format!(each_walk);
 
 #[test]
 fn vtdss_on_incoherent_hardware() {
@@ -372,33 +380,8 @@ fn vtdss_on_incoherent_hardware() {
 }
 
 #[test]
-fn x86_64() {
-    walks::<X86>(x86());
-}
-
-#[test]
-fn amdv1() {
-    walks::<Amd<false>>(amd());
-}
-
-#[test]
-fn amdv1_mock() {
-    walks::<Amd<true>>(mock());
-}
-
-#[test]
-fn riscv_64() {
-    walks::<Riscv>(riscv());
-}
-
-#[test]
-fn odd_format() {
-    walks::<OddHw<true, true>>(odd());
-}
-
-#[test]
 fn odd_format_on_incoherent_hardware() {
-    let mut setup = odd();
+    let mut setup = setups::odd();
     setup.params.features = setup.params.features.with(Features::DMA_INCOHERENT);
     walks::<OddHw<true, true>>(setup);
 }
