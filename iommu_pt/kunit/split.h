@@ -6,8 +6,11 @@
  */
 #include "../../../kunit_iommu.h"
 #include "../../../pt_iter.h"
+#include <kunit/static_stub.h>
 #include <linux/generic_pt/iommu.h>
 #include <linux/iommu.h>
+#include "../../../../iommu-pages.h"
+#include "../iommu_pt_rust.h"
 #include "pages.h"
 
 MODULE_IMPORT_NS("IOMMUFD_INTERNAL");
@@ -107,13 +110,15 @@ static int find_leaf(struct pt_range *range, void *arg, unsigned int level,
 
 static struct {
 	unsigned int calls;
-	struct iommu_iotlb_gather gather;
+	struct iommu_iotlb_gather first;
+	struct iommu_iotlb_gather gather; /* the last one */
 } synced;
 
 static void split_iotlb_sync(struct iommu_domain *domain,
 			     struct iommu_iotlb_gather *gather)
 {
-	synced.calls++;
+	if (!synced.calls++)
+		synced.first = *gather;
 	synced.gather = *gather;
 	if (cached.armed) {
 		pt_load_single_entry(&cached.pts);
@@ -274,6 +279,249 @@ static void test_split_late_dirty(struct kunit *test)
 	}
 }
 
+/* A mapping of leaves of 2^lg2 side by side, which make no larger one */
+static pt_vaddr_t map_leaves(struct kunit *test, unsigned int lg2,
+			     unsigned int count)
+{
+	struct kunit_iommu_priv *priv = test->priv;
+	pt_vaddr_t va = pt_top_range(priv->common).va;
+	pt_vaddr_t size = log2_to_int(lg2);
+
+	/* Where the IOVA is aligned to twice the size, the OA is not */
+	KUNIT_ASSERT_NO_ERRNO(test, iommu_map(&priv->domain, va, size,
+					      count * size,
+					      IOMMU_READ | IOMMU_WRITE,
+					      GFP_KERNEL));
+	return va;
+}
+
+/* Whether three of them, behind one that is left out, fit into both spaces */
+static bool leaves_fit(struct kunit_iommu_priv *priv, unsigned int lg2)
+{
+	return (priv->safe_pgsize_bitmap & log2_to_int(lg2)) &&
+	       lg2 + 3 <= priv->common->max_vasz_lg2 &&
+	       lg2 + 3 <= priv->common->max_oasz_lg2;
+}
+
+/* The leaf of map_leaves() at @va becomes what hardware has cached */
+static void cache_leaf(struct kunit *test, pt_vaddr_t va, unsigned int lg2)
+{
+	struct kunit_iommu_priv *priv = test->priv;
+	struct pt_range range = pt_make_range(priv->common, va,
+					      va + log2_to_int(lg2) - 1);
+
+	KUNIT_ASSERT_NO_ERRNO(test, pt_walk_range(&range, find_leaf, NULL));
+}
+
+/* What one leaf of map_leaves() has become, @low and @high are its cuts */
+static void check_pieces(struct kunit *test, pt_vaddr_t va, unsigned int lg2,
+			 pt_vaddr_t low, pt_vaddr_t high, bool dirty)
+{
+	struct kunit_iommu_priv *priv = test->priv;
+	pt_vaddr_t size = log2_to_int(lg2);
+	struct leaf_walk walk = {
+		.test = test,
+		.va = va,
+		.oa = va - pt_top_range(priv->common).va + size,
+		.last = va + size - 1,
+		.low = low,
+		.high = high,
+		.attrs = cached.attrs,
+		.dirty = dirty,
+	};
+	struct pt_range range = pt_make_range(priv->common, va, walk.last);
+
+	KUNIT_ASSERT_NO_ERRNO(test, pt_walk_range(&range, check_leaves, &walk));
+	KUNIT_ASSERT_EQ(test, walk.va - 1, walk.last);
+}
+
+/*
+ * Edges in two leaves, with one between that stays: each of the two is flushed
+ * by itself, at its own size. A late write to one leaves the others clean.
+ */
+static void test_split_two_leaves(struct kunit *test)
+{
+	static const struct iommu_dirty_ops dirty_ops = {};
+	struct kunit_iommu_priv *priv = test->priv;
+	pt_vaddr_t page = priv->smallest_pgsz;
+	bool dirty = pt_dirty_supported(priv->common) &&
+		     priv->iommu->ops->set_dirty;
+	unsigned int lg2;
+
+	priv->domain.dirty_ops = &dirty_ops;
+	for (lg2 = priv->smallest_pgsz_lg2 + 1; lg2 != PT_VADDR_MAX_LG2;
+	     lg2++) {
+		pt_vaddr_t size = log2_to_int(lg2);
+		pt_vaddr_t va, last;
+		int ret;
+
+		if (!leaves_fit(priv, lg2))
+			continue;
+		va = map_leaves(test, lg2, 3);
+		last = va + 2 * size;
+		cache_leaf(test, last, lg2);
+		synced.calls = 0;
+		cached.armed = dirty;
+		ret = iommu_split(&priv->domain, va + page, 2 * size,
+				  GFP_KERNEL);
+		cached.armed = false;
+		KUNIT_ASSERT_NO_ERRNO(test, ret);
+		KUNIT_ASSERT_EQ(test, synced.calls, 2);
+		KUNIT_ASSERT_EQ(test, synced.first.start, va);
+		KUNIT_ASSERT_EQ(test, synced.first.end, va + size - 1);
+		KUNIT_ASSERT_TRUE(test, synced.first.leaf_to_table);
+		KUNIT_ASSERT_EQ(test, synced.gather.start, last);
+		KUNIT_ASSERT_EQ(test, synced.gather.end, last + size - 1);
+		KUNIT_ASSERT_TRUE(test, synced.gather.leaf_to_table);
+		check_pieces(test, va, lg2, va + page, va + size, false);
+		check_pieces(test, va + size, lg2, va + size, last, false);
+		check_pieces(test, last, lg2, last, last + page, dirty);
+
+		/* With nothing to cut nothing is flushed */
+		synced.calls = 0;
+		KUNIT_ASSERT_NO_ERRNO(test, iommu_split(&priv->domain,
+							va + page, 2 * size,
+							GFP_KERNEL));
+		KUNIT_ASSERT_EQ(test, synced.calls, 0);
+		KUNIT_ASSERT_EQ(test, 3 * size,
+				iommu_unmap(&priv->domain, va, 3 * size));
+		cond_resched();
+	}
+}
+
+static void test_split_errors(struct kunit *test)
+{
+	struct kunit_iommu_priv *priv = test->priv;
+	struct iommu_domain *d = &priv->domain;
+	pt_vaddr_t page = priv->smallest_pgsz;
+	pt_vaddr_t va = pt_top_range(priv->common).va + page;
+
+	KUNIT_ASSERT_NO_ERRNO(test, iommu_map(d, va, page, page,
+					      IOMMU_READ | IOMMU_WRITE,
+					      GFP_KERNEL));
+	synced.calls = 0;
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_split(d, va + 1, page,
+						   GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_split(d, va, 1, GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, -EINVAL, iommu_split(d, va, 0, GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, -EOVERFLOW,
+			iommu_split(d, -(unsigned long)page, 2 * page,
+				    GFP_KERNEL));
+	/* Nothing is mapped at one of the edges */
+	KUNIT_EXPECT_EQ(test, -ENOENT, iommu_split(d, va - page, 2 * page,
+						   GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, -ENOENT, iommu_split(d, va, 2 * page,
+						   GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, -ENOENT, iommu_split(d, BIT_ULL(60), page,
+						   GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, synced.calls, 0);
+	KUNIT_EXPECT_EQ(test, page, iommu_iova_to_phys(d, va));
+	KUNIT_EXPECT_EQ(test, page, iommu_unmap(d, va, page));
+}
+
+#ifdef kunit_warning_suppress
+/*
+ * Somebody without the lock, who changes a leaf between the moment that a split
+ * has found it and the one that it is to be replaced.
+ */
+static struct {
+	u64 *item;
+	u64 value;
+} intruder;
+
+static void *intrude(int nid, gfp_t gfp, size_t size, bool zeroed)
+{
+	*intruder.item = intruder.value;
+	return iommu_alloc_pages_node_sz(nid, gfp, size);
+}
+
+/* Of two leaves @hit is taken out, or becomes the other */
+static void check_unlocked(struct kunit *test, unsigned int lg2,
+			   unsigned int hit, bool clear, bool dirty)
+{
+	struct kunit_iommu_priv *priv = test->priv;
+	pt_vaddr_t page = priv->smallest_pgsz;
+	pt_vaddr_t size = log2_to_int(lg2);
+	pt_vaddr_t va = map_leaves(test, lg2, 2);
+	unsigned long pages = kunit_table_pages();
+	u64 *items[2], old;
+
+	cache_leaf(test, va + size, lg2);
+	items[1] = pt_cur_table(&cached.pts, u64) + cached.pts.index;
+	/* The late write is to the first one */
+	cache_leaf(test, va, lg2);
+	items[0] = pt_cur_table(&cached.pts, u64) + cached.pts.index;
+	old = *items[hit];
+	intruder.item = items[hit];
+	intruder.value = clear ? 0 : *items[!hit];
+	synced.calls = 0;
+	cached.armed = dirty && hit;
+	kunit_activate_static_stub(test, pt_iommu_rust_alloc, intrude);
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_EQ(test, -EBUSY,
+				iommu_split(&priv->domain, va + page, size,
+					    GFP_KERNEL));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
+	kunit_deactivate_static_stub(test, pt_iommu_rust_alloc);
+	cached.armed = false;
+	KUNIT_EXPECT_EQ(test, *items[hit], intruder.value);
+	*items[hit] = old;
+	if (!hit) {
+		/* Stopped before anything changed */
+		KUNIT_EXPECT_EQ(test, synced.calls, 0);
+		KUNIT_EXPECT_EQ(test, kunit_table_pages(), pages);
+		check_pieces(test, va, lg2, va, va + size, false);
+	} else {
+		/* The first leaf was replaced, and flushed at its old size */
+		KUNIT_EXPECT_EQ(test, synced.calls, 1);
+		KUNIT_EXPECT_EQ(test, synced.gather.start, va);
+		KUNIT_EXPECT_EQ(test, synced.gather.end, va + size - 1);
+		check_pieces(test, va, lg2, va + page, va + size, dirty);
+	}
+	check_pieces(test, va + size, lg2, va + size, va + 2 * size, false);
+	KUNIT_EXPECT_EQ(test, 2 * size,
+			iommu_unmap(&priv->domain, va, 2 * size));
+}
+
+/*
+ * A split that meets somebody else in a leaf lets that be, flushes what it has
+ * replaced, and warns
+ */
+static void test_split_unlocked(struct kunit *test)
+{
+	static const struct iommu_dirty_ops dirty_ops = {};
+	struct kunit_iommu_priv *priv = test->priv;
+	bool dirty = pt_dirty_supported(priv->common) &&
+		     priv->iommu->ops->set_dirty;
+	unsigned int lg2, i;
+
+	priv->domain.dirty_ops = &dirty_ops;
+	for (lg2 = priv->smallest_pgsz_lg2 + 1; lg2 != PT_VADDR_MAX_LG2;
+	     lg2++) {
+		pt_vaddr_t va;
+		bool table;
+
+		if (!leaves_fit(priv, lg2))
+			continue;
+		/* Only a leaf that becomes a table takes an allocation */
+		va = map_leaves(test, lg2, 1);
+		cache_leaf(test, va, lg2);
+		table = pt_table_item_lg2sz(&cached.pts) == lg2;
+		iommu_unmap(&priv->domain, va, log2_to_int(lg2));
+		for (i = 0; table && i != 8; i++)
+			check_unlocked(test, lg2, i & 1, i & 2,
+				       dirty && (i & 4));
+		cond_resched();
+	}
+}
+#else
+static void test_split_unlocked(struct kunit *test)
+{
+	kunit_skip(test, "KUnit cannot suppress warnings");
+}
+#endif
+
 /* The format, its ops and the domain give one answer, and the call agrees */
 static void test_can_split(struct kunit *test)
 {
@@ -299,6 +547,9 @@ static struct kunit_case split_test_cases[] = {
 	KUNIT_CASE_FMT(test_split_pairs),
 	KUNIT_CASE_FMT(test_split_odd),
 	KUNIT_CASE_FMT(test_split_late_dirty),
+	KUNIT_CASE_FMT(test_split_two_leaves),
+	KUNIT_CASE_FMT(test_split_errors),
+	KUNIT_CASE_FMT(test_split_unlocked),
 	{},
 };
 
