@@ -29,4 +29,4 @@ static const unsigned int raw_features[] = {
 };
 
 #include "raw_amdv1.h"
-#include "raw.h"
+#include "raw_suite.h"

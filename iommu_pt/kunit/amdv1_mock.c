@@ -19,4 +19,4 @@
 static const unsigned int raw_features[] = { 0 };
 
 #include "raw_amdv1.h"
-#include "raw.h"
+#include "raw_suite.h"

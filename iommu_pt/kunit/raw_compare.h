@@ -4,7 +4,11 @@
  * item by item the two have to be equal, but for where tables lie, and so has
  * what is gathered.
  */
+#ifndef __IOMMU_PT_RUST_KUNIT_RAW_COMPARE_H
+#define __IOMMU_PT_RUST_KUNIT_RAW_COMPARE_H
+
 #include <linux/prandom.h>
+#include "raw_dirty.h"
 
 #ifndef RAW_NO_COMPARE_FEATURES
 #define RAW_NO_COMPARE_FEATURES 0
@@ -343,4 +347,6 @@ static void test_compare(struct kunit *test)
 {
 	kunit_skip(test, "There is no C table of this format in this kernel");
 }
+#endif
+
 #endif

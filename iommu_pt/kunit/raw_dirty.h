@@ -3,9 +3,13 @@
  * Dirty bits as hardware sets them, in one item of a leaf, and what is reported
  * of them: in the bitmap that user space gets.
  */
+#ifndef __IOMMU_PT_RUST_KUNIT_RAW_DIRTY_H
+#define __IOMMU_PT_RUST_KUNIT_RAW_DIRTY_H
+
 #include <linux/iova_bitmap.h>
 #include <linux/uaccess.h>
 #include <uapi/linux/mman.h>
+#include "raw.h"
 
 #define RAW_RUST(op) CONCATENATE(pt_iommu_, CONCATENATE(PTPFX, op))
 
@@ -230,3 +234,5 @@ static void test_dirty_report(struct kunit *test)
 		cond_resched();
 	}
 }
+
+#endif

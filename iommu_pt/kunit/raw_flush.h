@@ -4,6 +4,10 @@
  * Caches may write an item back earlier, so until it is flushed the walker may
  * read either value.
  */
+#ifndef __IOMMU_PT_RUST_KUNIT_RAW_FLUSH_H
+#define __IOMMU_PT_RUST_KUNIT_RAW_FLUSH_H
+
+#include "raw.h"
 
 static void raw_flushed(struct raw_test *t, void *table, size_t offset,
 			size_t len)
@@ -196,3 +200,5 @@ static void test_flush_split(struct kunit *test)
 		raw_check_memory(t);
 	}
 }
+
+#endif

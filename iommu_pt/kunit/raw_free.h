@@ -3,6 +3,10 @@
  * A table is freed once, with the flush of the IOTLB that covers it, after the
  * walker cannot get to it any more.
  */
+#ifndef __IOMMU_PT_RUST_KUNIT_RAW_FREE_H
+#define __IOMMU_PT_RUST_KUNIT_RAW_FREE_H
+
+#include "raw.h"
 
 static void raw_see_table(struct raw_test *t, u64 *table, unsigned int level,
 			  u64 va)
@@ -231,3 +235,5 @@ static void test_free_map(struct kunit *test)
 		raw_check(t);
 	}
 }
+
+#endif

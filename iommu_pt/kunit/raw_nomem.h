@@ -3,6 +3,10 @@
  * Each allocation of a call fails once: nothing has changed then and nothing
  * is lost, and the next try does all of it.
  */
+#ifndef __IOMMU_PT_RUST_KUNIT_RAW_NOMEM_H
+#define __IOMMU_PT_RUST_KUNIT_RAW_NOMEM_H
+
+#include "raw_fixture.h"
 
 struct raw_call {
 	/* What is there before, and what the call maps or splits */
@@ -209,3 +213,5 @@ static void test_nomem_split(struct kunit *test)
 		cond_resched();
 	}
 }
+
+#endif

@@ -71,4 +71,4 @@ static bool raw_is_leaf(u64 item, unsigned int level)
 	return !level || item & GENMASK_ULL(3, 1);
 }
 
-#include "raw.h"
+#include "raw_suite.h"

@@ -68,4 +68,4 @@ static bool raw_is_leaf(u64 item, unsigned int level)
 	return !level || (level <= 2 && item & BIT_ULL(7));
 }
 
-#include "raw.h"
+#include "raw_suite.h"
