@@ -3,7 +3,7 @@
 //! What judges the tables of `iotable`, on the host only.
 //!
 //! It sees of `iotable` what the kernel layer sees, its public items, and plays the rest of the
-//! world: memory, hardware, caches, drivers. The tests are in [`tests`](mod@tests).
+//! world: memory, hardware, caches, drivers. The tests are in `tests/`.
 //!
 //! - [`arena`]: table memory that counts, poisons, and lets a test look between any two stores.
 //! - [`explore`]: every state that hardware can meet during a call.
