@@ -259,7 +259,7 @@ fn a_subtree_that_was_never_linked_is_freed() {
     let lock = rig.arena.lock(0, 2 * G1).unwrap();
     let hole = lock.part(G1 - K4, 2 * K4);
     let mut look = |event: Event| match event.step {
-        Step::Before(Store::Publish) => rig.arena.poke(item, old ^ 1 << 62),
+        Step::Before(Store::Publish) => rig.arena.poke(item, old ^ (1 << 62)),
         Step::Free => in_use.push(rig.arena.in_use()),
         _ => {}
     };
