@@ -14,7 +14,7 @@
 //! | `gather.rs` | from what was removed to `struct iommu_iotlb_gather` |
 //! | `symbols.rs` | the symbols that C knows a format by |
 //! | `amdv1.rs riscv_64.rs vtdss.rs x86_64.rs` | one file per format: its C structs |
-//! | `exports.c` | `EXPORT_SYMBOL`, which Rust cannot do |
+//! | `shim.c` | the C half: what only C can do, `EXPORT_SYMBOL` among it |
 
 #[cfg(any(CONFIG_IOMMU_PT_RUST_AMDV1, CONFIG_IOMMU_PT_RUST_AMDV1_MOCK))]
 mod amdv1;

@@ -250,7 +250,7 @@ unsafe extern "C" fn map_any<F: KernelFormat>(
     let features = pt.config().params.features;
     // SAFETY: the table is initialised.
     let mut gather = unsafe { KernelGather::new_owned(iommu, features, &mut space) };
-    let done = pt.map_any(range, paddr, attrs, &mut gather);
+    let done = pt.map(range, paddr, attrs, &mut gather);
     // Tables were replaced by large leaves: nothing may walk them any more when we return.
     gather.sync_own();
     // SAFETY: valid by the safety requirement.

@@ -45,7 +45,7 @@
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
-#[cfg(any(test, feature = "testing"))]
+#[cfg(test)]
 extern crate std;
 
 pub mod fmt;
@@ -64,9 +64,6 @@ mod table;
 mod top;
 mod unmap;
 mod walk;
-
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
 
 pub use dirty::DirtySink;
 pub use map::Mapped;

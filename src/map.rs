@@ -32,26 +32,10 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Errors: [`Error::OutOfRange`] (IOVA or OA beyond the table), [`Error::NoPageSize`] (not
     /// aligned to the smallest page), [`Error::Busy`] (something is mapped already), and those of
     /// [`PtMem::alloc`].
+    ///
+    /// [`map_page`](Self::map_page) is the shorter way for what is mapped most often.
     #[inline]
     pub fn map<G: Gather<M>>(
-        &self,
-        range: Locked,
-        oa: u64,
-        attrs: Attrs,
-        gather: &mut G,
-    ) -> Mapped {
-        if self.map_page(range, oa, attrs).is_some() {
-            return Mapped {
-                bytes: range.len(),
-                result: Ok(()),
-            };
-        }
-        self.map_any(range, oa, attrs, gather)
-    }
-
-    /// As [`map`](Self::map), for those who have tried [`map_page`](Self::map_page).
-    #[inline]
-    pub fn map_any<G: Gather<M>>(
         &self,
         range: Locked,
         oa: u64,

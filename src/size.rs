@@ -57,16 +57,16 @@ impl Level {
 /// where it checks for overflow. The tests on the host check it here.
 #[inline(always)]
 pub(crate) fn shl(value: u64, lg2: u32) -> u64 {
-    #[cfg(any(test, feature = "testing"))]
-    assert!(lg2 < u64::BITS);
+    #[cfg(not(CONFIG_RUST))]
+    debug_assert!(lg2 < u64::BITS);
     value.wrapping_shl(lg2)
 }
 
 /// `value / 2^lg2`. `lg2` is less than 64, see [`shl`].
 #[inline(always)]
 pub(crate) fn shr(value: u64, lg2: u32) -> u64 {
-    #[cfg(any(test, feature = "testing"))]
-    assert!(lg2 < u64::BITS);
+    #[cfg(not(CONFIG_RUST))]
+    debug_assert!(lg2 < u64::BITS);
     value.wrapping_shr(lg2)
 }
 

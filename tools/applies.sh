@@ -14,16 +14,17 @@ applies() {
 	file+=/$version
 	{
 		while IFS= read -r p; do
+			has_hunks "$p" || continue
 			count=$((count + 1))
-			if [ ! -e "$TOP/patches/$own/$p" ]; then
-				how='as it is'
-				whole=$((whole + 1))
-			elif [ -s "$TOP/patches/$own/$p" ]; then
+			if not_needed "$own" "$p"; then
+				printf '%-24s %s\n' 'not needed' "$p"
+				continue
+			elif [ -e "$TOP/patches/$own/$p" ]; then
 				how="its own, patches/$own/"
 				p=$own/$p
 			else
-				printf '%-24s %s\n' 'not needed' "$p"
-				continue
+				how='as it is'
+				whole=$((whole + 1))
 			fi
 			patch_applies "$p" >/tmp/applies.log 2>&1 || {
 				how=FAILS

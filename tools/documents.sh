@@ -113,7 +113,7 @@ document_paths() {
 # As the reader of that document would look for it; patches go by their number.
 document_path() {
 	local base
-	for base in "$1" "$TOP" "$TOP/src/testing" "$TOP/iommufd_split/user" "$LINUX" "$LINUX/tools/testing/selftests"; do
+	for base in "$1" "$TOP" "$TOP/tests/judges/src" "$TOP/iommufd_split/user" "$LINUX" "$LINUX/tools/testing/selftests"; do
 		! compgen -G "$base/$2*" >/dev/null || return 0
 	done
 	return 1

@@ -142,15 +142,20 @@ sync_tree() {
 # The names in patches/series, in their order.
 listed_patches() { sed -e 's/#.*//' -e 's/[[:space:]]*$//' -e '/^$/d' "$TOP/patches/series"; }
 
-# The patches in their order, below $TOP/patches. A kernel that one of them does not fit has its own in a directory, as in
-# 7.2/; there a file without content stands for what that kernel does not need.
+# has_hunks PATCH: false for a patch that brings only files of ours (patches/files).
+has_hunks() { grep -q '^+++ ' "$TOP/patches/$1"; }
+
+# The patches in their order, below $TOP/patches, without those that have no hunks. A kernel that one of them does not fit
+# has its own in a directory, as in 7.2/, where not-needed lists those that it does without.
 series() {
 	local p own
 	own=$(kernel_version "$BUILD/pristine" | cut -d. -f1,2)
 	listed_patches | while IFS= read -r p; do
-		if [ ! -e "$TOP/patches/$own/$p" ]; then echo "$p"; elif [ -s "$TOP/patches/$own/$p" ]; then echo "$own/$p"; fi
+		if [ -e "$TOP/patches/$own/$p" ]; then echo "$own/$p"; elif has_hunks "$p" && ! not_needed "$own" "$p"; then echo "$p"; fi
 	done
 }
+
+not_needed() { grep -qs "^$2 " "$TOP/patches/$1/not-needed"; }
 
 # touched [PATCH]: the files that it, or all of the series, changes.
 touched() {

@@ -5,7 +5,7 @@
 #![no_main]
 #![forbid(unsafe_code)]
 
-use iotable::testing::sequence::{Case, Counts, FORMATS};
+use iotable_judges::sequence::{Case, Counts, FORMATS};
 use libfuzzer_sys::fuzz_target;
 use std::sync::Mutex;
 

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::panic::catch_unwind;
 use std::time::Instant;
 
-use iotable::testing::sequence::{Case, Counts, FORMATS, HEAD_BYTES, OP_BYTES};
+use iotable_judges::sequence::{Case, Counts, FORMATS, HEAD_BYTES, OP_BYTES};
 
 /// Operations in the longest sequence.
 const LONGEST: u64 = 4096;

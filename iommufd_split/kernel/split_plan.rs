@@ -59,7 +59,7 @@ pub struct Request {
 }
 
 /// `IOMMU_IOAS_SPLIT_UNMAP`
-pub const FLAG_UNMAP: u32 = 1;
+const FLAG_UNMAP: u32 = 1;
 
 impl Request {
     /// Checks everything that can be checked without looking at the IOAS.

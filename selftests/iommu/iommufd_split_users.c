@@ -89,7 +89,6 @@ static int pin_pages(int fd, __u32 access_id, __u64 iova, size_t length,
 		     void *ptr, __u32 *pages_id)
 {
 	struct iommu_test_cmd cmd = {
-		.size = sizeof(cmd),
 		.op = IOMMU_TEST_OP_ACCESS_PAGES,
 		.id = access_id,
 		.access_pages = { .iova = iova,
@@ -98,7 +97,7 @@ static int pin_pages(int fd, __u32 access_id, __u64 iova, size_t length,
 	};
 	int rc;
 
-	rc = ioctl(fd, _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_PAGES), &cmd);
+	rc = mock_cmd(fd, &cmd);
 	*pages_id = cmd.access_pages.out_access_pages_id;
 	return rc;
 }
@@ -339,7 +338,6 @@ TEST_F(iommufd_split_users, access_after_split)
 	uint32_t access_id, pages_id[2];
 	uint8_t *copy;
 	struct iommu_test_cmd rw = {
-		.size = sizeof(rw),
 		.op = IOMMU_TEST_OP_ACCESS_RW,
 		.access_rw = { .iova = BASE_IOVA + 10,
 			       .length = BUFFER_SIZE - 20 },
@@ -359,9 +357,7 @@ TEST_F(iommufd_split_users, access_after_split)
 	ASSERT_NE(NULL, copy);
 	rw.id = access_id;
 	rw.access_rw.uptr = (uintptr_t)copy;
-	ASSERT_EQ(0,
-		  ioctl(self->fd, _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_RW),
-			&rw));
+	ASSERT_EQ(0, mock_cmd(self->fd, &rw));
 	ASSERT_EQ(0, memcmp(copy, buffer + 10, BUFFER_SIZE - 20));
 	free(copy);
 
@@ -397,7 +393,6 @@ TEST_F(iommufd_split_users, read_only)
 	};
 	uint64_t data = 0;
 	struct iommu_test_cmd rw = {
-		.size = sizeof(rw),
 		.op = IOMMU_TEST_OP_ACCESS_RW,
 		.access_rw = { .length = sizeof(data),
 			       .uptr = (uintptr_t)&data },
@@ -413,14 +408,9 @@ TEST_F(iommufd_split_users, read_only)
 	for (i = 0; i != BUFFER_SIZE; i += PAGE_SIZE) {
 		rw.access_rw.iova = BASE_IOVA + i;
 		rw.access_rw.flags = 0;
-		ASSERT_EQ(0, ioctl(self->fd,
-				   _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_RW),
-				   &rw));
+		ASSERT_EQ(0, mock_cmd(self->fd, &rw));
 		rw.access_rw.flags = MOCK_ACCESS_RW_WRITE;
-		EXPECT_ERRNO(EPERM,
-			     ioctl(self->fd,
-				   _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_RW),
-				   &rw));
+		EXPECT_ERRNO(EPERM, mock_cmd(self->fd, &rw));
 	}
 	test_cmd_destroy_access(rw.id);
 	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
@@ -1166,7 +1156,6 @@ TEST_F(iommufd_split_unaligned, page_offset)
 	test_cmd_create_access(self->ioas_id, &access_id, 0);
 	for (i = 0; i != length; i++) {
 		struct iommu_test_cmd rw = {
-			.size = sizeof(rw),
 			.op = IOMMU_TEST_OP_ACCESS_RW,
 			.id = access_id,
 			.access_rw = { .iova = BASE_IOVA + i,
@@ -1174,9 +1163,7 @@ TEST_F(iommufd_split_unaligned, page_offset)
 				       .uptr = (uintptr_t)&byte },
 		};
 
-		ASSERT_EQ(0, ioctl(self->fd,
-				   _IOMMU_TEST_CMD(IOMMU_TEST_OP_ACCESS_RW),
-				   &rw));
+		ASSERT_EQ(0, mock_cmd(self->fd, &rw));
 		ASSERT_EQ(((uint8_t *)buffer)[offset + i], byte);
 	}
 	test_cmd_destroy_access(access_id);

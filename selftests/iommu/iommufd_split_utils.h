@@ -139,12 +139,18 @@ static inline int attach_own_domain(int fd, __u32 ioas_id, __u32 *stdev_id,
 	return _test_ioctl_destroy(fd, scratch_id);
 }
 
+/* A command to the mock devices */
+static inline int mock_cmd(int fd, struct iommu_test_cmd *cmd)
+{
+	cmd->size = sizeof(*cmd);
+	return ioctl(fd, _IOMMU_TEST_CMD(cmd->op), cmd);
+}
+
 /* 0 if @hwpt_id maps @iova to the page behind @ptr */
 static inline int check_map(int fd, __u32 hwpt_id, __u64 iova, size_t length,
 			    void *ptr)
 {
 	struct iommu_test_cmd cmd = {
-		.size = sizeof(cmd),
 		.op = IOMMU_TEST_OP_MD_CHECK_MAP,
 		.id = hwpt_id,
 		.check_map = { .iova = iova,
@@ -152,7 +158,7 @@ static inline int check_map(int fd, __u32 hwpt_id, __u64 iova, size_t length,
 			       .uptr = (uintptr_t)ptr },
 	};
 
-	return ioctl(fd, _IOMMU_TEST_CMD(IOMMU_TEST_OP_MD_CHECK_MAP), &cmd);
+	return mock_cmd(fd, &cmd);
 }
 
 /*
@@ -175,7 +181,6 @@ static inline int check_not_cut(int fd, __u32 ioas_id, __u64 start, __u64 cut)
 static inline void skip_without_split(void)
 {
 	struct iommu_test_cmd mock = {
-		.size = sizeof(mock),
 		.op = IOMMU_TEST_OP_MD_CHECK_REFS,
 		.check_refs = { .length = BUFFER_SIZE,
 				.uptr = (uintptr_t)buffer },
@@ -188,8 +193,7 @@ static inline void skip_without_split(void)
 	if (fd == -1)
 		why = errno == EACCES ? "cannot open /dev/iommu, run as root" :
 					"no /dev/iommu, enable CONFIG_IOMMUFD";
-	else if (ioctl(fd, _IOMMU_TEST_CMD(IOMMU_TEST_OP_MD_CHECK_REFS),
-		       &mock) && errno == ENOTTY)
+	else if (mock_cmd(fd, &mock) && errno == ENOTTY)
 		why = "no mock devices, enable CONFIG_IOMMUFD_TEST";
 	else if (!_test_ioctl_ioas_alloc(fd, &ioas_id) &&
 		 _test_ioctl_ioas_split(fd, ioas_id, BASE_IOVA, PAGE_SIZE) &&

@@ -15,7 +15,14 @@ fn request(first: usize, last: usize) -> Request {
 
 #[test]
 fn unknown_flags_come_first() {
-    for (flags, reserved) in [(2, 0), (3, 0), (1 << 31, 0), (0, 1), (1, 1), (u32::MAX, u32::MAX)] {
+    for (flags, reserved) in [
+        (2, 0),
+        (3, 0),
+        (1 << 31, 0),
+        (0, 1),
+        (1, 1),
+        (u32::MAX, u32::MAX),
+    ] {
         for (iova, length) in [(0, 0), (MAX, MAX), (4096, 4096)] {
             assert_eq!(
                 Request::new(flags, reserved, iova, length),
@@ -37,7 +44,10 @@ fn one_flag_unmaps() {
         assert_eq!(request.extent(), range);
         for flags in [flags, 3, 2] {
             let invalid = flags < 2;
-            assert_eq!(Request::new(flags, 0, 0, 0) == Err(Refusal::Invalid), invalid);
+            assert_eq!(
+                Request::new(flags, 0, 0, 0) == Err(Refusal::Invalid),
+                invalid
+            );
         }
     }
 }

@@ -374,7 +374,7 @@ unsafe impl PtMem for LoomMem {
         NonNull::from(pool.table(oa)).cast()
     }
 
-    // As pt_iommu_rust_change_top() in iommu_pt/exports.c.
+    // As pt_iommu_rust_change_top() in iommu_pt/shim.c.
     fn change_top(&self, old: NonNull<LoomCell>, new: NonNull<LoomCell>, level: Level) -> Result {
         let old = Self::table_oa(old) | u64::from(level.0 - 1);
         let new = Self::table_oa(new) | u64::from(level.0);

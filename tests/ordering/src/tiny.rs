@@ -20,8 +20,8 @@
 //! | others | ignored | 0 |
 
 use iotable::fmt::{Attrs, Features, Format, Kind, Live, Params, Prot};
-use iotable::testing::hw::{Bits, Entry, Hardware};
 use iotable::{Error, Level, Result};
+use iotable_judges::hw::{Bits, Entry, Hardware};
 
 /// The accessed bit.
 pub(crate) const A: u64 = 1 << 0;
@@ -169,7 +169,7 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Hardware for TinyHw<ITEMS_LG2, MA
 
 mod tests {
     use super::*;
-    use iotable::testing::laws;
+    use iotable_judges::laws;
 
     #[test]
     fn the_tiny_formats_obey_the_laws() {

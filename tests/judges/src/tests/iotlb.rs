@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Caches that keep what the specifications let them, while leaves are split, unmapped and mapped.
+//! `IOTABLE_EXPLORE=full` makes more
+//! scenes, all but for those formats that have a leaf for each power of two.
+
+use std::println;
+use std::time::Instant;
+
+use super::explore::{carve, holes, split, targets, Place, Stride};
+use crate::explore::{Call, Scene};
+use crate::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use crate::iotlb::driver::{live, Mistake};
+use crate::iotlb::{Count, Vendor};
+use crate::rig::Setup;
+use crate::tests::{amd, odd, riscv, rw, x86};
+use iotable::fmt::Features;
+
+type Odd = OddHw<true, true>;
+
+/// The life of one leaf, and the places to fill caches for.
+fn lives<H: Hardware>(setup: Setup, size_lg2: u32, hole: (u64, u64)) -> (Vec<Scene>, Vec<u64>) {
+    let place = Place::new::<H>(setup);
+    let leaves = place.with_neighbours(size_lg2);
+    let (va, size, page) = (leaves[0].0, 1u64 << size_lg2, place.page);
+    let (start, len) = (va + hole.0, hole.1 - hole.0);
+    let mut places = targets(&leaves, hole, page);
+    places.extend([va + size / 2, va + size / 4 * 3, va + size / 2 - 1]);
+    let unmap = |va, len| Call::Unmap { va, len };
+    // Not where it was before.
+    let map = |va, len| Call::Map {
+        va,
+        len,
+        oa: va & (size - 1),
+        prot: rw(),
+    };
+    let make = |after: &[Call]| {
+        let mut scene = Scene::of_leaves::<H>(setup, &leaves, unmap(va, size));
+        scene.before.pop();
+        scene.before.extend(after);
+        scene
+    };
+    let cut = split(va, hole);
+    let mut scenes = vec![
+        make(&[cut, unmap(start, len), map(start, len)]),
+        make(&[cut]),
+    ];
+    scenes.extend(carved::<H>(setup, size_lg2, hole));
+    // Another hole next to the first, while that is there.
+    let next = [hole.1, hole.0.wrapping_sub(page)]
+        .into_iter()
+        .find(|&next| next < size);
+    if let Some(next) = next {
+        let other = unmap(va + next, page);
+        let mut scene = make(&[
+            cut,
+            unmap(start, len),
+            split(va, (next, next + page)),
+            other,
+        ]);
+        // Not all of the leaf is there any more.
+        scene.before.push(map(va + next, page));
+        scene.call = unmap(va + next, page);
+        scene.before.push(map(start, len));
+        scenes.push(scene);
+    }
+    // The leaf takes the place of tables that are empty.
+    let mut scene = make(&[cut, unmap(start, len)]);
+    let leaf = scene.before.remove(0);
+    scene
+        .before
+        .splice(0..0, [map(va, page), unmap(va, page), leaf]);
+    scene.call = map(start, len);
+    scenes.push(scene);
+    (scenes, places)
+}
+
+/// The same for a hole that is made in one call.
+fn carved<H: Hardware>(setup: Setup, size_lg2: u32, hole: (u64, u64)) -> [Scene; 2] {
+    let leaves = Place::new::<H>(setup).with_neighbours(size_lg2);
+    let (va, size) = (leaves[0].0, 1u64 << size_lg2);
+    let (start, len) = (va + hole.0, hole.1 - hole.0);
+    let make = |call| {
+        let mut scene = Scene::of_leaves::<H>(setup, &leaves, call);
+        scene.before.pop();
+        scene
+    };
+    let once = make(carve(va, hole));
+    // Something else comes into the hole, and goes as it came.
+    let mut twice = make(carve(va, hole));
+    twice.before.push(carve(va, hole));
+    twice.before.push(Call::Map {
+        va: start,
+        len,
+        oa: start & (size - 1),
+        prot: rw(),
+    });
+    [once, twice]
+}
+
+fn all<H: Hardware>(setup: Setup, vendor: Vendor, mut stride: Stride) -> Count {
+    let setup = Setup { slots: 48, ..setup };
+    let place = Place::new::<H>(setup);
+    let mut count = Count::default();
+    for size_lg2 in place.sizes() {
+        for hole in holes(&place.rules, size_lg2) {
+            if !stride.take() {
+                continue;
+            }
+            let (scenes, places) = lives::<H>(setup, size_lg2, hole);
+            for scene in scenes {
+                match live::<H>(&scene, &places, vendor, Mistake::None) {
+                    Ok(done) => count.add(done),
+                    Err(wrong) => panic!("{wrong}: {scene:x?}"),
+                }
+            }
+        }
+    }
+    count
+}
+
+const VTD: Vendor = Vendor::Vtd { max_mask: 18 };
+const VTD_FIRST: Vendor = Vendor::Vtd { max_mask: 51 };
+
+fn riscv_iommu(range: bool, non_leaf: bool) -> Vendor {
+    Vendor::Riscv { range, non_leaf }
+}
+
+fn vtd_incoherent() -> Setup {
+    Setup::plain(2).with(Features::DMA_INCOHERENT)
+}
+
+#[test]
+fn nothing_that_is_cached_is_ever_wrong() {
+    println!("caches:");
+    println!(
+        "{:26}{:>10}{:>10}{:>10}{:>10}{:>8}{:>7}",
+        "", "states", "fills", "commands", "dropped", "mixed", "s"
+    );
+    let line = |name: &str, least: u64, run: &dyn Fn() -> Count| {
+        let start = Instant::now();
+        let count = run();
+        println!(
+            "{name:26}{:>10}{:>10}{:>10}{:>10}{:>8}{:>7.1}",
+            count.states,
+            count.fills,
+            count.commands,
+            count.drops,
+            count.mixed,
+            start.elapsed().as_secs_f64()
+        );
+        assert!(
+            count.states >= least,
+            "{name}: fewer states than there were"
+        );
+        assert!(count.mixed != 0, "{name}: never two sizes at once");
+    };
+    let at = Stride::of;
+    line("VT-d second stage", 38_900, &|| {
+        all::<Vtd>(Setup::plain(2), VTD, at(11, 1))
+    });
+    line("VT-d, incoherent", 26_000, &|| {
+        all::<Vtd>(vtd_incoherent(), VTD, at(23, 1))
+    });
+    line("VT-d first stage", 25_900, &|| {
+        all::<X86>(x86(), VTD_FIRST, at(23, 1))
+    });
+    line("AMD v1", 270_000, &|| {
+        all::<Amd<false>>(amd(), Vendor::Amd, at(6007, 31))
+    });
+    line("AMD v1, no gaps", 225_000, &|| {
+        let setup = Setup::plain(5).with(Features::FLUSH_RANGE_NO_GAPS);
+        all::<Amd<false>>(setup, Vendor::Amd, at(12007, 97))
+    });
+    line("AMD v2", 25_900, &|| {
+        all::<X86>(x86(), Vendor::Amd, at(23, 1))
+    });
+    for (name, range, non_leaf, part) in [
+        ("RISC-V", false, false, 53),
+        ("RISC-V, NL", false, true, 53),
+        ("RISC-V, S", true, false, 53),
+        ("RISC-V, S and NL", true, true, 31),
+    ] {
+        line(name, 23_000, &|| {
+            all::<Riscv>(riscv(), riscv_iommu(range, non_leaf), at(part, 1))
+        });
+    }
+    line("SMMUv3 BBML 2, x86_64", 25_900, &|| {
+        all::<X86>(x86(), Vendor::Smmu, at(23, 1))
+    });
+    line("SMMUv3 BBML 2, odd", 145_000, &|| {
+        all::<Odd>(odd(), Vendor::Smmu, at(1499, 17))
+    });
+}
+
+/// What the checks say of a driver that makes a mistake.
+fn found<H: Hardware>(
+    setup: Setup,
+    vendor: Vendor,
+    size_lg2: u32,
+    hole: (u64, u64),
+    mistake: Mistake,
+) -> Option<String> {
+    let setup = Setup { slots: 48, ..setup };
+    let (scenes, places) = lives::<H>(setup, size_lg2, hole);
+    scenes
+        .iter()
+        .find_map(|scene| live::<H>(scene, &places, vendor, mistake).err())
+}
+
+/// The same of a carve.
+fn found_of_carve<H: Hardware>(
+    setup: Setup,
+    vendor: Vendor,
+    size_lg2: u32,
+    hole: (u64, u64),
+    mistake: Mistake,
+) -> Option<String> {
+    let setup = Setup { slots: 48, ..setup };
+    let (_, places) = lives::<H>(setup, size_lg2, hole);
+    carved::<H>(setup, size_lg2, hole)
+        .iter()
+        .find_map(|scene| live::<H>(scene, &places, vendor, mistake).err())
+}
+
+/// A part of what the report has to say, or nothing if the hardware forgives the mistake.
+fn mistakes<H: Hardware>(setup: Setup, vendor: Vendor, forgives: bool, sizes: &[u32]) {
+    let page = 1 << H::GRANULE_LG2;
+    for &size_lg2 in sizes {
+        let hole = (3 * page, 4 * page);
+        let of = |mistake| found::<H>(setup, vendor, size_lg2, hole, mistake);
+        let sees = |mistake, what: &str| {
+            let found = of(mistake);
+            assert!(
+                found.as_ref().is_some_and(|found| found.contains(what)),
+                "{mistake:?} of {size_lg2} with {vendor:?}: {found:?}"
+            );
+        };
+        assert_eq!(of(Mistake::None), None);
+        let carve = |mistake| found_of_carve::<H>(setup, vendor, size_lg2, hole, mistake);
+        assert_eq!(carve(Mistake::None), None);
+        let survived = |found: Option<String>| {
+            assert!(
+                found
+                    .as_ref()
+                    .is_some_and(|found| found.contains("survived")),
+                "carve of {size_lg2} with {vendor:?}: {found:?}"
+            );
+        };
+        survived(carve(Mistake::NoFlush));
+        if forgives {
+            assert_eq!(carve(Mistake::SmallFlush), None);
+        } else {
+            survived(carve(Mistake::SmallFlush));
+        }
+        let into_the_hole = "a translation into the hole survived";
+        for mistake in [Mistake::NoFlush, Mistake::SmallFlush] {
+            if forgives {
+                assert_eq!(of(mistake), None, "{mistake:?}");
+            } else {
+                sees(mistake, into_the_hole);
+            }
+        }
+        sees(Mistake::NoUnmapFlush, into_the_hole);
+        if size_lg2 > H::GRANULE_LG2 + H::ITEMS_LG2 - 1 {
+            for mistake in [Mistake::FreedEarly, Mistake::WalksKept] {
+                sees(mistake, "a walk cache leads to the freed table");
+            }
+        }
+    }
+}
+
+// The controls: what is checked above can fail. RISC-V drops the old leaf for any of its addresses,
+// and Arm all that overlaps, so there the flush of the hole itself would be enough.
+#[test]
+fn mistakes_of_a_driver_are_seen() {
+    mistakes::<Vtd>(Setup::plain(2), VTD, false, &[21, 30]);
+    mistakes::<Vtd>(vtd_incoherent(), VTD, false, &[30]);
+    mistakes::<X86>(x86(), VTD_FIRST, false, &[21, 30]);
+    mistakes::<X86>(x86(), Vendor::Amd, false, &[21, 30]);
+    mistakes::<Amd<false>>(amd(), Vendor::Amd, false, &[14, 20, 21, 24, 30, 33]);
+    for (range, non_leaf) in [(false, false), (false, true), (true, false), (true, true)] {
+        let vendor = riscv_iommu(range, non_leaf);
+        mistakes::<Riscv>(riscv(), vendor, true, &[16, 21, 30]);
+    }
+    mistakes::<X86>(x86(), Vendor::Smmu, true, &[21, 30]);
+    mistakes::<Odd>(odd(), Vendor::Smmu, true, &[14, 20, 27]);
+}

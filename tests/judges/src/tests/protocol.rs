@@ -1,0 +1,417 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Splits, folds and unmaps of random shapes, with hardware in between, are runs of the system that
+//! is proved; what is not such a run is seen.
+
+use std::collections::BTreeMap;
+
+use crate::arena::{watch, Arena, Event, Step, Store, View};
+use crate::hw::{Amd, Hardware, Hit, OddHw, Riscv, Root, Vtd, X86};
+use crate::protocol::{software_steps, Run};
+use crate::rig::{Rig, Setup};
+use crate::size::max_offset;
+use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
+use iotable::fmt::Features;
+use iotable::gather::Gather;
+use iotable::{Level, RawTable};
+
+type Odd = OddHw<true, true>;
+
+/// What the test does beside the operations, each of it wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mistake {
+    None,
+    /// The old leaf is not flushed.
+    NoFlush,
+    /// Late dirty bits are not folded.
+    NoFold,
+    /// A store to a leaf of a group that does not look at what is there.
+    NoCompare,
+    /// An item of a subtree is written after it was published.
+    TooEarly,
+    /// A child goes elsewhere.
+    Elsewhere,
+    /// A store that no operation makes.
+    Stray,
+    /// A table is freed before the flush.
+    FreedEarly,
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % n
+    }
+}
+
+/// Devices that write, each in one of the ways in which hardware may set D.
+struct Devices<'a, H> {
+    root: Root<'a, H>,
+    /// Translations from before the split: they may be used until it is flushed.
+    cached: Vec<(u64, Hit)>,
+    written: Vec<u64>,
+    steps: BTreeMap<&'static str, usize>,
+    often: u64,
+}
+
+impl<H: Hardware> Devices<'_, H> {
+    fn act(&mut self, random: &mut Random, va: u64, len: u64) {
+        if H::PRESET || self.root.arena.incoherent() || random.below(self.often) != 0 {
+            return;
+        }
+        let at = va + random.below(len);
+        match random.below(3) {
+            // A fresh walk, or what compares and then walks.
+            0 => {
+                if self.root.access(at, true).is_some() {
+                    self.written.push(at);
+                    *self.steps.entry("HwCompare").or_default() += 1;
+                }
+            }
+            1 if !self.cached.is_empty() => {
+                let (at, hit) = self.cached[random.below(self.cached.len() as u64) as usize];
+                self.root.arena.hw_set(hit.item, H::DIRTY);
+                self.written.push(at);
+                *self.steps.entry("HwBlind").or_default() += 1;
+            }
+            _ => {
+                let _ = self.root.access(at, false);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Take {
+    tables: Vec<RawTable<Arena>>,
+    ranges: Vec<(u64, u64)>,
+}
+
+impl Gather<Arena> for Take {
+    fn table(&mut self, table: RawTable<Arena>, _level: Level) {
+        self.tables.push(table);
+    }
+
+    fn leaf(&mut self, _level: Level) {}
+
+    fn range(&mut self, va: u64, len: u64) {
+        self.ranges.push((va, va + (len - 1)));
+    }
+}
+
+/// A mapping of `size` bytes at `va`, a hole in it, and the way from the one to the other.
+fn follow<H: Hardware>(
+    setup: Setup,
+    (va, size): (u64, u64),
+    hole: (u64, u64),
+    seed: u64,
+    mistake: Mistake,
+) -> BTreeMap<&'static str, usize> {
+    let mut random = Random(seed | 1);
+    let mut rig = Rig::<H>::new(Setup { slots: 64, ..setup });
+    rig.map_ok(va, size, 0, rw());
+    let root = rig.root();
+    let mut devices = Devices {
+        root,
+        cached: Vec::new(),
+        written: Vec::new(),
+        steps: BTreeMap::new(),
+        often: [3, 40, 1 << 40][random.below(3) as usize],
+    };
+    if mistake != Mistake::None {
+        devices.often = 1 << 40;
+    }
+    // Half of the leaves that are split are clean when it begins.
+    let writes = random.below(2) == 0;
+    for _ in 0..16 {
+        let at = va + random.below(size);
+        devices.cached.push((at, root.translate(at).unwrap()));
+        if writes {
+            devices.act(&mut random, va, size);
+        }
+    }
+    let mut run = Run::new(root);
+
+    let lock = rig.arena.lock(va, size).unwrap();
+    let range = lock.part(hole.0, hole.1);
+    let mut flush = None;
+    let mut publishes = 0;
+    let mut found = 0;
+    watch(
+        &mut |event: Event| {
+            // A write between any two steps; a store is one step, so not in it.
+            if matches!(event.step, Step::Before(Store::Publish) | Step::Free) {
+                devices.act(&mut random, va, size);
+            }
+            if event.step == Step::Before(Store::Publish) {
+                publishes += 1;
+                sabotage_before(&root, event.at, publishes, mistake);
+                found = rig.arena.hw_read(event.at, View::Cpu);
+            }
+            if event.step == Step::After(Store::Publish) && mistake == Mistake::NoCompare {
+                let raw = rig.arena.hw_read(event.at, View::Cpu);
+                if raw != found {
+                    rig.arena.poke(event.at, raw & !H::DIRTY);
+                }
+            }
+            run.event(event);
+        },
+        || flush = Some(rig.pt().split(range).unwrap()),
+    );
+    let flush = flush.unwrap();
+    for leaf in flush.leaves() {
+        for _ in 0..4 {
+            devices.act(&mut random, va, size);
+        }
+        if mistake != Mistake::NoFlush {
+            run.flush_old(leaf.va, leaf.size_lg2);
+        }
+    }
+    if mistake == Mistake::NoFold {
+        let (at, hit) = devices.cached[0];
+        rig.arena.hw_set(hit.item, H::DIRTY);
+        devices.written.push(at);
+        assert_eq!(flush.finish(), Ok(()));
+    } else {
+        // Nothing is late any more.
+        devices.cached.clear();
+        watch(
+            &mut |event: Event| {
+                if let Step::Before(_) = event.step {
+                    devices.act(&mut random, va, size);
+                }
+                run.event(event);
+            },
+            || assert_eq!(flush.fold_late_dirty(), Ok(())),
+        );
+    }
+    run.fold_end();
+    for &at in &devices.written {
+        assert!(run.shows(at), "a write at {at:#x} was forgotten");
+    }
+
+    // The hole, or all there is: then tables go, too.
+    let all = mistake == Mistake::FreedEarly || random.below(2) == 0;
+    let range = if all { lock.range() } else { range };
+    run.forget(range.va(), range.last());
+    let mut gather = Take::default();
+    watch(&mut |event: Event| run.event(event), || {
+        assert_eq!(rig.pt().unmap(range, &mut gather), range.len());
+    });
+    if mistake == Mistake::FreedEarly {
+        for table in &gather.tables {
+            run.free(table.ptr().as_ptr() as u64);
+        }
+    }
+    for (first, last) in gather.ranges {
+        run.flush_hole(first, last);
+    }
+    for table in gather.tables {
+        run.free(table.ptr().as_ptr() as u64);
+        rig.arena.free_gathered(table);
+    }
+    let mut taken = run.end();
+    taken.extend(devices.steps);
+    drop(lock);
+    rig.finish();
+    taken
+}
+
+fn sabotage_before<H: Hardware>(root: &Root<'_, H>, at: u64, publishes: usize, mistake: Mistake) {
+    if publishes != 1 {
+        return;
+    }
+    match mistake {
+        Mistake::NoCompare => root.arena.hw_set(at, H::DIRTY),
+        Mistake::TooEarly | Mistake::Elsewhere => {
+            // Slots are given out in order: the one behind the live tables is the subtree's first.
+            let tables = root.scan(View::Cpu).tables;
+            let child = tables.iter().map(|at| at.addr).max().unwrap() + 4096;
+            let item = child + 8 * 3;
+            let other = root.arena.hw_read(child + 8 * 5, View::Cpu);
+            let item_is = if mistake == Mistake::TooEarly {
+                0
+            } else {
+                other
+            };
+            root.arena.poke(item, item_is);
+        }
+        Mistake::Stray => {
+            let item = root.translate(0).map_or(at, |hit| hit.item);
+            let raw = root.arena.hw_read(item, View::Cpu);
+            root.arena.poke(item, raw ^ H::IGNORED);
+        }
+        _ => {}
+    }
+}
+
+/// Random shapes in one kind of table: `sizes` are those of the leaves that are worth a split.
+fn shapes<H: Hardware>(
+    setup: Setup,
+    base: u64,
+    sizes: &[u32],
+    runs: u64,
+) -> BTreeMap<&'static str, usize> {
+    let mut all = BTreeMap::new();
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for seed in 0..runs {
+        let size = 1u64 << sizes[random.below(sizes.len() as u64) as usize];
+        let leaves = 1 + random.below(2);
+        let (va, len) = (base + size, leaves * size);
+        let page = 1u64 << H::GRANULE_LG2;
+        // Edges at any page, and often at a rounder place.
+        let mut edge = || {
+            let at = random.below(len / page) * page;
+            let round = random.below(1 + u64::from(size.trailing_zeros() - H::GRANULE_LG2));
+            at & !max_offset(H::GRANULE_LG2 + round as u32)
+        };
+        let (a, b) = (edge(), edge());
+        let (first, end) = (a.min(b), a.max(b));
+        let hole = (va + first, if end == first { page } else { end - first });
+        for (step, n) in follow::<H>(setup, (va, len), hole, seed, Mistake::None) {
+            *all.entry(step).or_default() += n;
+        }
+    }
+    all
+}
+
+/// Every step of software but those in `except` was seen.
+fn all_seen(taken: &BTreeMap<&'static str, usize>, except: &[&str]) {
+    let steps = software_steps();
+    assert!(steps.len() >= 10);
+    for step in &steps {
+        assert!(
+            except.contains(step) || taken.contains_key(step),
+            "no {step} in {taken:?}"
+        );
+    }
+    for step in taken.keys() {
+        assert!(
+            steps.contains(step) || step.starts_with("Hw"),
+            "{step} is not in the list"
+        );
+    }
+}
+
+const RUNS: u64 = 100;
+const NOT_TRACKED: &[&str] = &["FoldLook", "FoldMark", "FoldClean"];
+
+#[test]
+fn vtdss_is_a_run() {
+    let setup = Setup::plain(2);
+    let taken = shapes::<Vtd>(setup, 0, &[21, 30], RUNS);
+    all_seen(&taken, &["Demote"]);
+    // Hardware that does not snoop sets no D.
+    let setup = setup.with(Features::DMA_INCOHERENT);
+    let mut tables = 0;
+    for (va, len) in [(G1 + M2, M2), (G1 + K4, K4), (2 * G1 - K4, 2 * K4)] {
+        let hole = (va, len);
+        tables += follow::<Vtd>(setup, (G1, 2 * G1), hole, 7, Mistake::None)["Subdivide"];
+    }
+    assert_eq!(tables, 4);
+}
+
+#[test]
+fn amdv1_is_a_run() {
+    let taken = shapes::<Amd<false>>(amd(), 0, &[14, 16, 20, 21, 22, 25, 30, 31], RUNS);
+    all_seen(&taken, &[]);
+    let taken = shapes::<Amd<true>>(mock(), 0, &[13, 15, 19, 20, 21, 24, 29], RUNS);
+    all_seen(&taken, &[]);
+}
+
+#[test]
+fn odd_is_a_run() {
+    let taken = shapes::<Odd>(odd(), 1 << 37, &[12, 14, 17, 20, 23, 26], RUNS);
+    all_seen(&taken, &[]);
+}
+
+#[test]
+fn formats_without_dirty_tracking_are_runs() {
+    let taken = shapes::<Riscv>(riscv(), 0, &[16, 21, 30], RUNS);
+    all_seen(&taken, NOT_TRACKED);
+    let taken = shapes::<X86>(x86(), 0, &[21, 30], RUNS);
+    all_seen(&taken, &["Demote", "FoldLook", "FoldMark", "FoldClean"]);
+}
+
+fn mistake(mistake: Mistake) {
+    // A group of four: items that become tables and leaves.
+    let hole = (8 * M2 + M2 + K4, 2 * M2);
+    follow::<Amd<false>>(amd(), (8 * M2, 4 * M2), hole, 7, mistake);
+}
+
+#[test]
+fn without_a_mistake_it_is_a_run() {
+    mistake(Mistake::None);
+}
+
+#[test]
+#[should_panic(expected = "was not flushed")]
+fn a_flush_that_is_left_out_is_seen() {
+    mistake(Mistake::NoFlush);
+}
+
+#[test]
+#[should_panic(expected = "FoldEnd: D may be meant for")]
+fn a_fold_that_is_left_out_is_seen() {
+    mistake(Mistake::NoFold);
+}
+
+#[test]
+#[should_panic(expected = "Demote: D is dropped")]
+fn a_store_that_does_not_compare_is_seen() {
+    // All items of the group become smaller leaves.
+    let hole = (4 * K4 + K4, 2 * K4);
+    follow::<Amd<false>>(amd(), (4 * K4, 4 * K4), hole, 7, Mistake::NoCompare);
+}
+
+#[test]
+#[should_panic(expected = "below is empty")]
+fn a_subtree_that_is_published_too_early_is_seen() {
+    follow::<Vtd>(
+        Setup::plain(2),
+        (G1, G1),
+        (G1 + M2, M2),
+        7,
+        Mistake::TooEarly,
+    );
+}
+
+#[test]
+#[should_panic(expected = "Subdivide: Leaf")]
+fn a_child_that_goes_elsewhere_is_seen() {
+    follow::<Vtd>(
+        Setup::plain(2),
+        (G1, G1),
+        (G1 + M2, M2),
+        7,
+        Mistake::Elsewhere,
+    );
+}
+
+#[test]
+#[should_panic(expected = "a store that is no step")]
+fn a_store_of_nobody_is_seen() {
+    follow::<Vtd>(
+        Setup::plain(2),
+        (0, 2 * G1),
+        (G1 + M2, M2),
+        7,
+        Mistake::Stray,
+    );
+}
+
+#[test]
+#[should_panic(expected = "which is Gone")]
+fn a_table_that_is_freed_too_early_is_seen() {
+    follow::<Vtd>(
+        Setup::plain(2),
+        (G1, G1),
+        (G1 + K4, 4 * M2),
+        7,
+        Mistake::FreedEarly,
+    );
+}
