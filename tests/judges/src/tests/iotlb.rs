@@ -45,7 +45,6 @@ fn lives<H: Hardware>(setup: Setup, size_lg2: u32, hole: (u64, u64)) -> (Vec<Sce
         make(&[cut, unmap(start, len), map(start, len)]),
         make(&[cut]),
     ];
-    scenes.extend(carved::<H>(setup, size_lg2, hole));
     // Another hole next to the first, while that is there.
     let next = [hole.1, hole.0.wrapping_sub(page)]
         .into_iter()
@@ -108,7 +107,8 @@ fn all<H: Hardware>(setup: Setup, vendor: Vendor, mut stride: Stride) -> Count {
                 continue;
             }
             let (scenes, places) = lives::<H>(setup, size_lg2, hole);
-            for scene in scenes {
+            let carved = carved::<H>(setup, size_lg2, hole);
+            for scene in scenes.into_iter().chain(carved) {
                 match live::<H>(&scene, &places, vendor, Mistake::None) {
                     Ok(done) => count.add(done),
                     Err(wrong) => panic!("{wrong}: {scene:x?}"),
