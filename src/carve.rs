@@ -2,10 +2,10 @@
 
 //! Unmap a range of which the edges may lie inside of leaves, while devices use what is around it.
 //!
-//! What a split and an unmap would do after one another, with one flush. A leaf that crosses an edge
-//! is replaced as by a split (`split.rs`), but what replaces it leaves the range out: items that lie
-//! in the range as a whole are empty from the start, and have no table below. The leaves between the
-//! two edges are unmapped (`unmap.rs`).
+//! What a split and an unmap would do after one another, with one flush. A leaf that crosses an
+//! edge is replaced as by a split (`split.rs`), but what replaces it leaves the range out: items
+//! that lie in the range as a whole are empty from the start, and have no table below. The leaves
+//! between the two edges are unmapped (`unmap.rs`).
 //!
 //! So between any two stores every address outside of the range translates as before, and each
 //! address of the range stops to be translated once. Until the flush a device may use a cached copy
@@ -35,8 +35,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// every instant between.
     ///
     /// The leaves around the range, their bits and the number of tables are as after a
-    /// [`split`](Self::split) and an [`unmap`](Self::unmap) of it. Dirty bits of the range are lost,
-    /// those around it are not: what replaces a dirty leaf is dirty.
+    /// [`split`](Self::split) and an [`unmap`](Self::unmap) of it. Dirty bits of the range are
+    /// lost, those around it are not: what replaces a dirty leaf is dirty.
     ///
     /// What was replaced is in the result, to be flushed at its old size; what lay between is given
     /// to `gather`, with the tables that the range covers, for the same flush. The ranges of both

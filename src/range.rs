@@ -36,8 +36,9 @@ impl Locked {
     /// range, exclusively if it is given to an operation that changes the table.
     ///
     /// If it is given to [`split`](crate::Pt::split), [`carve`](crate::Pt::carve) or
-    /// [`unmap`](crate::Pt::unmap), the caller holds the lock over all of each leaf that crosses an edge of the range, too, exclusively.
-    /// The result of a split, [`SplitFlush`](crate::SplitFlush), counts as a copy.
+    /// [`unmap`](crate::Pt::unmap), the caller holds the lock over all of each leaf that crosses an
+    /// edge of the range, too, exclusively. The result of a split,
+    /// [`SplitFlush`](crate::SplitFlush), counts as a copy.
     #[inline]
     pub unsafe fn new(va: u64, len: u64) -> Result<Self> {
         if len == 0 {

@@ -450,9 +450,9 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
     }
 
-    /// Empties items of a live contiguous leaf, `bytes` from offset `done` on. `late` gets what they
-    /// had in the end: a dirty bit in one of them counts for the rest of the leaf, too. `done` is the
-    /// end of what was emptied.
+    /// Empties items of a live contiguous leaf, `bytes` from offset `done` on. `late` gets what
+    /// they had in the end: a dirty bit in one of them counts for the rest of the leaf, too. `done`
+    /// is the end of what was emptied.
     fn empty(&self, leaf: &Leaf<'t, F, M>, bytes: u64, late: &mut u64, done: &mut u64) -> Result {
         let table = leaf.item.table();
         let item_lg2 = table.item_lg2();

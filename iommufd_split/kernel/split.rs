@@ -20,13 +20,13 @@
 //!
 //! # Carve
 //!
-//! With `IOMMU_IOAS_SPLIT_UNMAP` the range is unmapped in the same call. Steps 1 and 2 are the same,
-//! and what an unmap would refuse is refused as well. Step 3 allocates for every domain also the
-//! tables that its leaves at the edges are replaced by, so that nothing can fail when the first
+//! With `IOMMU_IOAS_SPLIT_UNMAP` the range is unmapped in the same call. Steps 1 and 2 are the
+//! same, and what an unmap would refuse is refused as well. Step 3 allocates for every domain also
+//! the tables that its leaves at the edges are replaced by, so that nothing can fail when the first
 //! domain has lost its mapping. Steps 4 and 5 are one for each area that is cut: the part in the
 //! range leaves the trees, [`iommu_carve`] takes it out of each domain with one flush, and then it
-//! is unpinned. The part is never an area of its own. Areas that lie in the range as a whole are put
-//! in flight before the areas are unlocked, and unmapped after that, as in an unmap.
+//! is unpinned. The part is never an area of its own. Areas that lie in the range as a whole are
+//! put in flight before the areas are unlocked, and unmapped after that, as in an unmap.
 //!
 //! # Locks
 //!

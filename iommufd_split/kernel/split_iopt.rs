@@ -422,8 +422,8 @@ impl Area<'_> {
     pub(crate) fn plan(&self, cuts: Cuts) -> Result<Plan> {
         let area = self.area.as_ptr();
 
-        // It is being unmapped, and who pins it is being told. An unmap that gave up leaves the mark
-        // behind, which means nothing any more once the pins are gone.
+        // It is being unmapped, and who pins it is being told. An unmap that gave up leaves the
+        // mark behind, which means nothing any more once the pins are gone.
         // SAFETY: By the type invariant the area is live, and `iova_rwsem` is held for write.
         if unsafe { bindings::iopt_area::prevent_access_raw(area) } && self.pins().accesses != 0 {
             return Err(Refusal::Busy.into());
