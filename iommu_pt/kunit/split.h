@@ -216,7 +216,8 @@ static const struct iommu_domain_ops split_domain_ops = {
 };
 
 /* What iommufd does for each domain */
-static void carve(struct kunit *test, pt_vaddr_t va, pt_vaddr_t len)
+static void carve(struct kunit *test, pt_vaddr_t va, pt_vaddr_t len,
+		  pt_oaddr_t oa)
 {
 	struct kunit_iommu_priv *priv = test->priv;
 	struct iommu_pages_list tables = IOMMU_PAGES_LIST_INIT(tables);
@@ -225,7 +226,7 @@ static void carve(struct kunit *test, pt_vaddr_t va, pt_vaddr_t len)
 	KUNIT_ASSERT_NO_ERRNO(test, iommu_carve_prepare(&priv->domain, va, len,
 							GFP_KERNEL, &tables));
 	KUNIT_ASSERT_EQ(test, synced.calls, 0);
-	KUNIT_ASSERT_NE(test, 0, iommu_iova_to_phys(&priv->domain, va));
+	KUNIT_ASSERT_EQ(test, oa, iommu_iova_to_phys(&priv->domain, va));
 	pages = kunit_table_pages();
 	KUNIT_ASSERT_EQ(test, len,
 			iommu_carve(&priv->domain, va, len, &tables));
@@ -272,7 +273,7 @@ static void check_cut(struct kunit *test, unsigned int leaf_lg2, pt_vaddr_t off,
 	synced.calls = 0;
 	cached.armed = cached.late;
 	if (hole) {
-		carve(test, va + off, len);
+		carve(test, va + off, len, oa + off);
 	} else {
 		ret = iommu_split(&priv->domain, va + off, len, GFP_KERNEL);
 		KUNIT_ASSERT_NO_ERRNO(test, ret);
