@@ -235,19 +235,15 @@ const MAX_NOTIFICATIONS: usize = 100;
 /// an unmap this does not keep it from pinning again: the area is not about to go, only a part of
 /// it, and who pins the rest must not notice.
 fn carve(ioas: &Ioas, request: Request) -> Result {
-    let mut notifications = 0;
-
-    loop {
+    for notifications in 0..=MAX_NOTIFICATIONS {
         match try_carve(ioas.lock(), request) {
             Ok(()) => return Ok(()),
             Err(Obstacle::Error(error)) => return Err(error),
-            Err(Obstacle::Pins) if notifications == MAX_NOTIFICATIONS => return Err(EDEADLK),
-            Err(Obstacle::Pins) => {
-                notifications += 1;
-                ioas.notify_unmap(request.extent());
-            }
+            Err(Obstacle::Pins) if notifications == MAX_NOTIFICATIONS => break,
+            Err(Obstacle::Pins) => ioas.notify_unmap(request.extent()),
         }
     }
+    Err(EDEADLK)
 }
 
 /// The handler of `IOMMU_IOAS_SPLIT`.
