@@ -210,7 +210,7 @@ fn try_carve(iopt: LockedIopt<'_>, request: Request) -> Result<(), Obstacle> {
         return Err(Obstacle::Pins);
     }
 
-    let mut areas = WholeAreas::with_capacity(whole().count())?;
+    let mut areas = WholeAreas::with_capacity(whole().fold(0, |n: usize, _| n.wrapping_add(1)))?;
     let prepared = jobs.prepare(|job, plan| {
         PreparedCut::carve(&iopt, job.area, plan, |domain| {
             job.must_split(&iopt, domain)
