@@ -39,13 +39,8 @@ flavour() {
 		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1900 minutes=10 label='x86_64 kernel'
 		cc=gcc suites='iommu vfio' guest_root=
 		;;
-	debug)
-		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=2000 minutes=15 label='x86_64 debug kernel'
-		config=/tmp/debug.config
-		cat "$TOP/tools/configs/x86.config" "$TOP/tools/configs/debug.config" >"$config"
-		;;
-	cfi | gcc)
-		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=2000 minutes=15 label="x86_64 kernel, flavour $1"
+	debug | cfi | gcc)
+		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=2000 minutes=15 label="x86_64 $1 kernel"
 		[ "$1" != gcc ] || compiler=CC=gcc
 		config=/tmp/$1.config
 		# The last of two lines takes, and check_config wants both.

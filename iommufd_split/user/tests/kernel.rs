@@ -145,6 +145,18 @@ impl Setup {
         Ok(shared)
     }
 
+    /// A new page table for the first device, with all that is mapped in `ioas`.
+    fn page_table(&self, ioas: &IommufdIoas) -> Result<u32, String> {
+        let mut hwpt = iommu_hwpt_alloc {
+            size: size_of::<iommu_hwpt_alloc>() as u32,
+            dev_id: self.dev_ids[0],
+            pt_id: ioas.id(),
+            ..Default::default()
+        };
+        self.iommufd.alloc_iommu_hwpt(&mut hwpt).map_err(text)?;
+        Ok(hwpt.out_hwpt_id)
+    }
+
     fn share(&self, shared: &SharedMemory, offset: u64, length: u64) -> Result<(), String> {
         shared
             .share_file(
@@ -286,20 +298,12 @@ fn many(s: &Setup) -> Result<(), String> {
 }
 
 fn second_hwpt(s: &Setup) -> Result<(), String> {
-    let mut hwpt = iommu_hwpt_alloc {
-        size: size_of::<iommu_hwpt_alloc>() as u32,
-        dev_id: s.dev_ids[0],
-        pt_id: s.ioas.id(),
-        ..Default::default()
-    };
-    s.iommufd.alloc_iommu_hwpt(&mut hwpt).map_err(text)?;
+    let hwpt_id = s.page_table(&s.ioas)?;
     carve_one(s, 3 * MIB, 8 * KIB)?;
-    s.devices[0].attach_hwpt(hwpt.out_hwpt_id).map_err(text)?;
+    s.devices[0].attach_hwpt(hwpt_id).map_err(text)?;
     s.expect(0, s.size, true)?;
     s.devices[0].attach_hwpt(s.ioas.id()).map_err(text)?;
-    s.iommufd
-        .destroy_iommu_object(hwpt.out_hwpt_id)
-        .map_err(text)
+    s.iommufd.destroy_iommu_object(hwpt_id).map_err(text)
 }
 
 fn again(s: &Setup) -> Result<(), String> {
@@ -499,17 +503,7 @@ fn one_call(s: &Setup) -> Result<(), String> {
 /// What a domain may do is decided when it is made, for the IOMMU of one device; another IOMMU may not permit it.
 fn from_before(s: &Setup) -> Result<(), String> {
     let ioas = IommufdIoas::new(Arc::clone(&s.iommufd)).map_err(text)?;
-    let make = || {
-        let mut hwpt = iommu_hwpt_alloc {
-            size: size_of::<iommu_hwpt_alloc>() as u32,
-            dev_id: s.dev_ids[0],
-            pt_id: ioas.id(),
-            ..Default::default()
-        };
-        let made = s.iommufd.alloc_iommu_hwpt(&mut hwpt).map_err(text);
-        made.map(|()| hwpt.out_hwpt_id)
-    };
-    let before = make()?;
+    let before = s.page_table(&ioas)?;
     let command = s.until.as_deref().unwrap_or_default();
     let status = Command::new("/bin/sh").args(["-c", command]).status();
     if !status.as_ref().is_ok_and(ExitStatus::success) {
@@ -522,7 +516,7 @@ fn from_before(s: &Setup) -> Result<(), String> {
         Err(e) if e.to_string().contains("Invalid argument") => {}
         other => return Err(format!("attach to what can be split: {other:?}")),
     }
-    let after = make()?;
+    let after = s.page_table(&ioas)?;
     s.devices[0].attach_hwpt(after).map_err(text)?;
     s.iommufd.destroy_iommu_object(before).map_err(text)?;
 
