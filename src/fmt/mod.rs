@@ -20,8 +20,8 @@
 //! 6. The items of leaves that follow each other are equally far apart as numbers:
 //!    `encode_leaf(oa + 2^size_lg2, ..) - encode_leaf(oa, ..)` is the same for every OA.
 //! 7. Unless `CONTIG` is set, a leaf takes one item.
-//! 8. [`Format::HW_BITS`] are attributes: whichever of them hardware sets in an item, it stays a
-//!    leaf of the same size and OA, and `leaf_attrs` says which are set.
+//! 8. [`Format::HW_BITS`] are attributes: whichever of them hardware sets in an item, it stays
+//!    empty, or a leaf of the same size and OA, and `leaf_attrs` says which are set.
 //!
 //! The test suite in `testing/laws.rs` checks these for every format.
 

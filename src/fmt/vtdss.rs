@@ -71,8 +71,8 @@ impl Format for Vtdss {
 
     #[inline(always)]
     fn kind(item: u64, level: Level) -> Kind {
-        // There is no present bit: R or W make an entry present, and neither is ever left out.
-        if item == 0 {
+        // There is no present bit: R or W make an entry present, and one of them is always set.
+        if item & !Self::HW_BITS == 0 {
             Kind::Empty
         } else if level.0 == 0 || (level.0 <= 2 && item & PS != 0) {
             Kind::Leaf

@@ -53,6 +53,9 @@ pub fn check<H: Hardware>(params: &Params) {
     while level <= F::<H>::MAX_TOP_LEVEL {
         assert_eq!(F::<H>::kind(0, level), Kind::Empty);
         assert!(!F::<H>::is_single(0, level, params), "law 2");
+        for set in [H::ACCESSED, H::DIRTY, H::ACCESSED | H::DIRTY] {
+            assert_eq!(F::<H>::kind(set, level), Kind::Empty, "law 8: {set:#x}");
+        }
         for size_lg2 in 0..64 {
             if F::<H>::leaf_sizes(level, params) & pow2(size_lg2) != 0 {
                 assert_eq!(Level::of_size::<F<H>>(size_lg2), level);

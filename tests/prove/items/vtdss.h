@@ -10,11 +10,7 @@
 #define SPEC_TABLE_LG2 12
 #define SPEC_D BIT(9)
 #define SPEC_PRESET 0
-/*
- * An entry is present if R or W is set: one with D alone is not, and the crate
- * takes any that is not 0 for present.
- */
-#define SPEC_NO_PRESENT_BIT
+/* An entry is present if R or W is set: one with A or D alone is not. */
 
 static u64 spec_sizes(unsigned int level)
 {
