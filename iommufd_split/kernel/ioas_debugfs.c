@@ -441,8 +441,9 @@ void iommufd_debugfs_open(struct iommufd_ctx *ictx)
 	static atomic_t opened = ATOMIC_INIT(0);
 	char name[32];
 
+	ictx->debugfs_number = atomic_inc_return(&opened);
 	snprintf(name, sizeof(name), "%d-%u", task_tgid_nr(current),
-		 (unsigned int)atomic_inc_return(&opened));
+		 ictx->debugfs_number);
 	ictx->debugfs = debugfs_create_dir(name, iommufd_debugfs_root);
 }
 
@@ -451,12 +452,13 @@ void iommufd_debugfs_release(struct iommufd_ctx *ictx)
 	debugfs_remove(ictx->debugfs);
 }
 
+/* Without the process ID, for readers in other PID namespaces */
 void iommufd_debugfs_show_fdinfo(struct seq_file *s, struct file *filp)
 {
 	struct iommufd_ctx *ictx = filp->private_data;
 
 	if (!IS_ERR_OR_NULL(ictx->debugfs))
-		seq_printf(s, "iommufd-debugfs:\t%pd\n", ictx->debugfs);
+		seq_printf(s, "iommufd-debugfs:\t%u\n", ictx->debugfs_number);
 }
 
 void __init iommufd_debugfs_init(void)

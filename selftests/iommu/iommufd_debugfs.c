@@ -6,6 +6,7 @@
  * of two. So all numbers can be told beforehand.
  */
 #include <ctype.h>
+#include <glob.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -54,17 +55,24 @@ FIXTURE(iommufd_debugfs)
 /* The directory of an iommufd, false if there is none */
 static bool find_dir(int fd, char *dir, size_t len)
 {
-	char path[64], line[128], name[64];
+	char path[64], line[128];
+	unsigned int number;
 	bool found = false;
 	FILE *fdinfo;
+	glob_t dirs;
 
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
 	fdinfo = fopen(path, "r");
 	while (fdinfo && fgets(line, sizeof(line), fdinfo)) {
-		if (sscanf(line, "iommufd-debugfs: %63s", name) != 1)
+		if (sscanf(line, "iommufd-debugfs: %u", &number) != 1)
 			continue;
-		snprintf(dir, len, "/sys/kernel/debug/iommufd/%s", name);
-		found = !access(dir, F_OK);
+		snprintf(path, sizeof(path), "/sys/kernel/debug/iommufd/*-%u", number);
+		if (glob(path, 0, NULL, &dirs))
+			continue;
+		found = dirs.gl_pathc == 1 && strlen(dirs.gl_pathv[0]) < len;
+		if (found)
+			strcpy(dir, dirs.gl_pathv[0]);
+		globfree(&dirs);
 	}
 	if (fdinfo)
 		fclose(fdinfo);

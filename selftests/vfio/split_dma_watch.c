@@ -2,6 +2,7 @@
 /* What the kernel says about DMA: fault reports and IOMMU page tables. */
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -244,19 +245,27 @@ void ptable_free(struct ptable *pt)
  */
 static bool ioas_file(struct iommu *iommu, const char *name, char *path, size_t len)
 {
-	char fdinfo[64], line[128], dir[64];
+	char fdinfo[64], line[128], pattern[128];
+	unsigned int number;
 	bool found = false;
+	glob_t files;
 	FILE *file;
 
 	snprintf_assert(fdinfo, sizeof(fdinfo), "/proc/self/fdinfo/%d", iommu->iommufd);
 	file = fopen(fdinfo, "r");
 	VFIO_ASSERT_NOT_NULL(file);
 	while (fgets(line, sizeof(line), file)) {
-		if (sscanf(line, "iommufd-debugfs: %63s", dir) != 1)
+		if (sscanf(line, "iommufd-debugfs: %u", &number) != 1)
 			continue;
-		snprintf_assert(path, len, "/sys/kernel/debug/iommufd/%s/ioas-%u/%s", dir,
+		snprintf_assert(pattern, sizeof(pattern),
+				"/sys/kernel/debug/iommufd/*-%u/ioas-%u/%s", number,
 				iommu->ioas_id, name);
-		found = !access(path, R_OK);
+		if (glob(pattern, 0, NULL, &files))
+			continue;
+		VFIO_ASSERT_EQ(files.gl_pathc, 1);
+		snprintf_assert(path, len, "%s", files.gl_pathv[0]);
+		globfree(&files);
+		found = true;
 	}
 	fclose(file);
 	return found;
