@@ -51,7 +51,7 @@ use kernel::{bindings, error::from_result, ffi::c_int, page::PAGE_SIZE, prelude:
 mod split_iopt;
 pub mod split_plan;
 
-use split_iopt::{Area, Domain, Ioas, LockedIopt, Plan, PreparedCut, WholeAreas};
+use split_iopt::{count, Area, Domain, Ioas, LockedIopt, Plan, PreparedCut, WholeAreas};
 use split_plan::{Cuts, Pins, Refusal, Request};
 
 impl From<Refusal> for Error {
@@ -210,7 +210,7 @@ fn try_carve(iopt: LockedIopt<'_>, request: Request) -> Result<(), Obstacle> {
         return Err(Obstacle::Pins);
     }
 
-    let mut areas = WholeAreas::with_capacity(whole().fold(0, |n: usize, _| n.wrapping_add(1)))?;
+    let mut areas = WholeAreas::with_capacity(count(whole()))?;
     let prepared = jobs.prepare(|job, plan| {
         PreparedCut::carve(&iopt, job.area, plan, |domain| {
             job.must_split(&iopt, domain)

@@ -470,6 +470,11 @@ impl Area<'_> {
     }
 }
 
+/// How many there are. [`Iterator::count`] has a check for overflow, and with it a panic.
+pub(crate) fn count<T>(items: impl Iterator<Item = T>) -> usize {
+    items.fold(0, |n: usize, _| n.wrapping_add(1))
+}
+
 /// Every pin that shares a page with `slice`.
 ///
 /// # Safety
@@ -688,7 +693,7 @@ impl Carve {
         slice: Slice,
         must_split: impl Fn(&Domain<'_>) -> bool,
     ) -> Result<Self> {
-        let (area, count) = (area.area.as_ptr(), iopt.domains().count());
+        let (area, count) = (area.area.as_ptr(), count(iopt.domains()));
         // SAFETY: May be called from a context that can sleep, which an ioctl is.
         let carve = unsafe { bindings::iopt_carve_alloc(count as u32) };
         // From here on it is given back if something fails.
