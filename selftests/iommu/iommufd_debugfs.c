@@ -69,9 +69,8 @@ static bool find_dir(int fd, char *dir, size_t len)
 		snprintf(path, sizeof(path), "/sys/kernel/debug/iommufd/*-%u", number);
 		if (glob(path, 0, NULL, &dirs))
 			continue;
-		found = dirs.gl_pathc == 1 && strlen(dirs.gl_pathv[0]) < len;
-		if (found)
-			strcpy(dir, dirs.gl_pathv[0]);
+		found = dirs.gl_pathc == 1 &&
+			snprintf(dir, len, "%s", dirs.gl_pathv[0]) < (int)len;
 		globfree(&dirs);
 	}
 	if (fdinfo)
