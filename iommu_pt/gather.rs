@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 
 use iotable::fmt::Features;
 use iotable::gather::Gather;
-use iotable::{Level, RawTable};
+use iotable::{Level, RawTable, Replaced};
 use kernel::bindings;
 
 use crate::mem::KernelMem;
@@ -27,6 +27,117 @@ impl GatherSpace {
     }
 }
 
+/// `struct iommu_iotlb_gather` in use for a call on a table.
+///
+/// # Invariants
+///
+/// For as long as the value or a copy of it is used, `iommu` is an initialised table, and `gather`
+/// is valid, initialised, and used through these alone.
+#[derive(Clone, Copy)]
+pub(crate) struct Iotlb {
+    iommu: *mut bindings::pt_iommu,
+    features: Features,
+    gather: *mut bindings::iommu_iotlb_gather,
+}
+
+/// What a split tells the tracepoint of `iommu_split()`.
+pub(crate) struct Tally {
+    pub(crate) leaves: u8,
+    pub(crate) flushes: u8,
+    pub(crate) tables: u16,
+}
+
+impl Iotlb {
+    /// # Safety
+    ///
+    /// For as long as the value or a copy of it is used, `iommu` is an initialised table with these
+    /// features, and `gather` is valid, initialised, and used through these alone.
+    #[inline(always)]
+    pub(crate) unsafe fn new(
+        iommu: *mut bindings::pt_iommu,
+        features: Features,
+        gather: *mut bindings::iommu_iotlb_gather,
+    ) -> Self {
+        // INVARIANT: By the safety requirement.
+        Iotlb {
+            iommu,
+            features,
+            gather,
+        }
+    }
+
+    /// Flushes what was gathered, and frees the tables. Nothing is gathered afterwards.
+    #[inline(always)]
+    pub(crate) fn sync(self) {
+        // SAFETY: By the invariant both are initialised, and the domain is a part of the table.
+        unsafe { bindings::iommu_iotlb_sync(&raw mut (*self.iommu).domain, self.gather) };
+    }
+
+    /// Whether anybody reads the dirty bits of the table.
+    #[inline(always)]
+    pub(crate) fn tracks_dirty(self) -> bool {
+        // SAFETY: By the invariant the table is initialised, and its domain with it.
+        unsafe { !(*self.iommu).domain.dirty_ops.is_null() }
+    }
+
+    #[inline(always)]
+    fn is_disjoint(self, va: u64, len: u64) -> bool {
+        let (va, len) = (va as usize, len as usize);
+        // SAFETY: By the invariant the gather is initialised.
+        unsafe { bindings::iommu_iotlb_gather_is_disjoint(self.gather, va, len) }
+    }
+
+    /// Adds `len` bytes from `va`. If no flush is to include what is between them and what was
+    /// gathered before, that is flushed first. Returns whether it was.
+    #[inline(always)]
+    fn add(self, va: u64, len: u64, no_gaps: bool) -> bool {
+        let apart = no_gaps && self.is_disjoint(va, len);
+        if apart {
+            self.sync();
+        }
+        // SAFETY: By the invariant the gather is initialised, and nobody else uses it now.
+        unsafe { add_range(self.gather, va, len) };
+        apart
+    }
+
+    /// Adds the levels of leaves and of table items that were removed, for a driver that asks.
+    #[inline(always)]
+    fn add_levels(self, leaves: u8, tables: u8) {
+        if self.features.has(Features::DETAILED_GATHER) {
+            // SAFETY: By the invariant the gather is valid; all of the union's members are
+            // integers, so what is there is a valid `pt`.
+            unsafe {
+                let pt = &mut (*self.gather).__bindgen_anon_1.pt;
+                pt.leaf_levels_bitmap |= leaves;
+                pt.table_levels_bitmap |= tables;
+            }
+        }
+    }
+
+    /// Adds a leaf that smaller ones replaced. Returns whether what was gathered before was
+    /// flushed: the edges of a split may be far apart, and two small flushes keep what is cached
+    /// between them.
+    pub(crate) fn add_replaced(self, leaf: Replaced) -> bool {
+        let flushed = self.add(leaf.va, 1u64.wrapping_shl(leaf.size_lg2), true);
+        self.add_levels(level_bit(leaf.level), 0);
+        // SAFETY: By the invariant the gather is valid.
+        unsafe { (*self.gather).leaf_to_table = true };
+        flushed
+    }
+
+    /// Leaves the tally where the caller of the op looks for it.
+    pub(crate) fn tell(self, tally: Tally) {
+        // SAFETY: By the invariant the gather is valid; all of the union's members are integers, so
+        // what is there is a valid `pt`.
+        unsafe {
+            let pt = &mut (*self.gather).__bindgen_anon_1.pt;
+            pt.split_leaves = tally.leaves;
+            pt.split_flushes = tally.flushes;
+            pt.split_tables = tally.tables;
+        }
+    }
+}
+
 /// Gathers for one call of an op.
 ///
 /// Tables are collected on a list of their own and only handed over together with the range that
@@ -34,12 +145,10 @@ impl GatherSpace {
 ///
 /// # Invariants
 ///
-/// 1. `list` is initialised if `started`, and so is `iotlb` if `owned`.
-/// 2. `iotlb` is valid for the life of the value.
+/// `list` is initialised if `started`, and so is the gather of `iotlb` if `owned`; it is not used
+/// before.
 pub(crate) struct KernelGather<'a> {
-    iommu: *mut bindings::pt_iommu,
-    features: Features,
-    iotlb: *mut bindings::iommu_iotlb_gather,
+    iotlb: Iotlb,
     list: &'a mut MaybeUninit<bindings::iommu_pages_list>,
     owned: bool,
     started: bool,
@@ -48,21 +157,10 @@ pub(crate) struct KernelGather<'a> {
 }
 
 impl<'a> KernelGather<'a> {
-    /// Gathers into the caller's `iotlb`.
-    ///
-    /// # Safety
-    ///
-    /// `iommu` and `iotlb` are valid and initialised for the life of the value.
+    /// Gathers into the gather of the op's caller.
     #[inline(always)]
-    pub(crate) unsafe fn new(
-        iommu: *mut bindings::pt_iommu,
-        features: Features,
-        iotlb: *mut bindings::iommu_iotlb_gather,
-        space: &'a mut GatherSpace,
-    ) -> Self {
+    pub(crate) fn new(iotlb: Iotlb, space: &'a mut GatherSpace) -> Self {
         KernelGather {
-            iommu,
-            features,
             iotlb,
             list: &mut space.list,
             owned: false,
@@ -83,10 +181,11 @@ impl<'a> KernelGather<'a> {
         features: Features,
         space: &'a mut GatherSpace,
     ) -> Self {
+        // SAFETY: The caller gives an initialised table. The gather is borrowed for the life of the
+        // value, and `start` initialises it before it is used.
+        let iotlb = unsafe { Iotlb::new(iommu, features, space.own.as_mut_ptr()) };
         KernelGather {
-            iommu,
-            features,
-            iotlb: space.own.as_mut_ptr(),
+            iotlb,
             list: &mut space.list,
             owned: true,
             started: false,
@@ -99,8 +198,7 @@ impl<'a> KernelGather<'a> {
     #[inline(always)]
     pub(crate) fn sync_own(self) {
         if self.owned && self.started {
-            // SAFETY: both valid and initialised by the type's invariants.
-            unsafe { bindings::iommu_iotlb_sync(&raw mut (*self.iommu).domain, self.iotlb) };
+            self.iotlb.sync();
         }
     }
 
@@ -109,22 +207,23 @@ impl<'a> KernelGather<'a> {
         if self.owned && !self.started {
             self.start();
         }
-        if self.started && self.features.has(Features::DMA_INCOHERENT) {
-            // SAFETY: the list is initialised; the device is the one the tables were made for.
+        if self.started && self.iotlb.features.has(Features::DMA_INCOHERENT) {
+            // SAFETY: By the invariants the list is initialised, and the table is, whose device the
+            // tables were made for.
             unsafe {
                 bindings::iommu_pages_stop_incoherent_list(
                     self.list.as_mut_ptr(),
-                    (*self.iommu).iommu_device,
+                    (*self.iotlb.iommu).iommu_device,
                 )
             };
         }
         self.gather_range(va, len);
         if self.started {
-            // SAFETY: both lists are initialised; ours is made empty again.
+            // SAFETY: By the invariants both lists are initialised; ours is made empty again.
             unsafe {
                 bindings::iommu_pages_list_splice(
                     self.list.as_mut_ptr(),
-                    &raw mut (*self.iotlb).freelist,
+                    &raw mut (*self.iotlb.gather).freelist,
                 );
                 bindings::INIT_LIST_HEAD(&raw mut (*self.list.as_mut_ptr()).pages);
             }
@@ -133,44 +232,27 @@ impl<'a> KernelGather<'a> {
 
     #[inline(always)]
     fn gather_range(&mut self, va: u64, len: u64) {
-        // SAFETY: valid and initialised by the invariants.
-        let queued = unsafe { (*self.iotlb).queued };
+        // SAFETY: By the invariant of `Iotlb` the gather is initialised.
+        let queued = unsafe { (*self.iotlb.gather).queued };
         // With a flush queue everything is flushed later anyhow.
         if !queued {
-            // SAFETY: as above. The sync frees what was gathered for earlier ranges only.
-            unsafe {
-                if self.features.has(Features::FLUSH_RANGE_NO_GAPS)
-                    && bindings::iommu_iotlb_gather_is_disjoint(
-                        self.iotlb,
-                        va as usize,
-                        len as usize,
-                    )
-                {
-                    bindings::iommu_iotlb_sync(&raw mut (*self.iommu).domain, self.iotlb);
-                }
-                add_range(self.iotlb, va, len);
-            }
+            // A sync frees what was gathered for earlier ranges only.
+            let no_gaps = self.iotlb.features.has(Features::FLUSH_RANGE_NO_GAPS);
+            self.iotlb.add(va, len, no_gaps);
         }
-        if self.features.has(Features::DETAILED_GATHER) {
-            // SAFETY: valid; every bit pattern is valid for these fields.
-            unsafe {
-                let pt = &mut (*self.iotlb).__bindgen_anon_1.pt;
-                pt.leaf_levels_bitmap |= self.leaf_levels;
-                pt.table_levels_bitmap |= self.table_levels;
-            }
-            self.leaf_levels = 0;
-            self.table_levels = 0;
-        }
+        self.iotlb.add_levels(self.leaf_levels, self.table_levels);
+        self.leaf_levels = 0;
+        self.table_levels = 0;
     }
 
     #[cold]
     fn start(&mut self) {
-        // INVARIANT: 1: both are initialised in place, and do not move while borrowed.
-        // SAFETY: valid for writes; the list head is not in use.
+        // INVARIANT: Both are initialised in place, and do not move while borrowed.
+        // SAFETY: Both are borrowed for the life of this value, and the list head is not in use.
         unsafe {
             bindings::INIT_LIST_HEAD(&raw mut (*self.list.as_mut_ptr()).pages);
             if self.owned {
-                bindings::iommu_iotlb_gather_init(self.iotlb);
+                bindings::iommu_iotlb_gather_init(self.iotlb.gather);
             }
         }
         self.started = true;
@@ -184,7 +266,7 @@ impl<'a> KernelGather<'a> {
 /// `iotlb` is valid and nobody else uses it.
 #[inline(always)]
 pub(crate) unsafe fn add_range(iotlb: *mut bindings::iommu_iotlb_gather, va: u64, len: u64) {
-    // SAFETY: by the safety requirement.
+    // SAFETY: The caller gives a gather that is valid and that nobody else uses now.
     let iotlb = unsafe { &mut *iotlb };
     let (start, end) = (va as usize, va.wrapping_add(len).wrapping_sub(1) as usize);
     iotlb.start = iotlb.start.min(start);
@@ -202,7 +284,8 @@ impl Gather<KernelMem> for KernelGather<'_> {
         if !self.started {
             self.start();
         }
-        // SAFETY: the list is initialised; the table is on no list.
+        // SAFETY: By the invariant the list is initialised, for it is started; the table was a part
+        // of the page table, so it is on no list.
         unsafe {
             bindings::iommu_pages_list_add(self.list.as_mut_ptr(), table.ptr().as_ptr().cast())
         };

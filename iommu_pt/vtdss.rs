@@ -23,7 +23,7 @@ unsafe impl KernelFormat for Vtdss {
     #[cold]
     fn explain_refusal(prot: Prot, features: Features) {
         if features.has(Vtdss::FORCE_WRITEABLE) && !prot.has(Prot::WRITE) {
-            // SAFETY: may be called from any context.
+            // SAFETY: It may be called from any context.
             unsafe { bindings::pt_iommu_vtdss_read_only_refused() };
         }
     }

@@ -57,6 +57,12 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         &self.cfg
     }
 
+    /// The environment of the call.
+    #[inline(always)]
+    pub fn mem(&self) -> &'t M {
+        self.mem
+    }
+
     #[inline(always)]
     pub(crate) fn has(&self, feature: Features) -> bool {
         F::FEATURES.has(feature) && self.cfg.params.features.has(feature)
