@@ -49,7 +49,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         gather: &mut G,
     ) -> Result<SplitFlush<'t, F, M>> {
         let edges = self.edges(range, true)?;
-        let flush = self.replace_edges(&edges)?;
+        let flush = self.plan(&edges)?.commit();
         // What no replaced leaf has.
         let mut from = range.va();
         if edges.first.is_cut() {
