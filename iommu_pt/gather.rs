@@ -2,28 +2,110 @@
 
 //! From what an operation removed to `struct iommu_iotlb_gather`.
 
-use core::mem::MaybeUninit;
+use core::pin::Pin;
 
 use iotable::fmt::Features;
 use iotable::gather::Gather;
 use iotable::{Level, RawTable, Replaced};
 use kernel::bindings;
+use kernel::types::Opaque;
+use pin_init::{pin_data, pin_init, PinInit};
 
 use crate::mem::KernelMem;
 
-/// What `KernelGather` needs on the stack: a list head must not move once it is in use.
-pub(crate) struct GatherSpace {
-    list: MaybeUninit<bindings::iommu_pages_list>,
-    own: MaybeUninit<bindings::iommu_iotlb_gather>,
+/// A list of tables, to be freed together.
+///
+/// # Invariants
+///
+/// `list` is initialised, and all that is on it are tables of `KernelMem`.
+#[pin_data]
+pub(crate) struct FreeList {
+    #[pin]
+    list: Opaque<bindings::iommu_pages_list>,
 }
 
-impl GatherSpace {
+impl FreeList {
+    /// An empty list.
     #[inline(always)]
-    pub(crate) fn new() -> Self {
-        GatherSpace {
-            list: MaybeUninit::uninit(),
-            own: MaybeUninit::uninit(),
+    pub(crate) fn new() -> impl PinInit<Self> {
+        // INVARIANT: A list head that points to itself is an empty list.
+        pin_init!(Self {
+            list <- Opaque::ffi_init(|list: *mut bindings::iommu_pages_list| {
+                // SAFETY: The list is valid for writes. This is `INIT_LIST_HEAD()`, inlined.
+                unsafe {
+                    let head = &raw mut (*list).pages;
+                    (*head).next = head;
+                    (*head).prev = head;
+                }
+            }),
+        })
+    }
+
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        // SAFETY: By the invariant the list is initialised.
+        unsafe {
+            let head = &raw mut (*self.list.get()).pages;
+            (*head).next == head
         }
+    }
+
+    /// Adds a table, which is on no list: it was a part of a page table until now.
+    #[inline(always)]
+    pub(crate) fn add(&self, table: RawTable<KernelMem>) {
+        // SAFETY: By the invariant the list is initialised, and a table that was part of a page
+        // table is on no list.
+        unsafe { bindings::iommu_pages_list_add(self.list.get(), table.ptr().as_ptr().cast()) };
+    }
+
+    /// What has to be done before the tables are freed, if they were made for an incoherent walker.
+    ///
+    /// # Safety
+    ///
+    /// `device` is the device that the tables were made for.
+    pub(crate) unsafe fn stop_incoherent(&self, device: *mut bindings::device) {
+        // SAFETY: By the invariant the list is initialised, and the caller gives its device.
+        unsafe { bindings::iommu_pages_stop_incoherent_list(self.list.get(), device) };
+    }
+
+    /// Frees the tables.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses the tables any more, and the list is not used again.
+    pub(crate) unsafe fn free(&self) {
+        // SAFETY: By the invariant the list is initialised, and the caller answers for the tables.
+        unsafe { bindings::iommu_put_pages_list(self.list.get()) };
+    }
+
+    /// Moves the tables to the freelist of a gather. Nothing is on this list afterwards.
+    fn splice(&self, to: Iotlb) {
+        // SAFETY: By the invariants both lists are initialised; ours is made empty again.
+        unsafe {
+            let list = self.list.get();
+            bindings::iommu_pages_list_splice(list, &raw mut (*to.gather).freelist);
+            bindings::INIT_LIST_HEAD(&raw mut (*list).pages);
+        }
+    }
+}
+
+/// Where an op that has no gather from its caller gathers.
+#[pin_data]
+pub(crate) struct OwnGather {
+    #[pin]
+    list: FreeList,
+    #[pin]
+    gather: Opaque<bindings::iommu_iotlb_gather>,
+}
+
+impl OwnGather {
+    /// Not initialised yet but for its list: a map seldom has anything to gather.
+    #[inline(always)]
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            list <- FreeList::new(),
+            gather: Opaque::uninit(),
+        })
     }
 }
 
@@ -138,6 +220,16 @@ impl Iotlb {
     }
 }
 
+/// Whose gather a `KernelGather` gathers into.
+#[repr(u16)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Caller,
+    /// The op's own, which is not initialised yet.
+    OwnUnused,
+    Own,
+}
+
 /// Gathers for one call of an op.
 ///
 /// Tables are collected on a list of their own and only handed over together with the range that
@@ -145,13 +237,11 @@ impl Iotlb {
 ///
 /// # Invariants
 ///
-/// `list` is initialised if `started`, and so is the gather of `iotlb` if `owned`; it is not used
-/// before.
+/// If the gather of `iotlb` is not initialised, `whose` says so, and it is not used.
 pub(crate) struct KernelGather<'a> {
     iotlb: Iotlb,
-    list: &'a mut MaybeUninit<bindings::iommu_pages_list>,
-    owned: bool,
-    started: bool,
+    list: Pin<&'a FreeList>,
+    whose: Whose,
     leaf_levels: u8,
     table_levels: u8,
 }
@@ -159,12 +249,11 @@ pub(crate) struct KernelGather<'a> {
 impl<'a> KernelGather<'a> {
     /// Gathers into the gather of the op's caller.
     #[inline(always)]
-    pub(crate) fn new(iotlb: Iotlb, space: &'a mut GatherSpace) -> Self {
+    pub(crate) fn new(iotlb: Iotlb, list: Pin<&'a FreeList>) -> Self {
         KernelGather {
             iotlb,
-            list: &mut space.list,
-            owned: false,
-            started: false,
+            list,
+            whose: Whose::Caller,
             leaf_levels: 0,
             table_levels: 0,
         }
@@ -179,16 +268,17 @@ impl<'a> KernelGather<'a> {
     pub(crate) unsafe fn new_owned(
         iommu: *mut bindings::pt_iommu,
         features: Features,
-        space: &'a mut GatherSpace,
+        own: Pin<&'a mut OwnGather>,
     ) -> Self {
-        // SAFETY: The caller gives an initialised table. The gather is borrowed for the life of the
-        // value, and `start` initialises it before it is used.
-        let iotlb = unsafe { Iotlb::new(iommu, features, space.own.as_mut_ptr()) };
+        let own = own.project();
+        // SAFETY: The caller gives an initialised table. The gather is borrowed, and pinned, for
+        // the life of the value, and `start` initialises it before it is used.
+        let iotlb = unsafe { Iotlb::new(iommu, features, own.gather.get()) };
+        // INVARIANT: It is not initialised yet.
         KernelGather {
             iotlb,
-            list: &mut space.list,
-            owned: true,
-            started: false,
+            list: own.list.into_ref(),
+            whose: Whose::OwnUnused,
             leaf_levels: 0,
             table_levels: 0,
         }
@@ -197,36 +287,25 @@ impl<'a> KernelGather<'a> {
     /// Flushes and frees what an owned gather collected, if anything.
     #[inline(always)]
     pub(crate) fn sync_own(self) {
-        if self.owned && self.started {
+        if self.whose == Whose::Own {
             self.iotlb.sync();
         }
     }
 
     /// Hands over the range, and the tables on the list with it.
     fn range_with_tables(&mut self, va: u64, len: u64) {
-        if self.owned && !self.started {
+        if self.whose == Whose::OwnUnused {
             self.start();
         }
-        if self.started && self.iotlb.features.has(Features::DMA_INCOHERENT) {
-            // SAFETY: By the invariants the list is initialised, and the table is, whose device the
-            // tables were made for.
-            unsafe {
-                bindings::iommu_pages_stop_incoherent_list(
-                    self.list.as_mut_ptr(),
-                    (*self.iotlb.iommu).iommu_device,
-                )
-            };
+        let tables = !self.list.is_empty();
+        if tables && self.iotlb.features.has(Features::DMA_INCOHERENT) {
+            // SAFETY: By the invariant of `Iotlb` the table is initialised, and its device is the
+            // one the tables were made for.
+            unsafe { self.list.stop_incoherent((*self.iotlb.iommu).iommu_device) };
         }
         self.gather_range(va, len);
-        if self.started {
-            // SAFETY: By the invariants both lists are initialised; ours is made empty again.
-            unsafe {
-                bindings::iommu_pages_list_splice(
-                    self.list.as_mut_ptr(),
-                    &raw mut (*self.iotlb.gather).freelist,
-                );
-                bindings::INIT_LIST_HEAD(&raw mut (*self.list.as_mut_ptr()).pages);
-            }
+        if tables {
+            self.list.splice(self.iotlb);
         }
     }
 
@@ -247,15 +326,10 @@ impl<'a> KernelGather<'a> {
 
     #[cold]
     fn start(&mut self) {
-        // INVARIANT: Both are initialised in place, and do not move while borrowed.
-        // SAFETY: Both are borrowed for the life of this value, and the list head is not in use.
-        unsafe {
-            bindings::INIT_LIST_HEAD(&raw mut (*self.list.as_mut_ptr()).pages);
-            if self.owned {
-                bindings::iommu_iotlb_gather_init(self.iotlb.gather);
-            }
-        }
-        self.started = true;
+        // SAFETY: The gather is this value's own, pinned, and not in use yet.
+        unsafe { bindings::iommu_iotlb_gather_init(self.iotlb.gather) };
+        // INVARIANT: It is initialised now.
+        self.whose = Whose::Own;
     }
 }
 
@@ -281,14 +355,7 @@ pub(crate) fn level_bit(level: Level) -> u8 {
 
 impl Gather<KernelMem> for KernelGather<'_> {
     fn table(&mut self, table: RawTable<KernelMem>, level: Level) {
-        if !self.started {
-            self.start();
-        }
-        // SAFETY: By the invariant the list is initialised, for it is started; the table was a part
-        // of the page table, so it is on no list.
-        unsafe {
-            bindings::iommu_pages_list_add(self.list.as_mut_ptr(), table.ptr().as_ptr().cast())
-        };
+        self.list.add(table);
         self.table_levels |= level_bit(level);
     }
 
@@ -299,7 +366,7 @@ impl Gather<KernelMem> for KernelGather<'_> {
 
     #[inline(always)]
     fn range(&mut self, va: u64, len: u64) {
-        if self.owned || self.started {
+        if self.whose != Whose::Caller || !self.list.is_empty() {
             return self.range_with_tables(va, len);
         }
         self.gather_range(va, len);

@@ -3,13 +3,16 @@
 //! Init and deinit of a table.
 
 use core::ffi::c_int;
+use core::pin::Pin;
 
 use iotable::fmt::Features;
 use iotable::gather::Gather;
 use iotable::mem::PtMem;
 use iotable::{Config, Error, Level, RawTable};
 use kernel::bindings;
+use pin_init::{stack_pin_init, Zeroable};
 
+use crate::gather::FreeList;
 use crate::mem::{is_in_linear_map, top_word, KernelMem};
 use crate::ops::{self, errno, KernelFormat, Tables, View};
 
@@ -42,7 +45,7 @@ pub(crate) fn page_sizes<F: KernelFormat>(common: &bindings::pt_common) -> u64 {
 ///
 /// `table` is valid for writes of `T`, the table struct of format `F`, which starts with a
 /// `struct pt_iommu`; nobody else uses it. The driver has set the members that it owns.
-pub(crate) unsafe fn init<F: KernelFormat, T>(
+pub(crate) unsafe fn init<F: KernelFormat, T: Zeroable>(
     table: *mut T,
     cfg: &bindings::pt_iommu_cfg,
     gfp: bindings::gfp_t,
@@ -58,7 +61,7 @@ pub(crate) unsafe fn init<F: KernelFormat, T>(
 /// # Safety
 ///
 /// As for [`init`].
-unsafe fn try_init<F: KernelFormat, T>(
+unsafe fn try_init<F: KernelFormat, T: Zeroable>(
     table: *mut T,
     cfg: &bindings::pt_iommu_cfg,
     gfp: bindings::gfp_t,
@@ -172,11 +175,11 @@ fn check<F: KernelFormat>(common: &mut bindings::pt_common, top: Level) -> iotab
 /// # Safety
 ///
 /// As for [`init`].
-unsafe fn zero<T>(table: *mut T) {
+unsafe fn zero<T: Zeroable>(table: *mut T) {
     let domain = core::mem::size_of::<bindings::iommu_domain>();
     let iommu: *mut bindings::pt_iommu = table.cast();
     // SAFETY: All of `table` is the caller's to write. It starts with a `struct pt_iommu`, which
-    // starts with the domain; zeroes are valid for the rest.
+    // starts with the domain. Zeroes are valid for the rest, as for all of a `Zeroable`.
     unsafe {
         let (device, driver_ops, nid) = ((*iommu).iommu_device, (*iommu).driver_ops, (*iommu).nid);
         let rest = table.cast::<u8>().add(domain);
@@ -188,12 +191,11 @@ unsafe fn zero<T>(table: *mut T) {
 }
 
 /// Puts every table on a list that is freed at once.
-struct FreeAll(*mut bindings::iommu_pages_list);
+struct FreeAll<'a>(Pin<&'a FreeList>);
 
-impl Gather<KernelMem> for FreeAll {
+impl Gather<KernelMem> for FreeAll<'_> {
     fn table(&mut self, table: RawTable<KernelMem>, _level: Level) {
-        // SAFETY: `deinit` initialised the list, and a table that is taken down is on no list.
-        unsafe { bindings::iommu_pages_list_add(self.0, table.ptr().as_ptr().cast()) };
+        self.0.add(table);
     }
 
     fn leaf(&mut self, _level: Level) {}
@@ -208,18 +210,15 @@ impl Gather<KernelMem> for FreeAll {
 /// `iommu` is an initialised table of format `F` that neither hardware nor anybody else uses.
 pub(crate) unsafe extern "C" fn deinit<F: KernelFormat>(iommu: *mut bindings::pt_iommu) {
     let take_down = |pt: &View<'_, F>| {
-        let mut list = core::mem::MaybeUninit::<bindings::iommu_pages_list>::uninit();
-        let list = list.as_mut_ptr();
-        // SAFETY: The list is a local variable, which stays where it is until the end.
-        unsafe { bindings::INIT_LIST_HEAD(&raw mut (*list).pages) };
-        pt.take_down(&mut FreeAll(list));
+        stack_pin_init!(let list = FreeList::new());
+        pt.take_down(&mut FreeAll(list.as_ref()));
         // SAFETY: The list holds all tables of this page table, which nobody uses any more; if the
         // walker is incoherent, they were made for `flush_dev`.
         unsafe {
             if !pt.mem().flush_dev.is_null() {
-                bindings::iommu_pages_stop_incoherent_list(list, pt.mem().flush_dev);
+                list.stop_incoherent(pt.mem().flush_dev);
             }
-            bindings::iommu_put_pages_list(list);
+            list.free();
         }
     };
     // SAFETY: The caller gives an initialised table of format `F`.

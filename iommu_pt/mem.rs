@@ -75,8 +75,6 @@ unsafe impl Cell for KernelCell {
 
 /// The environment of one call.
 pub(crate) struct KernelMem {
-    /// NUMA node for tables.
-    pub(crate) nid: i32,
     /// How to allocate.
     pub(crate) gfp: bindings::gfp_t,
     /// Tables that were allocated before and are used in place of new ones; else null.
@@ -123,10 +121,11 @@ impl KernelMem {
     }
 
     fn alloc_page(&self, lg2: u32, zeroed: bool) -> Result<NonNull<KernelCell>, Error> {
-        // SAFETY: The node is the driver's, and `gfp` is what the caller of the op may use.
-        let page = unsafe {
-            bindings::pt_iommu_rust_alloc(self.nid, self.gfp, 1usize.wrapping_shl(lg2), zeroed)
-        };
+        let size = 1usize.wrapping_shl(lg2);
+        // SAFETY: The table is valid; the node is the driver's choice, and `gfp` is what the caller
+        // of the op may use.
+        let page =
+            unsafe { bindings::pt_iommu_rust_alloc((*self.iommu).nid, self.gfp, size, zeroed) };
         let table = NonNull::new(page.cast::<KernelCell>()).ok_or(Error::NoMemory)?;
         if !self.flush_dev.is_null() {
             // SAFETY: The page was allocated a moment ago, and `flush_dev` is the table's device.

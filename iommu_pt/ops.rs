@@ -14,8 +14,9 @@ use iotable::range::Locked;
 use iotable::{Config, DirtySink, Error, Level, Pt, Seen, SplitFlush, Table, Visitor};
 use kernel::bindings;
 use kernel::error::code;
+use pin_init::stack_pin_init;
 
-use crate::gather::{self, GatherSpace, Iotlb, KernelGather, Tally};
+use crate::gather::{self, FreeList, Iotlb, KernelGather, OwnGather, Tally};
 use crate::mem::{KernelCell, KernelMem};
 
 /// What ties a format to its C structs.
@@ -103,14 +104,9 @@ pub(crate) unsafe fn env<F: KernelFormat>(
 ) -> KernelMem {
     // SAFETY: The caller gives a table of format `F`, so `iommu` is part of that format's struct,
     // and its `pt_common` is as valid. These members are constant once they are initialised.
-    let (common, nid, device, features) = unsafe {
+    let (common, device, features) = unsafe {
         let common = F::common(iommu);
-        (
-            common,
-            (*iommu).nid,
-            (*iommu).iommu_device,
-            (*common).features,
-        )
+        (common, (*iommu).iommu_device, (*common).features)
     };
     let incoherent = F::FEATURES.has(Features::DMA_INCOHERENT)
         && Features(features).has(Features::DMA_INCOHERENT);
@@ -120,7 +116,6 @@ pub(crate) unsafe fn env<F: KernelFormat>(
         Tables::Prepared(list) => (0, list),
     };
     KernelMem {
-        nid,
         gfp,
         reserve,
         flush_dev: if incoherent {
@@ -296,9 +291,9 @@ unsafe extern "C" fn map_any<F: KernelFormat>(
             Ok(range) => range,
             Err(error) => return errno(error),
         };
-        let mut space = GatherSpace::new();
+        stack_pin_init!(let own = OwnGather::new());
         // SAFETY: The caller gives an initialised table, until the op returns.
-        let mut gather = unsafe { KernelGather::new_owned(iommu, params.features, &mut space) };
+        let mut gather = unsafe { KernelGather::new_owned(iommu, params.features, own.as_mut()) };
         let done = pt.map(range, paddr, attrs, &mut gather);
         // Tables were replaced by large leaves: nothing may walk them any more when we return.
         gather.sync_own();
@@ -327,10 +322,10 @@ unsafe extern "C" fn unmap_range<F: KernelFormat>(
         let Ok(range) = range else {
             return 0;
         };
-        let mut space = GatherSpace::new();
+        stack_pin_init!(let list = FreeList::new());
         // SAFETY: The caller lends its initialised gather until the op returns.
         let iotlb = unsafe { Iotlb::new(iommu, pt.config().params.features, iotlb) };
-        let mut gather = KernelGather::new(iotlb, &mut space);
+        let mut gather = KernelGather::new(iotlb, list.as_ref());
         pt.unmap(range, &mut gather) as usize
     };
     // SAFETY: The caller gives an initialised table and holds the lock, over whole leaves: the op's
@@ -435,10 +430,10 @@ unsafe extern "C" fn carve_range<F: KernelFormat>(
     iotlb: *mut bindings::iommu_iotlb_gather,
 ) -> c_int {
     let carve = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
-        let mut space = GatherSpace::new();
+        stack_pin_init!(let list = FreeList::new());
         // SAFETY: The caller lends its initialised gather until the op returns.
         let iotlb = unsafe { Iotlb::new(iommu, pt.config().params.features, iotlb) };
-        let mut gather = KernelGather::new(iotlb, &mut space);
+        let mut gather = KernelGather::new(iotlb, list.as_ref());
         match range.and_then(|range| pt.carve(range, &mut gather)) {
             Ok(flush) => end_split(iotlb, flush),
             Err(error) => {
