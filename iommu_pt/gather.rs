@@ -6,10 +6,18 @@ use core::pin::Pin;
 
 use iotable::fmt::Features;
 use iotable::gather::Gather;
-use iotable::{Level, RawTable, Replaced};
+use iotable::{
+    Level,
+    RawTable,
+    Replaced, //
+};
 use kernel::bindings;
 use kernel::types::Opaque;
-use pin_init::{pin_data, pin_init, PinInit};
+use pin_init::{
+    pin_data,
+    pin_init,
+    PinInit, //
+};
 
 use crate::mem::KernelMem;
 

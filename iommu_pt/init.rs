@@ -8,13 +8,31 @@ use core::pin::Pin;
 use iotable::fmt::Features;
 use iotable::gather::Gather;
 use iotable::mem::PtMem;
-use iotable::{Config, Error, Level, RawTable};
+use iotable::{
+    Config,
+    Error,
+    Level,
+    RawTable, //
+};
 use kernel::bindings;
-use pin_init::{stack_pin_init, Zeroable};
+use pin_init::{
+    stack_pin_init,
+    Zeroable, //
+};
 
 use crate::gather::FreeList;
-use crate::mem::{is_in_linear_map, top_word, KernelMem};
-use crate::ops::{self, errno, KernelFormat, Tables, View};
+use crate::mem::{
+    is_in_linear_map,
+    top_word,
+    KernelMem, //
+};
+use crate::ops::{
+    self,
+    errno,
+    KernelFormat,
+    Tables,
+    View, //
+};
 
 /// What a format derives from its driver's configuration.
 pub(crate) struct Shape {

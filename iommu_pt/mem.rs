@@ -5,10 +5,19 @@
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
-use iotable::mem::{Cell, PtMem};
-use iotable::{Error, Level};
+use iotable::mem::{
+    Cell,
+    PtMem, //
+};
+use iotable::{
+    Error,
+    Level, //
+};
 use kernel::bindings;
-use kernel::sync::atomic::{self, ordering};
+use kernel::sync::atomic::{
+    self,
+    ordering, //
+};
 
 /// A table item, shared with the IOMMU.
 ///

@@ -5,19 +5,47 @@
 //! All are called with the locking that `include/linux/generic_pt/iommu.h` documents: the caller
 //! holds a lock over the range.
 
-use core::ffi::{c_int, c_uint};
+use core::ffi::{
+    c_int,
+    c_uint, //
+};
 use core::marker::PhantomData;
 
-use iotable::fmt::{Features, Format, Params, Prot};
+use iotable::fmt::{
+    Features,
+    Format,
+    Params,
+    Prot, //
+};
 use iotable::mem::PtMem;
 use iotable::range::Locked;
-use iotable::{Config, DirtySink, Error, Level, Pt, Seen, SplitFlush, Table, Visitor};
+use iotable::{
+    Config,
+    DirtySink,
+    Error,
+    Level,
+    Pt,
+    Seen,
+    SplitFlush,
+    Table,
+    Visitor, //
+};
 use kernel::bindings;
 use kernel::error::code;
 use pin_init::stack_pin_init;
 
-use crate::gather::{self, FreeList, Iotlb, KernelGather, OwnGather, Tally};
-use crate::mem::{KernelCell, KernelMem};
+use crate::gather::{
+    self,
+    FreeList,
+    Iotlb,
+    KernelGather,
+    OwnGather,
+    Tally, //
+};
+use crate::mem::{
+    KernelCell,
+    KernelMem, //
+};
 
 /// What ties a format to its C structs.
 ///

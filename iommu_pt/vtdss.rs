@@ -3,13 +3,22 @@
 //! Intel VT-d second stage: C structs and symbols.
 
 use iotable::fmt::vtdss::Vtdss;
-use iotable::fmt::{Features, Prot};
-use iotable::{Error, Level};
+use iotable::fmt::{
+    Features,
+    Prot, //
+};
+use iotable::{
+    Error,
+    Level, //
+};
 use kernel::bindings;
 
 use crate::init::Shape;
 use crate::ops::KernelFormat;
-use crate::symbols::{format_hw_info, format_symbols};
+use crate::symbols::{
+    format_hw_info,
+    format_symbols, //
+};
 
 // SAFETY: `common` is a projection within the one C struct.
 unsafe impl KernelFormat for Vtdss {

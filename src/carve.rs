@@ -19,7 +19,11 @@ use crate::gather::Gather;
 use crate::mem::PtMem;
 use crate::range::Locked;
 use crate::split::SplitFlush;
-use crate::{Error, Pt, Result};
+use crate::{
+    Error,
+    Pt,
+    Result, //
+};
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// The number of tables that [`carve`](Self::carve) of this range allocates, 0 if no leaf

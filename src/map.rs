@@ -4,13 +4,33 @@
 
 #![forbid(unsafe_code)]
 
-use crate::fmt::{Attrs, Format, Kind, Leaves};
+use crate::fmt::{
+    Attrs,
+    Format,
+    Kind,
+    Leaves, //
+};
 use crate::gather::Gather;
-use crate::mem::{Cell, PtMem};
+use crate::mem::{
+    Cell,
+    PtMem, //
+};
 use crate::range::Locked;
-use crate::size::{self, best_run, Level, Run};
-use crate::table::{Index, Table};
-use crate::{Error, Pt, Result};
+use crate::size::{
+    self,
+    best_run,
+    Level,
+    Run, //
+};
+use crate::table::{
+    Index,
+    Table, //
+};
+use crate::{
+    Error,
+    Pt,
+    Result, //
+};
 
 /// What [`Pt::map`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

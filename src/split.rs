@@ -32,12 +32,35 @@
 
 use core::marker::PhantomData;
 
-use crate::fmt::{Attrs, Format, Kind, Params};
-use crate::mem::{Cell, PtMem};
+use crate::fmt::{
+    Attrs,
+    Format,
+    Kind,
+    Params, //
+};
+use crate::mem::{
+    Cell,
+    PtMem, //
+};
 use crate::range::Locked;
-use crate::size::{self, best_run, Level, Run};
-use crate::table::{Index, Item, Reserve, Table, Unlinked};
-use crate::{Error, Pt, Result};
+use crate::size::{
+    self,
+    best_run,
+    Level,
+    Run, //
+};
+use crate::table::{
+    Index,
+    Item,
+    Reserve,
+    Table,
+    Unlinked, //
+};
+use crate::{
+    Error,
+    Pt,
+    Result, //
+};
 
 /// Whether every live leaf of a format can be split: [`Pt::split`] never answers
 /// [`Error::NotSupported`] then. All tables of a format have the same answer, so it is known before

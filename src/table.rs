@@ -10,10 +10,28 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use crate::fmt::{Attrs, Features, Format, Kind, Leaves, Params};
-use crate::mem::{Cell, PtMem};
-use crate::size::{self, Level, Run};
-use crate::{Error, Pt, Result};
+use crate::fmt::{
+    Attrs,
+    Features,
+    Format,
+    Kind,
+    Leaves,
+    Params, //
+};
+use crate::mem::{
+    Cell,
+    PtMem, //
+};
+use crate::size::{
+    self,
+    Level,
+    Run, //
+};
+use crate::{
+    Error,
+    Pt,
+    Result, //
+};
 
 /// A table as the environment sees it: to be freed, or for its address.
 pub struct RawTable<M: PtMem>(NonNull<M::Cell>);
