@@ -46,7 +46,10 @@ use crate::range::Locked;
 use crate::size::{
     self,
     best_run,
+    Bytes,
+    Iova,
     Level,
+    Oa,
     Run, //
 };
 use crate::table::{
@@ -135,7 +138,7 @@ pub(crate) struct Leaf<'t, F: Format, M: PtMem> {
     item: Item<'t, F, M>,
     pub(crate) va: u64,
     size_lg2: u32,
-    oa: u64,
+    oa: Oa,
     cuts: Cuts,
 }
 
@@ -272,7 +275,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             item,
             va: start,
             size_lg2,
-            oa: item.leaf_oa_at(start, &self.cfg.params),
+            oa: Oa(item.leaf_oa_at(start, &self.cfg.params)),
             cuts: Cuts {
                 low: range.va().saturating_sub(start),
                 high: range.last().min(last).wrapping_sub(start).wrapping_add(1),
@@ -336,8 +339,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                     at = at.wrapping_add(whole);
                     continue;
                 } else {
-                    match best_run(sizes, at, left, at) {
-                        Some(run) if !hole => (Piece::Leaves(run), run.bytes),
+                    match best_run(sizes, Iova(at), Bytes(left), Oa(at)) {
+                        Some(run) if !hole => (Piece::Leaves(run), run.bytes.0),
                         _ => (Piece::Table, item),
                     }
                 };
@@ -382,7 +385,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let mut new = reserve.take(level).ok_or(Raced)?;
         self.pieces::<ALL>(leaf.cuts, level, at, end, |at, piece| {
             match piece {
-                Piece::Leaves(run) => new.leaves(leaf.oa.wrapping_add(at), run, attrs),
+                Piece::Leaves(run) => new.leaves(leaf.oa.plus(Bytes(at)), run, attrs),
                 Piece::Hole(bytes) => new.empty(size::shr(bytes, level.item_lg2::<F>())),
                 Piece::Table => {
                     new.subtree(self.build(leaf, level.below(), at, attrs, reserve)?);
@@ -508,12 +511,12 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let table = leaf.item.table();
         let item_lg2 = table.item_lg2();
         let first = Index::of::<F>(leaf.va.wrapping_add(*done), table.level());
-        let items = size::shr(run.bytes, item_lg2);
+        let items = run.bytes.count(item_lg2);
         let mut i = 0;
         let mut result = Ok(());
         while i != items && result.is_ok() {
             // A leaf is aligned to its size, so it starts where the item is in it.
-            let oa = leaf.oa.wrapping_add(size::floor(*done, run.size_lg2));
+            let oa = leaf.oa.plus(Bytes(size::floor(*done, run.size_lg2)));
             result = self.demote_item(leaf, first.plus::<F>(i), oa, run.size_lg2, dirty);
             if result.is_ok() {
                 i = i.wrapping_add(1);
@@ -530,14 +533,14 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         &self,
         leaf: &Leaf<'t, F, M>,
         index: Index,
-        oa: u64,
+        oa: Oa,
         size_lg2: u32,
         dirty: u64,
     ) -> Raceable {
         loop {
             let item = leaf.reread(index)?;
             let attrs = self.attrs_of(item, dirty);
-            let new = F::encode_leaf(oa, size_lg2, leaf.level(), attrs);
+            let new = F::encode_leaf(oa.0, size_lg2, leaf.level(), attrs);
             if item.cell().publish(item.raw(), new).is_ok() {
                 return Ok(());
             }
