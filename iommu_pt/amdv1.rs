@@ -2,9 +2,18 @@
 
 //! AMD v1 tables, and their 2K variant for iommufd's selftest: C structs and symbols.
 
-use iotable::fmt::amdv1::{features, Amdv1};
-use iotable::fmt::{Features, Format};
-use iotable::{Error, Level};
+use iotable::fmt::amdv1::{
+    features,
+    Amdv1, //
+};
+use iotable::fmt::{
+    Features,
+    Format, //
+};
+use iotable::{
+    Error,
+    Level, //
+};
 use kernel::bindings;
 
 use crate::init::Shape;

@@ -3,15 +3,36 @@
 //! Init and deinit of a table.
 
 use core::ffi::c_int;
+use core::pin::Pin;
 
 use iotable::fmt::Features;
 use iotable::gather::Gather;
 use iotable::mem::PtMem;
-use iotable::{Config, Error, Level, RawTable};
+use iotable::{
+    Config,
+    Error,
+    Level,
+    RawTable, //
+};
 use kernel::bindings;
+use pin_init::{
+    stack_pin_init,
+    Zeroable, //
+};
 
-use crate::mem::{is_in_linear_map, top_word, KernelMem};
-use crate::ops::{self, errno, KernelFormat};
+use crate::gather::FreeList;
+use crate::mem::{
+    is_in_linear_map,
+    top_word,
+    KernelMem, //
+};
+use crate::ops::{
+    self,
+    errno,
+    KernelFormat,
+    Tables,
+    View, //
+};
 
 /// What a format derives from its driver's configuration.
 pub(crate) struct Shape {
@@ -42,13 +63,13 @@ pub(crate) fn page_sizes<F: KernelFormat>(common: &bindings::pt_common) -> u64 {
 ///
 /// `table` is valid for writes of `T`, the table struct of format `F`, which starts with a
 /// `struct pt_iommu`; nobody else uses it. The driver has set the members that it owns.
-pub(crate) unsafe fn init<F: KernelFormat, T>(
+pub(crate) unsafe fn init<F: KernelFormat, T: Zeroable>(
     table: *mut T,
     cfg: &bindings::pt_iommu_cfg,
     gfp: bindings::gfp_t,
     shape: impl FnOnce(Features) -> iotable::Result<Shape>,
 ) -> c_int {
-    // SAFETY: by the safety requirement.
+    // SAFETY: What this function asks for is all that `try_init` does, with the same arguments.
     match unsafe { try_init::<F, T>(table, cfg, gfp, shape) } {
         Ok(()) => 0,
         Err(error) => errno(error),
@@ -58,7 +79,7 @@ pub(crate) unsafe fn init<F: KernelFormat, T>(
 /// # Safety
 ///
 /// As for [`init`].
-unsafe fn try_init<F: KernelFormat, T>(
+unsafe fn try_init<F: KernelFormat, T: Zeroable>(
     table: *mut T,
     cfg: &bindings::pt_iommu_cfg,
     gfp: bindings::gfp_t,
@@ -68,10 +89,11 @@ unsafe fn try_init<F: KernelFormat, T>(
     if va_lg2 == 0 || u32::from(va_lg2) > F::MAX_VA_LG2 || oa_lg2 == 0 {
         return Err(Error::Invalid);
     }
-    // SAFETY: by the safety requirement.
+    // SAFETY: `table` is the caller's to write, and only what the driver owns is set.
     unsafe { zero::<T>(table) };
     let iommu: *mut bindings::pt_iommu = table.cast();
-    // SAFETY: `table` is this format's struct, and was zeroed: a valid `pt_common`.
+    // SAFETY: `table` is this format's struct, of which nobody else uses anything, and was zeroed:
+    // a valid `pt_common`.
     let common = unsafe { &mut *F::common(iommu) };
 
     common.features = cfg.features;
@@ -90,10 +112,11 @@ unsafe fn try_init<F: KernelFormat, T>(
     check::<F>(common, shape.top_level)?;
 
     let features = Features(common.features);
-    // SAFETY: zeroed but for what the driver set.
+    // SAFETY: The struct was zeroed but for what the driver set, so it is valid, and nobody else
+    // uses it. `common` is another part of the table struct.
     let iommu_ref = unsafe { &mut *iommu };
     if features.has(Features::DYNAMIC_TOP) {
-        // SAFETY: null, or the driver's.
+        // SAFETY: The pointer is the driver's: null, or to its ops, which are constant.
         let ops = unsafe { iommu_ref.driver_ops.as_ref() };
         if kernel::warn_on!(
             !ops.is_some_and(|ops| ops.change_top.is_some() && ops.get_top_lock.is_some())
@@ -121,15 +144,15 @@ unsafe fn try_init<F: KernelFormat, T>(
     domain.geometry.aperture_end = last;
     domain.geometry.force_aperture = true;
 
-    // SAFETY: all that `env` reads is set.
-    let mem = unsafe { ops::env::<F>(iommu, gfp) };
+    // SAFETY: `table` is this format's struct, and all of it is set but the top and the ops.
+    let mem = unsafe { ops::env::<F>(iommu, Tables::New(gfp)) };
     let top = mem.alloc(F::ITEMS_LG2 + 3)?;
     if kernel::warn_on!(!is_in_linear_map(top)) {
-        // SAFETY: nobody else knows the table.
+        // SAFETY: The table was allocated a moment ago, and nobody else knows it.
         unsafe { mem.free(top) };
         return Err(Error::NotSupported);
     }
-    // SAFETY: `common` is valid; nobody reads it yet.
+    // SAFETY: `mem.common` is the valid `pt_common` of this table, which nobody reads yet.
     unsafe { (*mem.common).top_of_table = top_word(top, shape.top_level) };
 
     // Must be last, see pt_iommu_deinit().
@@ -170,11 +193,11 @@ fn check<F: KernelFormat>(common: &mut bindings::pt_common, top: Level) -> iotab
 /// # Safety
 ///
 /// As for [`init`].
-unsafe fn zero<T>(table: *mut T) {
+unsafe fn zero<T: Zeroable>(table: *mut T) {
     let domain = core::mem::size_of::<bindings::iommu_domain>();
     let iommu: *mut bindings::pt_iommu = table.cast();
-    // SAFETY: `T` starts with a `struct pt_iommu`, which starts with the domain; all bit patterns
-    // of zeroes are valid for the rest.
+    // SAFETY: All of `table` is the caller's to write. It starts with a `struct pt_iommu`, which
+    // starts with the domain. Zeroes are valid for the rest, as for all of a `Zeroable`.
     unsafe {
         let (device, driver_ops, nid) = ((*iommu).iommu_device, (*iommu).driver_ops, (*iommu).nid);
         let rest = table.cast::<u8>().add(domain);
@@ -186,12 +209,11 @@ unsafe fn zero<T>(table: *mut T) {
 }
 
 /// Puts every table on a list that is freed at once.
-struct FreeAll(*mut bindings::iommu_pages_list);
+struct FreeAll<'a>(Pin<&'a FreeList>);
 
-impl Gather<KernelMem> for FreeAll {
+impl Gather<KernelMem> for FreeAll<'_> {
     fn table(&mut self, table: RawTable<KernelMem>, _level: Level) {
-        // SAFETY: the list is initialised; the table is on no list.
-        unsafe { bindings::iommu_pages_list_add(self.0, table.ptr().as_ptr().cast()) };
+        self.0.add(table);
     }
 
     fn leaf(&mut self, _level: Level) {}
@@ -205,20 +227,18 @@ impl Gather<KernelMem> for FreeAll {
 ///
 /// `iommu` is an initialised table of format `F` that neither hardware nor anybody else uses.
 pub(crate) unsafe extern "C" fn deinit<F: KernelFormat>(iommu: *mut bindings::pt_iommu) {
-    // SAFETY: by the safety requirement.
-    let mem = unsafe { ops::env::<F>(iommu, 0) };
-    // SAFETY: as above.
-    let pt = unsafe { ops::view::<F>(iommu, &mem) };
-    let mut list = core::mem::MaybeUninit::<bindings::iommu_pages_list>::uninit();
-    let list = list.as_mut_ptr();
-    // SAFETY: valid for writes, and stays where it is until the end.
-    unsafe { bindings::INIT_LIST_HEAD(&raw mut (*list).pages) };
-    pt.take_down(&mut FreeAll(list));
-    // SAFETY: the list holds all tables of this page table, which nobody uses any more.
-    unsafe {
-        if !mem.flush_dev.is_null() {
-            bindings::iommu_pages_stop_incoherent_list(list, mem.flush_dev);
+    let take_down = |pt: &View<'_, F>| {
+        stack_pin_init!(let list = FreeList::new());
+        pt.take_down(&mut FreeAll(list.as_ref()));
+        // SAFETY: The list holds all tables of this page table, which nobody uses any more; if the
+        // walker is incoherent, they were made for `flush_dev`.
+        unsafe {
+            if !pt.mem().flush_dev.is_null() {
+                list.stop_incoherent(pt.mem().flush_dev);
+            }
+            list.free();
         }
-        bindings::iommu_put_pages_list(list);
-    }
+    };
+    // SAFETY: The caller gives an initialised table of format `F`.
+    unsafe { ops::with_table(iommu, Tables::None, take_down) }
 }

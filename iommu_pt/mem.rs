@@ -5,10 +5,19 @@
 use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 
-use iotable::mem::{Cell, PtMem};
-use iotable::{Error, Level};
+use iotable::mem::{
+    Cell,
+    PtMem, //
+};
+use iotable::{
+    Error,
+    Level, //
+};
 use kernel::bindings;
-use kernel::sync::atomic::{self, ordering};
+use kernel::sync::atomic::{
+    self,
+    ordering, //
+};
 
 /// A table item, shared with the IOMMU.
 ///
@@ -17,31 +26,35 @@ use kernel::sync::atomic::{self, ordering};
 #[repr(transparent)]
 pub(crate) struct KernelCell(UnsafeCell<u64>);
 
-// SAFETY: one naturally aligned 8-byte volatile access each; `publish` is a compare-exchange with
+// SAFETY: One naturally aligned 8-byte volatile access each; `publish` is a compare-exchange with
 // release ordering, and on a uniprocessor kernel, where release is no barrier, dma_wmb() orders it
 // against the device.
 unsafe impl Cell for KernelCell {
     #[inline(always)]
     fn read(&self) -> u64 {
-        // SAFETY: valid for reads; other accesses are single copy atomic as well.
+        // SAFETY: A reference to a cell is valid for reads, and all other accesses are single copy
+        // atomic as well.
         unsafe { self.0.get().read_volatile() }
     }
 
     #[inline]
     fn read_acquire(&self) -> u64 {
-        // SAFETY: as for `read`.
+        // SAFETY: A reference to a cell is valid for reads, aligned, and all other accesses are
+        // single copy atomic as well.
         unsafe { atomic::atomic_load(self.0.get(), ordering::Acquire) }
     }
 
     #[inline(always)]
     fn init(&self, item: u64) {
-        // SAFETY: valid for writes. Not volatile: nobody else can see it yet.
+        // SAFETY: The memory of a cell is valid for writes. Not volatile: nobody else can see it
+        // yet.
         unsafe { self.0.get().write(item) }
     }
 
     #[inline(always)]
     fn set(&self, item: u64) {
-        // SAFETY: valid for writes; other accesses are single copy atomic as well.
+        // SAFETY: The memory of a cell is valid for writes, and all other accesses are single copy
+        // atomic as well.
         unsafe { self.0.get().write_volatile(item) }
     }
 
@@ -49,7 +62,8 @@ unsafe impl Cell for KernelCell {
     fn publish(&self, old: u64, new: u64) -> Result<(), u64> {
         #[cfg(not(CONFIG_SMP))]
         kernel::sync::barrier::dma_mb(kernel::sync::barrier::Write);
-        // SAFETY: valid and aligned; other accesses are single copy atomic as well.
+        // SAFETY: The memory of a cell is valid and aligned, and all other accesses are single copy
+        // atomic as well.
         unsafe { atomic::cmpxchg(self.0.get(), old, new, ordering::Release) }.map(|_| ())
     }
 
@@ -60,8 +74,8 @@ unsafe impl Cell for KernelCell {
 
     #[inline]
     fn clear_bits_of(cells: &[Self], bits: u64) {
-        // SAFETY: valid and aligned; other accesses are single copy atomic as well. A cell is one
-        // 64-bit word.
+        // SAFETY: So many cells are valid, aligned 64-bit words, one after another, and all other
+        // accesses are single copy atomic as well.
         unsafe {
             bindings::pt_iommu_rust_clear_bits(cells.as_ptr().cast_mut().cast(), cells.len(), bits)
         }
@@ -70,8 +84,6 @@ unsafe impl Cell for KernelCell {
 
 /// The environment of one call.
 pub(crate) struct KernelMem {
-    /// NUMA node for tables.
-    pub(crate) nid: i32,
     /// How to allocate.
     pub(crate) gfp: bindings::gfp_t,
     /// Tables that were allocated before and are used in place of new ones; else null.
@@ -87,15 +99,15 @@ pub(crate) struct KernelMem {
 /// Where the linear map starts: `phys_to_virt(0)`.
 #[inline(always)]
 fn linear_map() -> u64 {
-    // SAFETY: written once, before any driver can make a table.
+    // SAFETY: The variable is written once, before any driver can make a table.
     unsafe { bindings::pt_iommu_rust_linear_map as u64 }
 }
 
 /// Whether this table is where its address says that it is.
 pub(crate) fn is_in_linear_map(table: NonNull<KernelCell>) -> bool {
-    // SAFETY: from `alloc`, so in the linear map.
+    // SAFETY: The table is from `alloc`, so it is in the linear map.
     let oa = unsafe { bindings::virt_to_phys(table.as_ptr().cast()) };
-    // SAFETY: as above.
+    // SAFETY: `oa` is what the kernel itself says about memory that it has mapped.
     let virt = unsafe { bindings::phys_to_virt(oa) };
     oa == KernelMem::table_oa(table) && virt == table.as_ptr().cast()
 }
@@ -112,22 +124,23 @@ impl KernelMem {
     /// Takes a table from the reserve.
     #[cold]
     fn take_page(&self) -> Result<NonNull<KernelCell>, Error> {
-        // SAFETY: the list is initialised, and its tables came from `alloc_page`.
+        // SAFETY: A reserve is an initialised list, and its tables came from `alloc_page`.
         let page = unsafe { bindings::pt_iommu_rust_take(self.reserve) };
         NonNull::new(page.cast::<KernelCell>()).ok_or(Error::NoMemory)
     }
 
     fn alloc_page(&self, lg2: u32, zeroed: bool) -> Result<NonNull<KernelCell>, Error> {
-        // SAFETY: any node id and gfp that the caller of the op may use.
-        let page = unsafe {
-            bindings::pt_iommu_rust_alloc(self.nid, self.gfp, 1usize.wrapping_shl(lg2), zeroed)
-        };
+        let size = 1usize.wrapping_shl(lg2);
+        // SAFETY: The table is valid; the node is the driver's choice, and `gfp` is what the caller
+        // of the op may use.
+        let page =
+            unsafe { bindings::pt_iommu_rust_alloc((*self.iommu).nid, self.gfp, size, zeroed) };
         let table = NonNull::new(page.cast::<KernelCell>()).ok_or(Error::NoMemory)?;
         if !self.flush_dev.is_null() {
-            // SAFETY: the page was allocated a moment ago; `flush_dev` is the table's device.
+            // SAFETY: The page was allocated a moment ago, and `flush_dev` is the table's device.
             let ret = unsafe { bindings::pt_iommu_rust_start_incoherent(page, self.flush_dev) };
             if ret != 0 {
-                // SAFETY: nobody else knows the page.
+                // SAFETY: The page was allocated a moment ago, and nobody else knows it.
                 unsafe { bindings::iommu_free_pages(page) };
                 return Err(Error::Env(ret));
             }
@@ -160,7 +173,8 @@ unsafe impl PtMem for KernelMem {
     }
 
     unsafe fn free(&self, table: NonNull<KernelCell>) {
-        // SAFETY: from `alloc`, and not used again, by the safety requirement.
+        // SAFETY: The caller gives a table that came from `alloc`, for the same device, and does
+        // not use it again.
         unsafe { bindings::iommu_pages_free_incoherent(table.as_ptr().cast(), self.flush_dev) };
     }
 
@@ -172,8 +186,9 @@ unsafe impl PtMem for KernelMem {
     #[inline(always)]
     unsafe fn table_at(oa: u64) -> NonNull<KernelCell> {
         let table = oa.wrapping_add(linear_map()) as *mut KernelCell;
-        // SAFETY: the address of a table, by the safety requirement, so in the linear map, which
-        // does not contain the null pointer. Said twice: rustc believes it only so.
+        // SAFETY: The caller gives the address of a table, so it is in the linear map, which does
+        // not contain the null pointer. `assert_unchecked` lets rustc drop null checks,
+        // `new_unchecked` alone does not.
         unsafe {
             core::hint::assert_unchecked(!table.is_null());
             NonNull::new_unchecked(table)
@@ -186,7 +201,7 @@ unsafe impl PtMem for KernelMem {
         new: NonNull<KernelCell>,
         level: Level,
     ) -> Result<(), Error> {
-        // SAFETY: the table is initialised, and a table with a dynamic top has the driver ops. The
+        // SAFETY: The table is initialised, and a table with a dynamic top has the driver ops. The
         // old top is one level below.
         let changed = unsafe {
             bindings::pt_iommu_rust_change_top(
@@ -207,9 +222,9 @@ unsafe impl PtMem for KernelMem {
 
     #[inline(always)]
     fn top(&self) -> (NonNull<KernelCell>, Level) {
-        // SAFETY: the table is initialised. READ_ONCE: the top may change at any time.
+        // SAFETY: The table is initialised. READ_ONCE: the top may change at any time.
         let top = unsafe { (&raw const (*self.common).top_of_table).read_volatile() };
-        // SAFETY: an initialised table has a top, and no table is at address 0.
+        // SAFETY: An initialised table has a top, and no table is at address 0.
         let table = unsafe { NonNull::new_unchecked((top & !TOP_LEVEL_MASK) as *mut KernelCell) };
         (table, Level((top & TOP_LEVEL_MASK) as u8))
     }

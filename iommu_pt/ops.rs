@@ -5,17 +5,47 @@
 //! All are called with the locking that `include/linux/generic_pt/iommu.h` documents: the caller
 //! holds a lock over the range.
 
-use core::ffi::{c_int, c_uint};
+use core::ffi::{
+    c_int,
+    c_uint, //
+};
+use core::marker::PhantomData;
 
-use iotable::fmt::{Features, Format, Params, Prot};
+use iotable::fmt::{
+    Features,
+    Format,
+    Params,
+    Prot, //
+};
 use iotable::mem::PtMem;
 use iotable::range::Locked;
-use iotable::{Config, DirtySink, Error, Level, Pt, Seen, SplitFlush, Table, Visitor};
+use iotable::{
+    Config,
+    DirtySink,
+    Error,
+    Level,
+    Pt,
+    Seen,
+    SplitFlush,
+    Table,
+    Visitor, //
+};
 use kernel::bindings;
 use kernel::error::code;
+use pin_init::stack_pin_init;
 
-use crate::gather::{self, GatherSpace, KernelGather};
-use crate::mem::{KernelCell, KernelMem};
+use crate::gather::{
+    self,
+    FreeList,
+    Iotlb,
+    KernelGather,
+    OwnGather,
+    Tally, //
+};
+use crate::mem::{
+    KernelCell,
+    KernelMem, //
+};
 
 /// What ties a format to its C structs.
 ///
@@ -78,27 +108,44 @@ fn errno_of(result: iotable::Result) -> c_int {
     }
 }
 
-/// The environment of a call that may allocate with `gfp`.
+/// Where a call gets tables from.
+#[derive(Clone, Copy)]
+pub(crate) enum Tables {
+    /// It allocates none.
+    None,
+    /// From the page allocator.
+    New(bindings::gfp_t),
+    /// From a list of tables that `carve_prepare` allocated.
+    Prepared(*mut bindings::iommu_pages_list),
+}
+
+/// The environment of a call.
 ///
 /// # Safety
 ///
-/// `iommu` is an initialised table of format `F`.
+/// `iommu` is a table of format `F`, initialised but for its top and its ops, and a list of tables
+/// is initialised, for as long as the value is used.
 #[inline(always)]
 pub(crate) unsafe fn env<F: KernelFormat>(
     iommu: *mut bindings::pt_iommu,
-    gfp: bindings::gfp_t,
+    tables: Tables,
 ) -> KernelMem {
-    // SAFETY: by the safety requirement.
-    let common = unsafe { F::common(iommu) };
-    // SAFETY: as above.
-    let (nid, device, features) =
-        unsafe { ((*iommu).nid, (*iommu).iommu_device, (*common).features) };
+    // SAFETY: The caller gives a table of format `F`, so `iommu` is part of that format's struct,
+    // and its `pt_common` is as valid. These members are constant once they are initialised.
+    let (common, device, features) = unsafe {
+        let common = F::common(iommu);
+        (common, (*iommu).iommu_device, (*common).features)
+    };
     let incoherent = F::FEATURES.has(Features::DMA_INCOHERENT)
         && Features(features).has(Features::DMA_INCOHERENT);
+    let (gfp, reserve) = match tables {
+        Tables::None => (0, core::ptr::null_mut()),
+        Tables::New(gfp) => (gfp, core::ptr::null_mut()),
+        Tables::Prepared(list) => (0, list),
+    };
     KernelMem {
-        nid,
         gfp,
-        reserve: core::ptr::null_mut(),
+        reserve,
         flush_dev: if incoherent {
             device
         } else {
@@ -109,22 +156,29 @@ pub(crate) unsafe fn env<F: KernelFormat>(
     }
 }
 
-/// The table as `iotable` sees it, for one call.
+/// A page table as the operations see it.
+pub(crate) type View<'a, F> = Pt<'a, F, KernelMem>;
+
+/// Calls `f` with the table.
 ///
 /// # Safety
 ///
-/// `iommu` is an initialised table of format `F`, and stays one while the value is used.
+/// Until `f` returns, `iommu` is an initialised table of format `F`, and a list of tables is
+/// initialised.
 #[inline(always)]
-pub(crate) unsafe fn view<F: KernelFormat>(
+pub(crate) unsafe fn with_table<F: KernelFormat, R>(
     iommu: *mut bindings::pt_iommu,
-    mem: &KernelMem,
-) -> Pt<'_, F, KernelMem> {
-    // SAFETY: by the safety requirement.
-    let bitmap = unsafe { (*iommu).domain.pgsize_bitmap };
-    // SAFETY: as above; but for the top, all is constant once initialised.
-    let (features, va_lg2, oa_lg2) = unsafe {
+    tables: Tables,
+    f: impl FnOnce(&View<'_, F>) -> R,
+) -> R {
+    // SAFETY: The caller gives an initialised table of format `F`.
+    let mem = unsafe { env::<F>(iommu, tables) };
+    // SAFETY: The caller gives an initialised table, so both structs are valid, and but for the top
+    // all of them is constant.
+    let (bitmap, features, va_lg2, oa_lg2) = unsafe {
         let common = mem.common;
         (
+            (*iommu).domain.pgsize_bitmap,
             (*common).features,
             (*common).max_vasz_lg2,
             (*common).max_oasz_lg2,
@@ -137,9 +191,31 @@ pub(crate) unsafe fn view<F: KernelFormat>(
         max_oa_lg2: u32::from(oa_lg2),
         pgsize_bitmap: bitmap as u64,
     };
-    // SAFETY: the top table of that level, which lives as long as the page table.
+    // SAFETY: An initialised table has a top table, of the level that was read together with it. It
+    // lives as long as the table, and no view leaves `f`.
     let top = unsafe { Table::from_raw(items, level) };
-    Pt::new(mem, cfg, top)
+    f(&Pt::new(&mem, cfg, top))
+}
+
+/// The one way into an operation: calls `f` with the table, and with the evidence that `len` bytes
+/// from `iova` are locked, or an error if there are no such bytes.
+///
+/// # Safety
+///
+/// Until `f` returns, `iommu` is an initialised table of format `F`, a list of tables is
+/// initialised, and the caller holds the lock that [`Locked::new`] asks for, for what `f` does.
+#[inline(always)]
+unsafe fn enter<F: KernelFormat, R>(
+    iommu: *mut bindings::pt_iommu,
+    tables: Tables,
+    iova: u64,
+    len: u64,
+    f: impl FnOnce(&View<'_, F>, iotable::Result<Locked>) -> R,
+) -> R {
+    // SAFETY: The caller holds the lock until `f` returns.
+    let locked = |pt: &View<'_, F>| f(pt, unsafe { Locked::new(iova, len) });
+    // SAFETY: The caller gives an initialised table of format `F`, and such a list.
+    unsafe { with_table(iommu, tables, locked) }
 }
 
 /// The parameters of a format in a table with these features.
@@ -157,7 +233,7 @@ pub(crate) fn params<F: KernelFormat>(features: u32) -> Params {
 #[inline(always)]
 fn sme_mask() -> u64 {
     #[cfg(CONFIG_AMD_MEM_ENCRYPT)]
-    // SAFETY: written once at boot.
+    // SAFETY: The variable is written once, at boot, before there is any table.
     return unsafe { bindings::sme_me_mask };
     #[cfg(not(CONFIG_AMD_MEM_ENCRYPT))]
     0
@@ -167,11 +243,11 @@ fn sme_mask() -> u64 {
 ///
 /// # Safety
 ///
-/// As for [`view`].
+/// `iommu` is an initialised table of format `F`.
 #[allow(dead_code)]
 pub(crate) unsafe fn top<F: KernelFormat>(iommu: *mut bindings::pt_iommu) -> (u64, Level) {
-    // SAFETY: by the safety requirement.
-    let mem = unsafe { env::<F>(iommu, 0) };
+    // SAFETY: The caller gives an initialised table of format `F`.
+    let mem = unsafe { env::<F>(iommu, Tables::None) };
     let (items, level) = mem.top();
     let oa = KernelMem::table_oa(items);
     kernel::warn_on!(oa & !F::TOP_OA_MASK != 0);
@@ -193,21 +269,21 @@ unsafe extern "C" fn map_range<F: KernelFormat>(
     gfp: bindings::gfp_t,
     mapped: *mut usize,
 ) -> c_int {
-    // SAFETY: by the safety requirement. Nothing is allocated here.
-    let mem = unsafe { env::<F>(iommu, 0) };
-    // SAFETY: as above.
-    let pt = unsafe { view::<F>(iommu, &mem) };
-    // SAFETY: the caller holds the range lock. A leaf that crosses an edge only makes a map fail.
-    let range = unsafe { Locked::new(iova, len) };
-    let any = prot & (Prot::READ.0 | Prot::WRITE.0) != 0;
-    if let (true, Ok(range), Ok(attrs)) = (any, range, F::attrs(Prot(prot), &pt.config().params)) {
-        if pt.map_page(range, paddr, attrs).is_some() {
-            // SAFETY: valid by the safety requirement.
+    let map_page = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
+        let range = range.ok()?;
+        let attrs = F::attrs(Prot(prot), &pt.config().params).ok()?;
+        pt.map_page(range, paddr, attrs)
+    };
+    if prot & (Prot::READ.0 | Prot::WRITE.0) != 0 {
+        // SAFETY: The caller gives an initialised table and holds the lock over the range; a leaf
+        // that crosses an edge of it only makes a map fail.
+        if unsafe { enter(iommu, Tables::None, iova, len, map_page) }.is_some() {
+            // SAFETY: The counter is the caller's, valid and not used by anybody else.
             unsafe { *mapped = (*mapped).wrapping_add(len as usize) };
             return 0;
         }
     }
-    // SAFETY: as for this function.
+    // SAFETY: What this function asks for is all that `map_any` does, with the same arguments.
     unsafe { map_any::<F>(iommu, iova, paddr, len, prot, gfp, mapped) }
 }
 
@@ -226,36 +302,36 @@ unsafe extern "C" fn map_any<F: KernelFormat>(
     gfp: bindings::gfp_t,
     mapped: *mut usize,
 ) -> c_int {
-    // SAFETY: by the safety requirement.
-    let mem = unsafe { env::<F>(iommu, gfp) };
-    // SAFETY: as above.
-    let pt = unsafe { view::<F>(iommu, &mem) };
-    let prot = Prot(prot);
-    if kernel::warn_on!(prot.0 & (Prot::READ.0 | Prot::WRITE.0) == 0) {
-        return errno(Error::Invalid);
-    }
-    let attrs = match F::attrs(prot, &pt.config().params) {
-        Ok(attrs) => attrs,
-        Err(error) => {
-            F::explain_refusal(prot, pt.config().params.features);
-            return errno(error);
+    let map = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
+        let prot = Prot(prot);
+        let params = &pt.config().params;
+        if kernel::warn_on!(prot.0 & (Prot::READ.0 | Prot::WRITE.0) == 0) {
+            return errno(Error::Invalid);
         }
+        let attrs = match F::attrs(prot, params) {
+            Ok(attrs) => attrs,
+            Err(error) => {
+                F::explain_refusal(prot, params.features);
+                return errno(error);
+            }
+        };
+        let range = match range {
+            Ok(range) => range,
+            Err(error) => return errno(error),
+        };
+        stack_pin_init!(let own = OwnGather::new());
+        // SAFETY: The caller gives an initialised table, until the op returns.
+        let mut gather = unsafe { KernelGather::new_owned(iommu, params.features, own.as_mut()) };
+        let done = pt.map(range, paddr, attrs, &mut gather);
+        // Tables were replaced by large leaves: nothing may walk them any more when we return.
+        gather.sync_own();
+        // SAFETY: The counter is the caller's, valid and not used by anybody else.
+        unsafe { *mapped = (*mapped).wrapping_add(done.bytes as usize) };
+        errno_of(done.result)
     };
-    // SAFETY: as in `map_range`.
-    let range = match unsafe { Locked::new(iova, len) } {
-        Ok(range) => range,
-        Err(error) => return errno(error),
-    };
-    let mut space = GatherSpace::new();
-    let features = pt.config().params.features;
-    // SAFETY: the table is initialised.
-    let mut gather = unsafe { KernelGather::new_owned(iommu, features, &mut space) };
-    let done = pt.map(range, paddr, attrs, &mut gather);
-    // Tables were replaced by large leaves: nothing may walk them any more when we return.
-    gather.sync_own();
-    // SAFETY: valid by the safety requirement.
-    unsafe { *mapped = (*mapped).wrapping_add(done.bytes as usize) };
-    errno_of(done.result)
+    // SAFETY: The caller gives an initialised table and holds the lock over the range; a leaf that
+    // crosses an edge of it only makes a map fail.
+    unsafe { enter(iommu, Tables::New(gfp), iova, len, map) }
 }
 
 /// `pt_iommu_ops.unmap_range`.
@@ -270,20 +346,20 @@ unsafe extern "C" fn unmap_range<F: KernelFormat>(
     len: bindings::dma_addr_t,
     iotlb: *mut bindings::iommu_iotlb_gather,
 ) -> usize {
-    // SAFETY: by the safety requirement. Unmap never allocates.
-    let mem = unsafe { env::<F>(iommu, 0) };
-    // SAFETY: as above.
-    let pt = unsafe { view::<F>(iommu, &mem) };
-    // SAFETY: the caller holds the range lock, over whole leaves: the op's contract is that no call
-    // of `map_range` is unmapped in part, and no leaf is larger than what one call maps.
-    let Ok(range) = (unsafe { Locked::new(iova, len) }) else {
-        return 0;
+    let unmap = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
+        let Ok(range) = range else {
+            return 0;
+        };
+        stack_pin_init!(let list = FreeList::new());
+        // SAFETY: The caller lends its initialised gather until the op returns.
+        let iotlb = unsafe { Iotlb::new(iommu, pt.config().params.features, iotlb) };
+        let mut gather = KernelGather::new(iotlb, list.as_ref());
+        pt.unmap(range, &mut gather) as usize
     };
-    let mut space = GatherSpace::new();
-    let features = pt.config().params.features;
-    // SAFETY: both are initialised.
-    let mut gather = unsafe { KernelGather::new(iommu, features, iotlb, &mut space) };
-    pt.unmap(range, &mut gather) as usize
+    // SAFETY: The caller gives an initialised table and holds the lock, over whole leaves: the op's
+    // contract is that no call of `map_range` is unmapped in part, and no leaf is larger than what
+    // one call maps.
+    unsafe { enter(iommu, Tables::None, iova, len, unmap) }
 }
 
 /// `pt_iommu_ops.split_range`.
@@ -298,69 +374,43 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
     gfp: bindings::gfp_t,
     iotlb: *mut bindings::iommu_iotlb_gather,
 ) -> c_int {
-    // SAFETY: by the safety requirement.
-    let mem = unsafe { env::<F>(iommu, gfp) };
-    // SAFETY: as above.
-    let pt = unsafe { view::<F>(iommu, &mem) };
-    // SAFETY: the caller holds the write range lock over the range and over all of each leaf that
-    // crosses one of its edges, until after the op; `flush` does not leave it.
-    let range = match unsafe { Locked::new(iova, len) } {
-        Ok(range) => range,
-        Err(error) => return errno(error),
+    let split = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
+        // SAFETY: The caller lends its initialised gather until the op returns.
+        let iotlb = unsafe { Iotlb::new(iommu, pt.config().params.features, iotlb) };
+        match range.and_then(|range| pt.split(range)) {
+            Ok(flush) => end_split(iotlb, flush),
+            Err(error) => errno(error),
+        }
     };
-    match pt.split(range) {
-        // SAFETY: by the safety requirement.
-        Ok(flush) => unsafe { end_split(iommu, iotlb, flush) },
-        Err(error) => errno(error),
-    }
+    // SAFETY: The caller gives an initialised table, and holds the write range lock over the range
+    // and over all of each leaf that crosses one of its edges, until after the op; what a split
+    // returns does not leave it.
+    unsafe { enter(iommu, Tables::New(gfp), iova, len, split) }
 }
 
 /// Gathers the leaves that were replaced, and syncs if dirty bits may come late.
-///
-/// # Safety
-///
-/// `iommu` is the initialised table that `flush` is of, and `iotlb` is initialised.
-unsafe fn end_split<F: KernelFormat>(
-    iommu: *mut bindings::pt_iommu,
-    iotlb: *mut bindings::iommu_iotlb_gather,
-    flush: SplitFlush<'_, F, KernelMem>,
-) -> c_int {
-    let (mut leaves, mut flushes) = (0u8, 0u8);
+fn end_split<F: KernelFormat>(iotlb: Iotlb, flush: SplitFlush<'_, F, KernelMem>) -> c_int {
+    let mut done = Tally {
+        leaves: 0,
+        flushes: 0,
+        tables: flush.tables() as u16,
+    };
     for leaf in flush.leaves() {
-        leaves = leaves.wrapping_add(1);
-        let len = 1u64.wrapping_shl(leaf.size_lg2);
-        // SAFETY: `iotlb` is initialised by the safety requirement.
-        unsafe {
-            // The edges may be far apart: two small flushes keep what is cached between them.
-            if bindings::iommu_iotlb_gather_is_disjoint(iotlb, leaf.va as usize, len as usize) {
-                bindings::iommu_iotlb_sync(&raw mut (*iommu).domain, iotlb);
-                flushes = flushes.wrapping_add(1);
-            }
-            gather::add_range(iotlb, leaf.va, len);
-            (*iotlb).leaf_to_table = true;
-            (*iotlb).__bindgen_anon_1.pt.leaf_levels_bitmap |= gather::level_bit(leaf.level);
+        done.leaves = done.leaves.wrapping_add(1);
+        if iotlb.add_replaced(leaf) {
+            done.flushes = done.flushes.wrapping_add(1);
         }
     }
-    // SAFETY: the domain is part of the table, which is initialised.
-    let dirty = F::DIRTY != 0 && unsafe { !(*iommu).domain.dirty_ops.is_null() };
-    let tables = flush.tables() as u16;
-    let result = if dirty && !flush.is_empty() {
+    let result = if F::DIRTY != 0 && iotlb.tracks_dirty() && !flush.is_empty() {
         // Until the flush hardware may set dirty bits where the old leaves were.
-        // SAFETY: both are initialised by the safety requirement.
-        unsafe { bindings::iommu_iotlb_sync(&raw mut (*iommu).domain, iotlb) };
-        flushes = flushes.wrapping_add(1);
+        iotlb.sync();
+        done.flushes = done.flushes.wrapping_add(1);
         flush.fold_late_dirty()
     } else {
         flush.finish()
     };
-    // After the last sync, which forgets them.
-    // SAFETY: `iotlb` is initialised; every bit pattern is valid for these fields.
-    unsafe {
-        let pt = &mut (*iotlb).__bindgen_anon_1.pt;
-        pt.split_leaves = leaves;
-        pt.split_flushes = flushes;
-        pt.split_tables = tables;
-    }
+    // After the last sync, which forgets it.
+    iotlb.tell(done);
     // Somebody else changed a leaf that the caller has to hold the lock over, or a carve met
     // something that is not mapped: a bug there. The other one's change stays.
     if kernel::warn_on!(result.is_err()) {
@@ -381,26 +431,18 @@ unsafe extern "C" fn carve_prepare<F: KernelFormat>(
     gfp: bindings::gfp_t,
     tables: *mut bindings::iommu_pages_list,
 ) -> c_int {
-    // SAFETY: by the safety requirement.
-    let mem = unsafe { env::<F>(iommu, gfp) };
-    // SAFETY: as above.
-    let pt = unsafe { view::<F>(iommu, &mem) };
-    // SAFETY: as in `split_range`.
-    let range = unsafe { Locked::new(iova, len) };
-    let needed = match range.and_then(|range| pt.carve_tables(range)) {
-        Ok(needed) => needed,
-        Err(error) => return errno(error),
-    };
-    for _ in 0..needed {
-        match mem.alloc_undefined(F::ITEMS_LG2.wrapping_add(3)) {
-            // SAFETY: the list is initialised; the table is on no list.
-            Ok(table) => unsafe {
-                bindings::iommu_pages_list_add(tables, table.as_ptr().cast());
-            },
-            Err(error) => return errno(error),
+    let prepare = |pt: &View<'_, F>, range: iotable::Result<Locked>| -> iotable::Result {
+        let needed = pt.carve_tables(range?)?;
+        for _ in 0..needed {
+            let table = pt.mem().alloc_undefined(F::ITEMS_LG2.wrapping_add(3))?;
+            // SAFETY: The caller's list is initialised, and a new table is on no list.
+            unsafe { bindings::iommu_pages_list_add(tables, table.as_ptr().cast()) };
         }
-    }
-    0
+        Ok(())
+    };
+    // SAFETY: The caller gives an initialised table, and holds the write range lock over the range
+    // and over all of each leaf that crosses one of its edges.
+    errno_of(unsafe { enter(iommu, Tables::New(gfp), iova, len, prepare) })
 }
 
 /// `pt_iommu_ops.carve_range`.
@@ -415,26 +457,24 @@ unsafe extern "C" fn carve_range<F: KernelFormat>(
     tables: *mut bindings::iommu_pages_list,
     iotlb: *mut bindings::iommu_iotlb_gather,
 ) -> c_int {
-    // SAFETY: by the safety requirement. Nothing is allocated here.
-    let mut mem = unsafe { env::<F>(iommu, 0) };
-    mem.reserve = tables;
-    // SAFETY: as above.
-    let pt = unsafe { view::<F>(iommu, &mem) };
-    // SAFETY: as in `split_range`.
-    let range = unsafe { Locked::new(iova, len) };
-    let mut space = GatherSpace::new();
-    let features = pt.config().params.features;
-    // SAFETY: both are initialised.
-    let mut gather = unsafe { KernelGather::new(iommu, features, iotlb, &mut space) };
-    match range.and_then(|range| pt.carve(range, &mut gather)) {
-        // SAFETY: by the safety requirement.
-        Ok(flush) => unsafe { end_split(iommu, iotlb, flush) },
-        Err(error) => {
-            // It was prepared, so it cannot fail if the lock was held.
-            kernel::warn_on!(true);
-            errno(error)
+    let carve = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
+        stack_pin_init!(let list = FreeList::new());
+        // SAFETY: The caller lends its initialised gather until the op returns.
+        let iotlb = unsafe { Iotlb::new(iommu, pt.config().params.features, iotlb) };
+        let mut gather = KernelGather::new(iotlb, list.as_ref());
+        match range.and_then(|range| pt.carve(range, &mut gather)) {
+            Ok(flush) => end_split(iotlb, flush),
+            Err(error) => {
+                // It was prepared, so it cannot fail if the lock was held.
+                kernel::warn_on!(true);
+                errno(error)
+            }
         }
-    }
+    };
+    // SAFETY: The caller gives an initialised table and list, and holds the write range lock over
+    // the range and over all of each leaf that crosses one of its edges, until after the op; what a
+    // carve returns does not leave it.
+    unsafe { enter(iommu, Tables::Prepared(tables), iova, len, carve) }
 }
 
 /// `pt_iommu_ops.set_dirty`.
@@ -447,14 +487,10 @@ unsafe extern "C" fn set_dirty<F: KernelFormat>(
     iommu: *mut bindings::pt_iommu,
     iova: bindings::dma_addr_t,
 ) -> c_int {
-    // SAFETY: by the safety requirement.
-    let mem = unsafe { env::<F>(iommu, 0) };
-    // SAFETY: as above.
-    let pt = unsafe { view::<F>(iommu, &mem) };
-    // SAFETY: as with the C page tables, it is up to the test that calls this not to unmap
-    // meanwhile.
-    let range = unsafe { Locked::new(iova, 1) };
-    errno_of(range.and_then(|range| pt.set_dirty(range)))
+    let set = |pt: &View<'_, F>, at: iotable::Result<Locked>| pt.set_dirty(at?);
+    // SAFETY: The caller gives an initialised table. As with the C page tables, it is up to the
+    // test that calls this not to unmap meanwhile.
+    errno_of(unsafe { enter(iommu, Tables::None, iova, 1, set) })
 }
 
 /// `pt_iommu_ops.get_info`.
@@ -466,10 +502,9 @@ unsafe extern "C" fn get_info<F: KernelFormat>(
     iommu: *mut bindings::pt_iommu,
     info: *mut bindings::pt_iommu_info,
 ) {
-    // SAFETY: by the safety requirement.
-    let common = unsafe { &*F::common(iommu) };
-    // SAFETY: as above.
-    unsafe { (*info).pgsize_bitmap = crate::init::page_sizes::<F>(common) };
+    // SAFETY: The caller gives an initialised table of format `F`, whose `pt_common` is constant
+    // but for the top, and an `info` of its own.
+    unsafe { (*info).pgsize_bitmap = crate::init::page_sizes::<F>(&*F::common(iommu)) };
 }
 
 /// Counts into `struct pt_iommu_walk`, and calls its `leaf`.
@@ -478,7 +513,8 @@ struct Walk(*mut bindings::pt_iommu_walk);
 impl Visitor for Walk {
     #[inline(always)]
     fn leaf(&mut self, leaf: Seen) {
-        // SAFETY: valid for the call that made this value, and nobody else uses it but `leaf`.
+        // SAFETY: The struct is valid for the call that made this value, and nobody uses it
+        // meanwhile but what it has as `leaf`.
         let callback = unsafe {
             let leaves = &mut (*self.0).leaves;
             if let Some(count) = leaves.get_mut(leaf.size_lg2 as usize) {
@@ -493,13 +529,13 @@ impl Visitor for Walk {
                 attrs: leaf.attrs.0,
                 size_lg2: leaf.size_lg2 as u8,
             };
-            // SAFETY: the caller of the op gave it to be called so.
+            // SAFETY: The caller of the op gave it to be called so.
             unsafe { callback(self.0, &raw const leaf) };
         }
     }
 
     fn table(&mut self, _level: Level) {
-        // SAFETY: valid for the call that made this value.
+        // SAFETY: The struct is valid for the call that made this value, and no `leaf` runs now.
         let tables = unsafe { &mut (*self.0).tables };
         *tables = tables.wrapping_add(1);
     }
@@ -517,36 +553,35 @@ unsafe extern "C" fn walk_range<F: KernelFormat>(
     last: bindings::dma_addr_t,
     walk: *mut bindings::pt_iommu_walk,
 ) -> bool {
-    // SAFETY: by the safety requirement.
-    let mem = unsafe { env::<F>(iommu, 0) };
-    // SAFETY: as above.
-    let pt = unsafe { view::<F>(iommu, &mem) };
     // There is no length of 2^64: the upper half is left for another call.
     let whole = iova == 0 && last == u64::MAX;
     let until = if whole { last >> 1 } else { last };
-    // SAFETY: the caller holds the range lock.
-    let range = unsafe { Locked::new(iova, until.wrapping_sub(iova).wrapping_add(1)) };
-    let Ok(range) = range else {
-        return false;
-    };
-    // SAFETY: valid by the safety requirement.
-    let tables = unsafe {
-        (*walk).table_size = 8u32.wrapping_shl(F::ITEMS_LG2);
-        (*walk).max_tables
-    };
     let rest = whole.then_some(until.wrapping_add(1));
-    match pt.walk(range, tables, &mut Walk(walk)).or(rest) {
-        Some(next) => {
-            // SAFETY: as above.
-            unsafe { (*walk).next = next };
-            true
+    let visit = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
+        let Ok(range) = range else {
+            return false;
+        };
+        // SAFETY: The caller gives a valid `walk`, which nothing else uses before the walk begins.
+        let tables = unsafe {
+            (*walk).table_size = 8u32.wrapping_shl(F::ITEMS_LG2);
+            (*walk).max_tables
+        };
+        match pt.walk(range, tables, &mut Walk(walk)).or(rest) {
+            Some(next) => {
+                // SAFETY: The caller gives a valid `walk`, which nothing uses after the walk ended.
+                unsafe { (*walk).next = next };
+                true
+            }
+            None => false,
         }
-        None => false,
-    }
+    };
+    let len = until.wrapping_sub(iova).wrapping_add(1);
+    // SAFETY: The caller gives an initialised table and holds the lock over the range.
+    unsafe { enter(iommu, Tables::None, iova, len, visit) }
 }
 
 /// The ops of a format.
-pub(crate) struct Ops<F>(core::marker::PhantomData<F>);
+pub(crate) struct Ops<F>(PhantomData<F>);
 
 impl<F: KernelFormat> Ops<F> {
     pub(crate) const TABLE: bindings::pt_iommu_ops = bindings::pt_iommu_ops {
@@ -592,16 +627,10 @@ pub(crate) unsafe fn iova_to_phys<F: KernelFormat>(
     domain: *mut bindings::iommu_domain,
     iova: bindings::dma_addr_t,
 ) -> bindings::phys_addr_t {
-    let iommu: *mut bindings::pt_iommu = domain.cast();
-    // SAFETY: by the safety requirement; the domain is the first member of `struct pt_iommu`.
-    let mem = unsafe { env::<F>(iommu, 0) };
-    // SAFETY: as above.
-    let pt = unsafe { view::<F>(iommu, &mem) };
-    // SAFETY: the caller holds the range lock.
-    match unsafe { Locked::new(iova, 1) } {
-        Ok(range) => pt.iova_to_phys(range).unwrap_or(0),
-        Err(_) => 0,
-    }
+    let find = |pt: &View<'_, F>, at: iotable::Result<Locked>| pt.iova_to_phys(at.ok()?);
+    // SAFETY: The caller gives the domain of an initialised table, which is the first member of its
+    // `struct pt_iommu`, and holds a lock over the address.
+    unsafe { enter(domain.cast(), Tables::None, iova, 1, find) }.unwrap_or(0)
 }
 
 const _: () = assert!(core::mem::offset_of!(bindings::pt_iommu, domain) == 0);
@@ -612,12 +641,12 @@ struct DirtyBitmap(*mut bindings::iommu_dirty_bitmap);
 impl DirtySink for DirtyBitmap {
     #[inline]
     fn dirty(&mut self, va: u64, len: u64) -> iotable::Result {
-        // SAFETY: valid for the call that made this value.
+        // SAFETY: The struct is valid for the call that made this value.
         let bitmap = unsafe { (*self.0).bitmap };
         if bitmap.is_null() {
             return Ok(());
         }
-        // SAFETY: valid, and the caller of the op serialises its use.
+        // SAFETY: Not null, so it is a bitmap, whose use the caller of the op serialises.
         match unsafe { bindings::iova_bitmap_set(bitmap, va as usize, len as usize) } {
             0 => Ok(()),
             errno => Err(Error::Env(errno)),
@@ -626,8 +655,8 @@ impl DirtySink for DirtyBitmap {
 
     #[inline]
     fn cleared(&mut self, va: u64, len: u64) {
-        // SAFETY: valid for the call that made this value; a caller that lets bits be cleared gives
-        // a gather.
+        // SAFETY: The struct is valid for the call that made this value, and a caller that lets
+        // bits be cleared gives a gather, which nobody else uses meanwhile.
         unsafe { gather::add_range((*self.0).gather, va, len) };
     }
 }
@@ -648,14 +677,11 @@ pub(crate) unsafe fn read_and_clear_dirty<F: KernelFormat>(
     if !cfg!(CONFIG_IOMMUFD_DRIVER) {
         return errno(Error::NotSupported);
     }
-    let iommu: *mut bindings::pt_iommu = domain.cast();
-    // SAFETY: by the safety requirement.
-    let mem = unsafe { env::<F>(iommu, 0) };
-    // SAFETY: as above.
-    let pt = unsafe { view::<F>(iommu, &mem) };
-    // SAFETY: the caller holds the range lock.
-    let range = unsafe { Locked::new(iova as u64, size as u64) };
     let clear = flags & bindings::IOMMU_DIRTY_NO_CLEAR as usize == 0;
-    let mut sink = DirtyBitmap(dirty);
-    errno_of(range.and_then(|range| pt.read_dirty(range, clear, &mut sink)))
+    let read = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
+        pt.read_dirty(range?, clear, &mut DirtyBitmap(dirty))
+    };
+    // SAFETY: The caller gives the domain of an initialised table, which is the first member of its
+    // `struct pt_iommu`, and holds a lock over the range.
+    errno_of(unsafe { enter(domain.cast(), Tables::None, iova as u64, size as u64, read) })
 }

@@ -3,13 +3,22 @@
 //! RISC-V Sv39, Sv48 and Sv57: C structs and symbols.
 
 use iotable::fmt::riscv_64::Riscv64;
-use iotable::fmt::{Features, Format};
-use iotable::{Error, Level};
+use iotable::fmt::{
+    Features,
+    Format, //
+};
+use iotable::{
+    Error,
+    Level, //
+};
 use kernel::bindings;
 
 use crate::init::Shape;
 use crate::ops::KernelFormat;
-use crate::symbols::{format_hw_info, format_symbols};
+use crate::symbols::{
+    format_hw_info,
+    format_symbols, //
+};
 
 // SAFETY: `common` is a projection within the one C struct.
 unsafe impl KernelFormat for Riscv64 {

@@ -23,9 +23,10 @@ macro_rules! format_symbols {
                 cfg: *const kernel::bindings::$cfg,
                 gfp: kernel::bindings::gfp_t,
             ) -> core::ffi::c_int {
-                // SAFETY: valid by the safety requirement.
+                // SAFETY: The caller gives a valid configuration, and does not change it meanwhile.
                 let cfg = unsafe { &*cfg };
-                // SAFETY: `$table` is the table struct of this format.
+                // SAFETY: The caller gives a valid table that nobody else uses, and `$table` is the
+                // table struct of this format; it starts with its `struct pt_iommu`.
                 unsafe {
                     crate::init::init::<$format, _>(table, &cfg.common, gfp, |features| {
                         $shape(cfg, features)
@@ -48,13 +49,14 @@ macro_rules! format_symbols {
             ///
             /// # Safety
             ///
-            /// As there.
+            /// `domain` is part of an initialised table of this format; the caller holds a range
+            /// lock that includes `iova`.
             #[kernel::prelude::export]
             pub(crate) unsafe extern "C" fn [<pt_iommu_ $fmt _iova_to_phys>](
                 domain: *mut kernel::bindings::iommu_domain,
                 iova: kernel::bindings::dma_addr_t,
             ) -> kernel::bindings::phys_addr_t {
-                // SAFETY: by the safety requirement.
+                // SAFETY: The caller gives a table of this format, and holds the lock.
                 unsafe { crate::ops::iova_to_phys::<$format>(domain, iova) }
             }
 
@@ -62,7 +64,8 @@ macro_rules! format_symbols {
             ///
             /// # Safety
             ///
-            /// As there.
+            /// `domain` is part of an initialised table of this format, `dirty` is valid, and the
+            /// caller holds a read range lock over the range.
             #[kernel::prelude::export]
             pub(crate) unsafe extern "C" fn [<pt_iommu_ $fmt _read_and_clear_dirty>](
                 domain: *mut kernel::bindings::iommu_domain,
@@ -71,7 +74,8 @@ macro_rules! format_symbols {
                 flags: usize,
                 dirty: *mut kernel::bindings::iommu_dirty_bitmap,
             ) -> core::ffi::c_int {
-                // SAFETY: by the safety requirement.
+                // SAFETY: The caller gives a table of this format and a valid `dirty`, and holds
+                // the lock.
                 unsafe {
                     crate::ops::read_and_clear_dirty::<$format>(domain, iova, size, flags, dirty)
                 }
@@ -97,9 +101,10 @@ macro_rules! format_hw_info {
                 table: *mut kernel::bindings::$table,
                 info: *mut kernel::bindings::$info,
             ) {
-                // SAFETY: by the safety requirement; the table starts with its `struct pt_iommu`.
+                // SAFETY: The caller gives an initialised table, which starts with its
+                // `struct pt_iommu`.
                 let (oa, level) = unsafe { crate::ops::top::<$format>(table.cast()) };
-                // SAFETY: as above.
+                // SAFETY: The caller gives a valid `info`, which nobody else uses meanwhile.
                 $fill(unsafe { &mut *info }, oa, level)
             }
         }

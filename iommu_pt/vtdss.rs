@@ -3,13 +3,22 @@
 //! Intel VT-d second stage: C structs and symbols.
 
 use iotable::fmt::vtdss::Vtdss;
-use iotable::fmt::{Features, Prot};
-use iotable::{Error, Level};
+use iotable::fmt::{
+    Features,
+    Prot, //
+};
+use iotable::{
+    Error,
+    Level, //
+};
 use kernel::bindings;
 
 use crate::init::Shape;
 use crate::ops::KernelFormat;
-use crate::symbols::{format_hw_info, format_symbols};
+use crate::symbols::{
+    format_hw_info,
+    format_symbols, //
+};
 
 // SAFETY: `common` is a projection within the one C struct.
 unsafe impl KernelFormat for Vtdss {
@@ -23,7 +32,7 @@ unsafe impl KernelFormat for Vtdss {
     #[cold]
     fn explain_refusal(prot: Prot, features: Features) {
         if features.has(Vtdss::FORCE_WRITEABLE) && !prot.has(Prot::WRITE) {
-            // SAFETY: may be called from any context.
+            // SAFETY: It may be called from any context.
             unsafe { bindings::pt_iommu_vtdss_read_only_refused() };
         }
     }

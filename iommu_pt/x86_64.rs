@@ -3,13 +3,22 @@
 //! x86-64 tables (VT-d first stage, AMD v2): C structs and symbols.
 
 use iotable::fmt::x86_64::X86_64;
-use iotable::fmt::{Features, Format};
-use iotable::{Error, Level};
+use iotable::fmt::{
+    Features,
+    Format, //
+};
+use iotable::{
+    Error,
+    Level, //
+};
 use kernel::bindings;
 
 use crate::init::Shape;
 use crate::ops::KernelFormat;
-use crate::symbols::{format_hw_info, format_symbols};
+use crate::symbols::{
+    format_hw_info,
+    format_symbols, //
+};
 
 // SAFETY: `common` is a projection within the one C struct.
 unsafe impl KernelFormat for X86_64 {

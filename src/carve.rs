@@ -19,7 +19,11 @@ use crate::gather::Gather;
 use crate::mem::PtMem;
 use crate::range::Locked;
 use crate::split::SplitFlush;
-use crate::{Error, Pt, Result};
+use crate::{
+    Error,
+    Pt,
+    Result, //
+};
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// The number of tables that [`carve`](Self::carve) of this range allocates, 0 if no leaf
@@ -49,7 +53,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         gather: &mut G,
     ) -> Result<SplitFlush<'t, F, M>> {
         let edges = self.edges(range, true)?;
-        let flush = self.replace_edges(&edges)?;
+        let flush = self.plan(&edges)?.commit();
         // What no replaced leaf has.
         let mut from = range.va();
         if edges.first.is_cut() {

@@ -4,12 +4,27 @@
 
 #![forbid(unsafe_code)]
 
-use crate::fmt::{Format, Kind};
-use crate::mem::{Cell, PtMem};
+use crate::fmt::{
+    Format,
+    Kind, //
+};
+use crate::mem::{
+    Cell,
+    PtMem, //
+};
 use crate::range::Locked;
 use crate::size;
-use crate::table::{Index, Item, Table};
-use crate::{Error, Level, Pt, Result};
+use crate::table::{
+    Index,
+    Item,
+    Table, //
+};
+use crate::{
+    Error,
+    Level,
+    Pt,
+    Result, //
+};
 
 /// Receives the dirty leaves that [`Pt::read_dirty`] finds.
 pub trait DirtySink {

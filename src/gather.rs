@@ -5,7 +5,10 @@
 #![forbid(unsafe_code)]
 
 use crate::mem::PtMem;
-use crate::{Level, RawTable};
+use crate::{
+    Level,
+    RawTable, //
+};
 
 /// Collects what an operation took away from the hardware's view.
 ///

@@ -67,11 +67,26 @@ mod walk;
 
 pub use dirty::DirtySink;
 pub use map::Mapped;
-pub use pt::{page_sizes, Config, Pt, Top};
+pub use pt::{
+    page_sizes,
+    Config,
+    Pt,
+    Top, //
+};
 pub use size::Level;
-pub use split::{can_split, Replaced, SplitFlush};
-pub use table::{RawTable, Table};
-pub use walk::{Seen, Visitor};
+pub use split::{
+    can_split,
+    Replaced,
+    SplitFlush, //
+};
+pub use table::{
+    RawTable,
+    Table, //
+};
+pub use walk::{
+    Seen,
+    Visitor, //
+};
 
 /// Why an operation failed. The kernel layer turns each into one errno.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,13 +4,36 @@
 
 #![forbid(unsafe_code)]
 
-use crate::fmt::{Attrs, Format, Kind, Leaves};
+use crate::fmt::{
+    Attrs,
+    Format,
+    Kind,
+    Leaves, //
+};
 use crate::gather::Gather;
-use crate::mem::{Cell, PtMem};
+use crate::mem::{
+    Cell,
+    PtMem, //
+};
 use crate::range::Locked;
-use crate::size::{self, best_run, Level, Run};
-use crate::table::{Index, Table};
-use crate::{Error, Pt, Result};
+use crate::size::{
+    self,
+    best_run,
+    Bytes,
+    Iova,
+    Level,
+    Oa,
+    Run, //
+};
+use crate::table::{
+    Index,
+    Table, //
+};
+use crate::{
+    Error,
+    Pt,
+    Result, //
+};
 
 /// What [`Pt::map`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,9 +65,12 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         attrs: Attrs,
         gather: &mut G,
     ) -> Mapped {
-        let mut bytes = 0;
-        let result = self.map_all(range, oa, attrs, gather, &mut bytes);
-        Mapped { bytes, result }
+        let mut bytes = Bytes(0);
+        let result = self.map_all(range, Oa(oa), attrs, gather, &mut bytes);
+        Mapped {
+            bytes: bytes.0,
+            result,
+        }
     }
 
     /// The shortest way for what is mapped most often, one smallest page into a table that is
@@ -60,7 +86,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         if self.incoherent() || self.check_range(range).is_err() {
             return None;
         }
-        self.check_oa(range, oa).ok()?;
+        self.check_oa(range, Oa(oa)).ok()?;
         let leaf = F::encode_leaf(oa, F::GRANULE_LG2, Level::LEAF, attrs);
         let table = self.descend(range.va()).continue_value()?;
         let item = table.read_at(range.va());
@@ -70,32 +96,32 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     fn map_all<G: Gather<M>>(
         &self,
         range: Locked,
-        oa: u64,
+        oa: Oa,
         attrs: Attrs,
         gather: &mut G,
-        bytes: &mut u64,
+        bytes: &mut Bytes,
     ) -> Result {
         self.check_oa(range, oa)?;
         let mut pt = *self;
-        let mut va = range.va();
+        let mut va = Iova(range.va());
         loop {
-            let oa = oa.wrapping_add(va.wrapping_sub(range.va()));
+            let oa = oa.plus(va.since(Iova(range.va())));
             // At most as long as the OA space: does not wrap.
-            let len = range.last().wrapping_sub(va).wrapping_add(1);
+            let len = Iova(range.last()).since(va).plus(Bytes(1));
             let run = best_run(self.cfg.pgsize_bitmap, va, len, oa).ok_or(Error::NoPageSize)?;
             let level = Level::of_size::<F>(run.size_lg2);
             pt = pt.reach(range, level)?;
             pt.map_run(va, oa, run, attrs, gather, bytes)?;
-            va = va.wrapping_add(run.bytes);
-            if va.wrapping_sub(1) == range.last() {
+            va = va.plus(run.bytes);
+            if va.0.wrapping_sub(1) == range.last() {
                 return Ok(());
             }
         }
     }
 
     #[inline]
-    fn check_oa(&self, range: Locked, oa: u64) -> Result {
-        let oa_last = oa.checked_add(range.last().wrapping_sub(range.va()));
+    fn check_oa(&self, range: Locked, oa: Oa) -> Result {
+        let oa_last = oa.0.checked_add(range.last().wrapping_sub(range.va()));
         match oa_last {
             Some(last) if last <= size::max_offset(self.cfg.max_oa_lg2) => Ok(()),
             _ => Err(Error::OutOfRange),
@@ -106,32 +132,32 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     #[inline]
     fn map_run<G: Gather<M>>(
         &self,
-        mut va: u64,
-        mut oa: u64,
+        mut va: Iova,
+        mut oa: Oa,
         run: Run,
         attrs: Attrs,
         gather: &mut G,
-        bytes: &mut u64,
+        bytes: &mut Bytes,
     ) -> Result {
         let level = Level::of_size::<F>(run.size_lg2);
         if level > self.top.level() {
             return Err(Error::OutOfRange);
         }
         let mut left = run.bytes;
-        while left != 0 {
-            let table = self.table_for_map(va, level)?;
-            let room = Index::of::<F>(va, level).room::<F>();
+        while left != Bytes(0) {
+            let table = self.table_for_map(va.0, level)?;
+            let room = Index::of::<F>(va.0, level).room::<F>();
             let part = Run {
-                bytes: left.min(size::shl(room, table.item_lg2())),
+                bytes: left.min(Bytes::blocks(room, table.item_lg2())),
                 ..run
             };
             let (done, result) = self.fill(table, va, oa, part, attrs, gather);
-            let done_bytes = size::shl(done, run.size_lg2);
-            *bytes = bytes.wrapping_add(done_bytes);
+            let done = Bytes::blocks(done, run.size_lg2);
+            *bytes = bytes.plus(done);
             result?;
-            left = left.wrapping_sub(done_bytes);
-            va = va.wrapping_add(done_bytes);
-            oa = oa.wrapping_add(done_bytes);
+            left = left.minus(done);
+            va = va.plus(done);
+            oa = oa.plus(done);
         }
         Ok(())
     }
@@ -168,23 +194,23 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     fn fill<G: Gather<M>>(
         &self,
         table: Table<'t, F, M>,
-        va: u64,
-        oa: u64,
+        va: Iova,
+        oa: Oa,
         run: Run,
         attrs: Attrs,
         gather: &mut G,
     ) -> (u64, Result) {
         let level = table.level();
         let group_lg2 = level.contig_lg2::<F>(run.size_lg2);
-        let first = Index::of::<F>(va, level);
-        let mut leaves = Leaves::new::<F>(oa, run.size_lg2, level, attrs);
+        let first = Index::of::<F>(va.0, level);
+        let mut leaves = Leaves::new::<F>(oa.0, run.size_lg2, level, attrs);
         let mut done = 0;
         let mut result = Ok(());
         if group_lg2 == 0 {
             for cell in table.cells(first, run.count()) {
                 if F::kind(cell.read(), level) != Kind::Empty {
-                    let at = va.wrapping_add(size::shl(done, run.size_lg2));
-                    result = self.clear_tables(table, at, 1, gather);
+                    let at = va.plus(Bytes::blocks(done, run.size_lg2));
+                    result = self.clear_tables(table, at.0, 1, gather);
                     if result.is_err() {
                         break;
                     }
@@ -194,11 +220,11 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             }
         } else {
             while done != run.count() {
-                let at = va.wrapping_add(size::shl(done, run.size_lg2));
-                let cells = table.cells(Index::of::<F>(at, level), size::pow2(group_lg2));
+                let at = va.plus(Bytes::blocks(done, run.size_lg2));
+                let cells = table.cells(Index::of::<F>(at.0, level), size::pow2(group_lg2));
                 let empty = |cell: &M::Cell| F::kind(cell.read(), level) == Kind::Empty;
                 if !cells.iter().all(empty) {
-                    result = self.clear_tables(table, at, size::pow2(group_lg2), gather);
+                    result = self.clear_tables(table, at.0, size::pow2(group_lg2), gather);
                     if result.is_err() {
                         break;
                     }

@@ -2,7 +2,10 @@
 
 //! The environment: what this crate needs from outside.
 
-use crate::{Level, Result};
+use crate::{
+    Level,
+    Result, //
+};
 use core::ptr::NonNull;
 
 /// One 8-byte table item in memory that hardware may read, and set bits in, at any instant.

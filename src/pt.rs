@@ -6,12 +6,22 @@
 
 use core::marker::PhantomData;
 
-use crate::fmt::{Features, Format, Params};
+use crate::fmt::{
+    Features,
+    Format,
+    Params, //
+};
 use crate::mem::PtMem;
 use crate::range::Locked;
-use crate::size::{self, Level};
+use crate::size::{
+    self,
+    Level, //
+};
 use crate::table::Table;
-use crate::{Error, Result};
+use crate::{
+    Error,
+    Result, //
+};
 
 /// The top table: pointer and level, read together.
 pub type Top<'t, F, M> = Table<'t, F, M>;
@@ -55,6 +65,12 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     #[inline(always)]
     pub fn config(&self) -> &Config {
         &self.cfg
+    }
+
+    /// The environment of the call.
+    #[inline(always)]
+    pub fn mem(&self) -> &'t M {
+        self.mem
     }
 
     #[inline(always)]

@@ -6,11 +6,20 @@
 
 use core::ops::ControlFlow;
 
-use crate::fmt::{Format, Kind};
+use crate::fmt::{
+    Format,
+    Kind, //
+};
 use crate::mem::PtMem;
 use crate::range::Locked;
-use crate::table::{Item, Table};
-use crate::{Level, Pt};
+use crate::table::{
+    Item,
+    Table, //
+};
+use crate::{
+    Level,
+    Pt, //
+};
 
 /// Where a walk is: in a table, or at its end with the OA that it has found, if any.
 type Walk<'t, F, M> = ControlFlow<Option<u64>, Table<'t, F, M>>;

@@ -2,7 +2,10 @@
 
 //! IOVA ranges, and the evidence that they are locked.
 
-use crate::{Error, Result};
+use crate::{
+    Error,
+    Result, //
+};
 
 /// A non-empty range of IOVA, `va..=last`, that the caller holds locked.
 ///

@@ -100,20 +100,89 @@ pub(crate) fn block_last(va: u64, lg2: u32) -> u64 {
     va | max_offset(lg2)
 }
 
+/// An address that devices use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Iova(pub(crate) u64);
+
+/// An address that an IOVA is translated to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Oa(pub(crate) u64);
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl Iova {
+    /// So many bytes further. Behind the last address of all comes 0.
+    #[inline(always)]
+    pub(crate) fn plus(self, bytes: Bytes) -> Iova {
+        Iova(self.0.wrapping_add(bytes.0))
+    }
+
+    /// The bytes from `start`, which is not above, to this address.
+    #[inline(always)]
+    pub(crate) fn since(self, start: Iova) -> Bytes {
+        Bytes(self.0.wrapping_sub(start.0))
+    }
+}
+
+impl Oa {
+    /// So many bytes further: callers have checked that the OA space does not end before.
+    #[inline(always)]
+    pub(crate) fn plus(self, bytes: Bytes) -> Oa {
+        Oa(self.0.wrapping_add(bytes.0))
+    }
+}
+
+impl Bytes {
+    /// The bytes of `n` blocks of `2^lg2` bytes.
+    #[inline(always)]
+    pub(crate) fn blocks(n: u64, lg2: u32) -> Bytes {
+        Bytes(shl(n, lg2))
+    }
+
+    /// So many whole blocks of `2^lg2` bytes.
+    #[inline(always)]
+    pub(crate) fn count(self, lg2: u32) -> u64 {
+        shr(self.0, lg2)
+    }
+
+    /// The smaller of both.
+    #[inline(always)]
+    pub(crate) fn min(self, other: Bytes) -> Bytes {
+        Bytes(self.0.min(other.0))
+    }
+
+    /// The sum: callers add parts of one range.
+    #[inline(always)]
+    pub(crate) fn plus(self, more: Bytes) -> Bytes {
+        Bytes(self.0.wrapping_add(more.0))
+    }
+
+    /// What is left without `part`, which is not more.
+    #[inline(always)]
+    pub(crate) fn minus(self, part: Bytes) -> Bytes {
+        Bytes(self.0.wrapping_sub(part.0))
+    }
+}
+
 /// A run of leaves of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Run {
     /// log2 of the bytes of one leaf.
     pub size_lg2: u32,
     /// The bytes of all of them, of one at least.
-    pub bytes: u64,
+    pub bytes: Bytes,
 }
 
 impl Run {
     /// Number of leaves, at least 1.
     #[inline(always)]
     pub(crate) fn count(self) -> u64 {
-        shr(self.bytes, self.size_lg2)
+        self.bytes.count(self.size_lg2)
     }
 }
 
@@ -122,7 +191,8 @@ impl Run {
 ///
 /// `sizes` has bit n set when leaves of `2^n` bytes are allowed. `None` if no allowed size fits.
 #[inline]
-pub(crate) fn best_run(sizes: u64, va: u64, len: u64, oa: u64) -> Option<Run> {
+pub(crate) fn best_run(sizes: u64, va: Iova, len: Bytes, oa: Oa) -> Option<Run> {
+    let (Iova(va), Bytes(len), Oa(oa)) = (va, len, oa);
     // Without branches: in a split each leaf may have another size. All sizes that the addresses
     // are aligned to, and all that the length is enough for:
     let aligned = (va | oa) ^ (va | oa).wrapping_sub(1);
@@ -139,7 +209,7 @@ pub(crate) fn best_run(sizes: u64, va: u64, len: u64, oa: u64) -> Option<Run> {
     }
     Some(Run {
         size_lg2,
-        bytes: rest.wrapping_add(1) & whole,
+        bytes: Bytes(rest.wrapping_add(1) & whole),
     })
 }
 
@@ -150,24 +220,28 @@ mod tests {
 
     const VTD: u64 = (1 << 12) | (1 << 21) | (1 << 30);
 
+    fn best(sizes: u64, va: u64, len: u64, oa: u64) -> Option<Run> {
+        best_run(sizes, Iova(va), Bytes(len), Oa(oa))
+    }
+
     #[test]
     fn best_run_takes_the_largest_leaf() {
-        let run = best_run(VTD, 0, 2 << 30, 0).unwrap();
+        let run = best(VTD, 0, 2 << 30, 0).unwrap();
         assert_eq!((run.size_lg2, run.count()), (30, 2));
         // 14 x 2M up to the next 1G boundary: the case that once broke the C code.
         let start = 0x3f_e400u64 << 12;
         let end = 0x4c_0600u64 << 12;
-        let run = best_run(VTD, start, end - start, start).unwrap();
+        let run = best(VTD, start, end - start, start).unwrap();
         assert_eq!((run.size_lg2, run.count()), (21, 14));
         // Only 4K alignment of the OA.
-        let run = best_run(VTD, 0, 1 << 30, 0x1000).unwrap();
+        let run = best(VTD, 0, 1 << 30, 0x1000).unwrap();
         assert_eq!((run.size_lg2, run.count()), (12, 1 << 18));
         // The OA is as aligned as the length is large.
-        let run = best_run(VTD, 0, 1 << 21, 1 << 21).unwrap();
+        let run = best(VTD, 0, 1 << 21, 1 << 21).unwrap();
         assert_eq!((run.size_lg2, run.count()), (21, 1));
-        assert_eq!(best_run(VTD, 0, 0x800, 0), None);
-        assert_eq!(best_run(VTD, 0, 0, 0), None);
-        assert_eq!(best_run(1 << 12, 0, 1 << 63, 0).unwrap().count(), 1 << 51);
+        assert_eq!(best(VTD, 0, 0x800, 0), None);
+        assert_eq!(best(VTD, 0, 0, 0), None);
+        assert_eq!(best(1 << 12, 0, 1 << 63, 0).unwrap().count(), 1 << 51);
     }
 
     proptest! {
@@ -186,7 +260,7 @@ mod tests {
                         && va + (1 << s) <= end
                 })
             };
-            let run = best_run(sizes, va, end - va, oa).unwrap();
+            let run = best(sizes, va, end - va, oa).unwrap();
             prop_assert_eq!(Some(run.size_lg2), at(va, oa));
             let step = 1u64 << run.size_lg2;
             for i in (0..run.count()).step_by((run.count() / 8 + 1) as usize) {

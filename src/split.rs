@@ -18,22 +18,52 @@
 //!
 //! # Failure
 //!
-//! All tables that both edges need are allocated first. After the first visible store nothing can
-//! fail, only be raced by hardware, which sets [`Format::HW_BITS`] and nothing else. An item that
-//! differs in more from the leaf that was found is somebody else's now: the range lock was not what
-//! it has to be. Then the split stops where it is, for whatever it would store may undo what the
-//! other one did. What it did replace is flushed as ever.
+//! All that can fail is done first: [`Edges`] says which leaves are cut and how many tables that
+//! takes, and [`Plan`] has these tables. The first visible store is in [`Plan::commit`], which
+//! returns no error. One walk over the pieces of a leaf counts the tables, and takes them later.
+//!
+//! After the first visible store a split can only be raced by hardware, which sets
+//! [`Format::HW_BITS`] and nothing else. An item that differs in more from the leaf that was found
+//! is somebody else's now: the range lock was not what it has to be. Then the split stops where it
+//! is ([`Raced`]), for whatever it would store may undo what the other one did. What it did replace
+//! is flushed as ever.
 
 #![forbid(unsafe_code)]
 
 use core::marker::PhantomData;
 
-use crate::fmt::{Attrs, Format, Kind, Params};
-use crate::mem::{Cell, PtMem};
+use crate::fmt::{
+    Attrs,
+    Format,
+    Kind,
+    Params, //
+};
+use crate::mem::{
+    Cell,
+    PtMem, //
+};
 use crate::range::Locked;
-use crate::size::{self, best_run, Level, Run};
-use crate::table::{Index, Item, Reserve, Table, Unlinked};
-use crate::{Error, Pt, Result};
+use crate::size::{
+    self,
+    best_run,
+    Bytes,
+    Iova,
+    Level,
+    Oa,
+    Run, //
+};
+use crate::table::{
+    Index,
+    Item,
+    Reserve,
+    Table,
+    Unlinked, //
+};
+use crate::{
+    Error,
+    Pt,
+    Result, //
+};
 
 /// Whether every live leaf of a format can be split: [`Pt::split`] never answers
 /// [`Error::NotSupported`] then. All tables of a format have the same answer, so it is known before
@@ -91,12 +121,24 @@ pub(crate) struct Edges<'t, F: Format, M: PtMem> {
     pub(crate) tables: usize,
 }
 
+/// The leaves at both edges of a range, and all that it takes to replace them.
+pub(crate) struct Plan<'p, 't, F: Format, M: PtMem> {
+    edges: &'p Edges<'t, F, M>,
+    reserve: Reserve<'p, 't, F, M>,
+    pt: &'p Pt<'t, F, M>,
+}
+
+/// Somebody else changed a leaf: all that may be in the way once something is visible.
+pub(crate) struct Raced;
+
+type Raceable<T = ()> = core::result::Result<T, Raced>;
+
 /// The leaf at an edge of a range, as it was found, and where it is to be cut.
 pub(crate) struct Leaf<'t, F: Format, M: PtMem> {
     item: Item<'t, F, M>,
     pub(crate) va: u64,
     size_lg2: u32,
-    oa: u64,
+    oa: Oa,
     cuts: Cuts,
 }
 
@@ -126,15 +168,14 @@ impl<'t, F: Format, M: PtMem> Leaf<'t, F, M> {
         self.item.table().level()
     }
 
-    /// An item of the leaf as it is now. [`Error::Raced`] if it is not one any more: only hardware
-    /// may change it.
+    /// An item of the leaf as it is now, if it still is one: only hardware may change it.
     #[inline(always)]
-    fn reread(&self, index: Index) -> Result<Item<'t, F, M>> {
+    fn reread(&self, index: Index) -> Raceable<Item<'t, F, M>> {
         let item = self.item.table().read(index);
         if (item.raw() ^ self.item.raw()) & !F::HW_BITS == 0 {
             Ok(item)
         } else {
-            Err(Error::Raced)
+            Err(Raced)
         }
     }
 
@@ -154,6 +195,10 @@ enum Piece {
     /// So many bytes, whole items, by nothing.
     Hole(u64),
 }
+
+/// For which pieces of a leaf a walk is: for those that need a table, or for all.
+const TABLES: bool = false;
+const ALL: bool = true;
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// After success no leaf crosses the start or the end of `range`, and every address translates
@@ -175,11 +220,12 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// it was not locked. A part of the leaves may be replaced then.
     pub fn split(&self, range: Locked) -> Result<SplitFlush<'t, F, M>> {
         let edges = self.edges(range, false)?;
-        self.replace_edges(&edges)
+        let plan = self.plan(&edges)?;
+        Ok(plan.commit())
     }
 
-    /// Finds the leaves at both edges of a range, before anything changes, and plans how they are
-    /// replaced: by leaves all over, or with a hole where the range is.
+    /// Finds the leaves at both edges of a range, before anything changes, and what it takes to
+    /// replace them: by leaves all over, or with a hole where the range is.
     #[inline(always)]
     pub(crate) fn edges(&self, range: Locked, hole: bool) -> Result<Edges<'t, F, M>> {
         let page_lg2 = self.cfg.pgsize_bitmap.trailing_zeros();
@@ -195,9 +241,9 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         } else {
             None
         };
-        let mut tables = self.plan(&first)?;
+        let mut tables = self.tables_for(&first)?;
         if let Some(last) = &last {
-            tables = tables.wrapping_add(self.plan(last)?);
+            tables = tables.wrapping_add(self.tables_for(last)?);
         }
         Ok(Edges {
             first,
@@ -206,24 +252,15 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         })
     }
 
-    /// Replaces the leaves at the edges, where they are cut. Errors are those of
-    /// [`PtMem::alloc`], and nothing has changed.
+    /// Allocates what it takes to replace the leaves at the edges. Errors are those of
+    /// [`PtMem::alloc`].
     #[inline(always)]
-    pub(crate) fn replace_edges(&self, edges: &Edges<'t, F, M>) -> Result<SplitFlush<'t, F, M>> {
-        let mut reserve = Reserve::new(self, edges.tables)?;
-        let mut flush = SplitFlush {
-            old: [None, None],
-            params: self.cfg.params,
-            tables: edges.tables,
-            result: Ok(()),
-            _range: PhantomData,
-        };
-        let [low, high] = &mut flush.old;
-        flush.result = self.replace(&edges.first, &mut reserve, low);
-        if let (Ok(()), Some(last)) = (flush.result, &edges.last) {
-            flush.result = self.replace(last, &mut reserve, high);
-        }
-        Ok(flush)
+    pub(crate) fn plan<'p>(&'p self, edges: &'p Edges<'t, F, M>) -> Result<Plan<'p, 't, F, M>> {
+        Ok(Plan {
+            edges,
+            reserve: Reserve::new(self, edges.tables)?,
+            pt: self,
+        })
     }
 
     /// The leaf that translates `va`, to be cut at the edges of `range`. Not inlined, for the size
@@ -238,7 +275,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             item,
             va: start,
             size_lg2,
-            oa: item.leaf_oa_at(start, &self.cfg.params),
+            oa: Oa(item.leaf_oa_at(start, &self.cfg.params)),
             cuts: Cuts {
                 low: range.va().saturating_sub(start),
                 high: range.last().min(last).wrapping_sub(start).wrapping_add(1),
@@ -249,7 +286,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     /// The number of tables that replacing `leaf` takes; [`Error::NotSupported`] if the hardware
     /// does not allow it live.
-    fn plan(&self, leaf: &Leaf<'t, F, M>) -> Result<usize> {
+    fn tables_for(&self, leaf: &Leaf<'t, F, M>) -> Result<usize> {
         if !leaf.is_cut() {
             return Ok(0);
         }
@@ -262,20 +299,22 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     }
 
     /// Calls `f` with all pieces of a table of `level`, or of a part of one, that translates what a
-    /// leaf did from offset `at` to `end`, each with its offset.
+    /// leaf did from offset `at` to `end`, each with its offset. If it is for [`TABLES`] only, what
+    /// leaves can translate item by item is left out.
     #[inline(always)]
-    fn pieces(
+    fn pieces<const PIECES: bool>(
         &self,
         cuts: Cuts,
         level: Level,
         mut at: u64,
         end: u64,
-        mut f: impl FnMut(u64, Piece) -> Result,
-    ) -> Result {
+        mut f: impl FnMut(u64, Piece) -> Raceable,
+    ) -> Raceable {
         let sizes = self.sizes(level);
         let item_lg2 = level.item_lg2::<F>();
+        let item = size::pow2(item_lg2);
         // Where a leaf must stop. If all are one item, a cut between two of them changes nothing.
-        let single = sizes == size::pow2(item_lg2) && !cuts.hole;
+        let single = sizes == item && !cuts.hole;
         let stop = |cut: u64| {
             if single && size::offset(cut, item_lg2) == 0 {
                 0 // Nowhere.
@@ -291,15 +330,18 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         for (stop, hole) in parts {
             while at < stop {
                 let left = stop.wrapping_sub(at);
+                let whole = size::floor(left, item_lg2);
                 // IOVA and OA are aligned as the offset is, up to the size of the old leaf. Nothing
                 // fits where a cut goes through an item.
-                let (piece, bytes) = if hole && size::shr(left, item_lg2) != 0 {
-                    let bytes = size::floor(left, item_lg2);
-                    (Piece::Hole(bytes), bytes)
+                let (piece, bytes) = if hole && whole != 0 {
+                    (Piece::Hole(whole), whole)
+                } else if PIECES == TABLES && sizes & item != 0 && whole != 0 {
+                    at = at.wrapping_add(whole);
+                    continue;
                 } else {
-                    match best_run(sizes, at, left, at) {
-                        Some(run) if !hole => (Piece::Leaves(run), run.bytes),
-                        _ => (Piece::Table, size::pow2(item_lg2)),
+                    match best_run(sizes, Iova(at), Bytes(left), Oa(at)) {
+                        Some(run) if !hole => (Piece::Leaves(run), run.bytes.0),
+                        _ => (Piece::Table, item),
                     }
                 };
                 f(at, piece)?;
@@ -310,34 +352,22 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     }
 
     /// The number of tables below a table of `level`, or a part of one, that translates what a leaf
-    /// did from offset `at` to `end`.
+    /// did from offset `at` to `end`. Not inlined, for the size of it.
+    #[inline(never)]
     fn count_tables(&self, cuts: Cuts, level: Level, at: u64, end: u64) -> usize {
         let mut tables = 0usize;
-        let item_lg2 = level.item_lg2::<F>();
-        let mut count_at = |block: u64| {
-            let end = block.wrapping_add(size::pow2(item_lg2));
-            let below = self.count_tables(cuts, level.below(), block, end);
-            tables = tables.wrapping_add(1).wrapping_add(below);
-        };
-        if self.sizes(level) & size::pow2(item_lg2) != 0 {
-            // Any item can be a leaf, but for those that a cut goes through.
-            let mut counted = None;
-            for cut in [cuts.low, cuts.high] {
-                let block = size::floor(cut, item_lg2);
-                let through = at < cut && cut < end && cut != block;
-                if through && counted != Some(block) {
-                    counted = Some(block);
-                    count_at(block);
-                }
-            }
-        } else if level != Level::LEAF {
-            let _ = self.pieces(cuts, level, at, end, |at, piece| {
-                if let Piece::Table = piece {
-                    count_at(at);
-                }
-                Ok(())
-            });
+        if level == Level::LEAF {
+            return tables;
         }
+        // It goes to the end: here nobody is in the way.
+        let _ = self.pieces::<TABLES>(cuts, level, at, end, |at, piece| {
+            if let Piece::Table = piece {
+                let end = at.wrapping_add(size::pow2(level.item_lg2::<F>()));
+                let below = self.count_tables(cuts, level.below(), at, end);
+                tables = tables.wrapping_add(1).wrapping_add(below);
+            }
+            Ok(())
+        });
         tables
     }
 
@@ -349,13 +379,13 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         at: u64,
         attrs: Attrs,
         reserve: &mut Reserve<'p, 't, F, M>,
-    ) -> Result<Unlinked<'p, 't, F, M>> {
+    ) -> Raceable<Unlinked<'p, 't, F, M>> {
         let end = at.wrapping_add(size::pow2(level.above().item_lg2::<F>()));
-        // Counted before, so there is one.
-        let mut new = reserve.take(level).ok_or(Error::NoMemory)?;
-        self.pieces(leaf.cuts, level, at, end, |at, piece| {
+        // The same walk counted it, so there is one. If not, nothing would be replaced from here.
+        let mut new = reserve.take(level).ok_or(Raced)?;
+        self.pieces::<ALL>(leaf.cuts, level, at, end, |at, piece| {
             match piece {
-                Piece::Leaves(run) => new.leaves(leaf.oa.wrapping_add(at), run, attrs),
+                Piece::Leaves(run) => new.leaves(leaf.oa.plus(Bytes(at)), run, attrs),
                 Piece::Hole(bytes) => new.empty(size::shr(bytes, level.item_lg2::<F>())),
                 Piece::Table => {
                     new.subtree(self.build(leaf, level.below(), at, attrs, reserve)?);
@@ -383,21 +413,20 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     }
 
     /// Replaces a live leaf, item by item, if it is cut, and says in `old` what was replaced.
-    ///
-    /// [`Error::Raced`] if somebody else changed it.
     fn replace(
         &self,
         leaf: &Leaf<'t, F, M>,
         reserve: &mut Reserve<'_, 't, F, M>,
         old: &mut Option<OldLeaf<'t, F, M>>,
-    ) -> Result {
+    ) -> Raceable {
         if !leaf.is_cut() {
             return Ok(());
         }
         let dirty = self.group_dirty(leaf);
         let mut late = 0;
         let mut done = 0;
-        let result = self.pieces(leaf.cuts, leaf.level(), 0, leaf.end(), |at, piece| {
+        let (level, end) = (leaf.level(), leaf.end());
+        let result = self.pieces::<ALL>(leaf.cuts, level, 0, end, |at, piece| {
             done = at;
             match piece {
                 Piece::Leaves(run) => self.demote(leaf, run, dirty, &mut done),
@@ -429,7 +458,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         at: u64,
         dirty: u64,
         reserve: &mut Reserve<'_, 't, F, M>,
-    ) -> Result<Attrs> {
+    ) -> Raceable<Attrs> {
         let level = leaf.level();
         let index = Index::of::<F>(leaf.va.wrapping_add(at), level);
         let mut item = leaf.reread(index)?;
@@ -453,7 +482,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Empties items of a live contiguous leaf, `bytes` from offset `done` on. `late` gets what
     /// they had in the end: a dirty bit in one of them counts for the rest of the leaf, too. `done`
     /// is the end of what was emptied.
-    fn empty(&self, leaf: &Leaf<'t, F, M>, bytes: u64, late: &mut u64, done: &mut u64) -> Result {
+    fn empty(&self, leaf: &Leaf<'t, F, M>, bytes: u64, late: &mut u64, done: &mut u64) -> Raceable {
         let table = leaf.item.table();
         let item_lg2 = table.item_lg2();
         let first = Index::of::<F>(leaf.va.wrapping_add(*done), table.level());
@@ -469,7 +498,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 }
                 // Hardware set a bit meanwhile.
                 Ok(_) => {}
-                Err(error) => result = Err(error),
+                Err(raced) => result = Err(raced),
             }
         }
         self.clean_items(table, first, i);
@@ -478,16 +507,16 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     /// Rewrites items of a live contiguous leaf, from offset `done` on, as smaller leaves of the
     /// same level. `done` is the end of what was rewritten.
-    fn demote(&self, leaf: &Leaf<'t, F, M>, run: Run, dirty: u64, done: &mut u64) -> Result {
+    fn demote(&self, leaf: &Leaf<'t, F, M>, run: Run, dirty: u64, done: &mut u64) -> Raceable {
         let table = leaf.item.table();
         let item_lg2 = table.item_lg2();
         let first = Index::of::<F>(leaf.va.wrapping_add(*done), table.level());
-        let items = size::shr(run.bytes, item_lg2);
+        let items = run.bytes.count(item_lg2);
         let mut i = 0;
         let mut result = Ok(());
         while i != items && result.is_ok() {
             // A leaf is aligned to its size, so it starts where the item is in it.
-            let oa = leaf.oa.wrapping_add(size::floor(*done, run.size_lg2));
+            let oa = leaf.oa.plus(Bytes(size::floor(*done, run.size_lg2)));
             result = self.demote_item(leaf, first.plus::<F>(i), oa, run.size_lg2, dirty);
             if result.is_ok() {
                 i = i.wrapping_add(1);
@@ -504,14 +533,14 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         &self,
         leaf: &Leaf<'t, F, M>,
         index: Index,
-        oa: u64,
+        oa: Oa,
         size_lg2: u32,
         dirty: u64,
-    ) -> Result {
+    ) -> Raceable {
         loop {
             let item = leaf.reread(index)?;
             let attrs = self.attrs_of(item, dirty);
-            let new = F::encode_leaf(oa, size_lg2, leaf.level(), attrs);
+            let new = F::encode_leaf(oa.0, size_lg2, leaf.level(), attrs);
             if item.cell().publish(item.raw(), new).is_ok() {
                 return Ok(());
             }
@@ -538,6 +567,30 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             i = i.wrapping_add(1);
         }
         dirty
+    }
+}
+
+impl<'t, F: Format, M: PtMem> Plan<'_, 't, F, M> {
+    /// Replaces the leaves at the edges, where they are cut. Nothing can fail any more:
+    /// [`SplitFlush`] says whether somebody was in the way.
+    #[inline(always)]
+    pub(crate) fn commit(mut self) -> SplitFlush<'t, F, M> {
+        let mut flush = SplitFlush {
+            old: [None, None],
+            params: self.pt.cfg.params,
+            tables: self.edges.tables,
+            result: Ok(()),
+            _range: PhantomData,
+        };
+        let [low, high] = &mut flush.old;
+        let mut result = self.pt.replace(&self.edges.first, &mut self.reserve, low);
+        if let (Ok(()), Some(last)) = (&result, &self.edges.last) {
+            result = self.pt.replace(last, &mut self.reserve, high);
+        }
+        if let Err(Raced) = result {
+            flush.result = Err(Error::Raced);
+        }
+        flush
     }
 }
 

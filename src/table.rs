@@ -10,10 +10,29 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
-use crate::fmt::{Attrs, Features, Format, Kind, Leaves, Params};
-use crate::mem::{Cell, PtMem};
-use crate::size::{self, Level, Run};
-use crate::{Error, Pt, Result};
+use crate::fmt::{
+    Attrs,
+    Features,
+    Format,
+    Kind,
+    Leaves,
+    Params, //
+};
+use crate::mem::{
+    Cell,
+    PtMem, //
+};
+use crate::size::{
+    self,
+    Level,
+    Oa,
+    Run, //
+};
+use crate::{
+    Error,
+    Pt,
+    Result, //
+};
 
 /// A table as the environment sees it: to be freed, or for its address.
 pub struct RawTable<M: PtMem>(NonNull<M::Cell>);
@@ -313,14 +332,14 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
 
     /// The next items are leaves, for addresses from `oa` on.
     #[inline(always)]
-    pub(crate) fn leaves(&mut self, oa: u64, run: Run, attrs: Attrs) {
+    pub(crate) fn leaves(&mut self, oa: Oa, run: Run, attrs: Attrs) {
         let level = self.table.level;
         let item_lg2 = self.table.item_lg2();
-        let cells = self.next(run.bytes.wrapping_shr(item_lg2));
+        let cells = self.next(run.bytes.count(item_lg2));
         if run.count() == 1 {
-            init_all(cells, F::encode_leaf(oa, run.size_lg2, level, attrs));
+            init_all(cells, F::encode_leaf(oa.0, run.size_lg2, level, attrs));
         } else {
-            let leaves = Leaves::new::<F>(oa, run.size_lg2, level, attrs);
+            let leaves = Leaves::new::<F>(oa.0, run.size_lg2, level, attrs);
             init_run(cells, level.contig_lg2::<F>(run.size_lg2), leaves);
         }
         // INVARIANT: 2: leaves, all of `cells`.

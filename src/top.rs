@@ -8,11 +8,21 @@
 
 #![forbid(unsafe_code)]
 
-use crate::fmt::{Features, Format};
+use crate::fmt::{
+    Features,
+    Format, //
+};
 use crate::mem::PtMem;
 use crate::range::Locked;
-use crate::size::{self, Level};
-use crate::{Error, Pt, Result};
+use crate::size::{
+    self,
+    Level, //
+};
+use crate::{
+    Error,
+    Pt,
+    Result, //
+};
 
 impl<F: Format, M: PtMem> Pt<'_, F, M> {
     /// log2 of the IOVA space below the current top.

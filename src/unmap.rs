@@ -4,13 +4,27 @@
 
 #![forbid(unsafe_code)]
 
-use crate::fmt::{Format, Kind};
+use crate::fmt::{
+    Format,
+    Kind, //
+};
 use crate::gather::Gather;
-use crate::mem::{Cell, PtMem};
+use crate::mem::{
+    Cell,
+    PtMem, //
+};
 use crate::range::Locked;
 use crate::size;
-use crate::table::{Index, Table};
-use crate::{Error, Level, Pt, Result};
+use crate::table::{
+    Index,
+    Table, //
+};
+use crate::{
+    Error,
+    Level,
+    Pt,
+    Result, //
+};
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Removes the translation of `range`. Never allocates.

@@ -9,12 +9,26 @@
 
 #![forbid(unsafe_code)]
 
-use crate::fmt::{Attrs, Features, Format, Kind};
-use crate::mem::{Cell, PtMem};
+use crate::fmt::{
+    Attrs,
+    Features,
+    Format,
+    Kind, //
+};
+use crate::mem::{
+    Cell,
+    PtMem, //
+};
 use crate::range::Locked;
 use crate::size;
-use crate::table::{Index, Table};
-use crate::{Level, Pt};
+use crate::table::{
+    Index,
+    Table, //
+};
+use crate::{
+    Level,
+    Pt, //
+};
 
 /// A leaf that a walk has found, contiguous ones as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

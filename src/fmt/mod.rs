@@ -28,7 +28,10 @@
 #![forbid(unsafe_code)]
 
 use crate::size::pow2;
-use crate::{Level, Result};
+use crate::{
+    Level,
+    Result, //
+};
 
 pub mod amdv1;
 pub mod riscv_64;

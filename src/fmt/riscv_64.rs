@@ -9,9 +9,21 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Attrs, Features, Format, Kind, Live, Params, Prot};
+use super::{
+    Attrs,
+    Features,
+    Format,
+    Kind,
+    Live,
+    Params,
+    Prot, //
+};
 use crate::size;
-use crate::{Error, Level, Result};
+use crate::{
+    Error,
+    Level,
+    Result, //
+};
 
 /// Valid.
 const V: u64 = 1 << 0;

@@ -15,9 +15,21 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Attrs, Features, Format, Kind, Live, Params, Prot};
+use super::{
+    Attrs,
+    Features,
+    Format,
+    Kind,
+    Live,
+    Params,
+    Prot, //
+};
 use crate::size;
-use crate::{Error, Level, Result};
+use crate::{
+    Error,
+    Level,
+    Result, //
+};
 
 /// Read access.
 const R: u64 = 1 << 0;

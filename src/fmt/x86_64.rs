@@ -16,9 +16,20 @@
 
 #![forbid(unsafe_code)]
 
-use super::{Attrs, Features, Format, Kind, Live, Params, Prot};
+use super::{
+    Attrs,
+    Features,
+    Format,
+    Kind,
+    Live,
+    Params,
+    Prot, //
+};
 use crate::size;
-use crate::{Level, Result};
+use crate::{
+    Level,
+    Result, //
+};
 
 /// Present.
 const P: u64 = 1 << 0;
