@@ -101,8 +101,8 @@ pub(crate) struct Options {
 pub(crate) struct LoomCell {
     /// What CPUs, and hardware that snoops, see.
     value: Word,
-    /// What hardware that does not snoop sees, if there is such: the largest value that was written back, since
-    /// items only become larger there, and a write-back is of the latest value.
+    /// What hardware that does not snoop sees, if there is such: the largest value that was written
+    /// back, since items only become larger there, and a write-back is of the latest value.
     memory: Option<Word>,
     /// Written to by plain stores, and read by each other access.
     plain: UnsafeCell<()>,

@@ -44,9 +44,10 @@ pub(crate) fn file_of(bytes: u64, pages: u64) -> Result<(File, Region)> {
     let clone = file.try_clone().map_err(|e| none(&e))?;
     let region =
         Region::from_file(FileOffset::new(clone, 0), bytes as usize).map_err(|e| none(&e))?;
-    // The kernel clears a page that fallocate() made when it is used for the first time. Linux 7.3 does not count a device as a
-    // user: the first processor to come has the page cleared, and with it what the device wrote. Needless where "mm/gup: Clear
-    // fallocated folios in memfd_pin_folios()" is applied; a VMM cannot know, so it does it.
+    // The kernel clears a page that fallocate() made when it is used for the first time. Linux 7.3
+    // does not count a device as a user: the first processor to come has the page cleared, and with
+    // it what the device wrote. Needless where "mm/gup: Clear fallocated folios in
+    // memfd_pin_folios()" is applied; a VMM cannot know, so it does it.
     for at in (0..bytes).step_by(PAGE as usize) {
         let slice = region.as_volatile_slice();
         slice.write_obj(0u8, at as usize).map_err(|e| none(&e))?;
@@ -236,7 +237,8 @@ impl<'m> Machine<'m> {
             .region
             .as_ptr()
             .wrapping_add((offset % self.memory.backing) as usize);
-        // SAFETY: The region is used through volatile accesses only, and outlives the machine, whose IOAS goes with it.
+        // SAFETY: The region is used through volatile accesses only, and outlives the machine,
+        // whose IOAS goes with it.
         unsafe {
             self.shared
                 .share_memory(from, BASE + offset, length, Permissions::ReadWrite)
@@ -257,7 +259,8 @@ impl<'m> Machine<'m> {
     }
 }
 
-/// Spreads the devices over page tables of one IOAS: the one that the kernel makes, and explicit ones.
+/// Spreads the devices over page tables of one IOAS: the one that the kernel makes, and explicit
+/// ones.
 fn attach(
     iommufd: &IommuFd,
     ioas: &IommufdIoas,
