@@ -53,9 +53,9 @@
 //! # Several IOASes
 //!
 //! Devices whose IOMMU cannot split are in an IOAS of their own, see [`SharedMemory::accepts`]; a
-//! vIOMMU can be a reason for more. Each has a [`SharedMemory`], which pins and accounts what it
-//! shares, and memory may become private when all of them have let go of it. What can fail in the
-//! course of events is a split, so all IOASes prepare before the first one carves:
+//! vIOMMU can be a reason for more. Make a [`SharedMemory`] for each IOAS. It pins and accounts
+//! what it shares. Memory may become private when all of them have let go of it. The step that may
+//! fail in normal operation is the split, so all IOASes prepare before the first one carves:
 //!
 //! ```
 //! use iommufd_split::{Result, SharedMemory};
@@ -74,10 +74,10 @@
 //! }
 //! ```
 //!
-//! An error of the second loop has causes outside of the IOAS, see [`SharedMemory::carve`]. The VMM
-//! can share the range again in the IOASes before, but the devices there may have met the hole
-//! meanwhile, and a failed DMA is theirs and the guest's to deal with. That is why this is not a
-//! function of the crate: it could not promise more than these two loops do.
+//! If the second loop fails, the cause lies outside of the IOAS, see [`SharedMemory::carve`]. The
+//! VMM can share the range again in the IOASes that have let go, but their devices may have run
+//! into the hole meanwhile, and then they and the guest have to cope with a failed DMA. That is why
+//! this is not a function of the crate: it could not promise more than these two loops do.
 //!
 //! # Seccomp
 //!
@@ -189,8 +189,8 @@ pub type Result<T> = std::result::Result<T, SplitError>;
 /// Makes `iova..iova + length` (bytes) of the IOAS a mapping of its own, so that it can be unmapped
 /// without what surrounds it.
 ///
-/// Devices can do DMA to the range and around it all the time and do not notice. Nothing is done,
-/// successfully, where both ends are ends of mappings already, so a split may be repeated.
+/// Devices can do DMA to the range and around it all the time and do not notice. If both ends are
+/// ends of mappings already, it does nothing and succeeds, so a split may be repeated.
 ///
 /// # Errors
 ///
@@ -209,10 +209,11 @@ pub fn split(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<
 }
 
 /// Splits and unmaps the range in one call: no device reaches `iova..iova + length` afterwards, and
-/// none notices where it is not. Other callers never see the range as a mapping of its own, and
+/// none notices anything around it. Other callers never see the range as a mapping of its own, and
 /// IOTLBs are flushed once.
 ///
-/// The kernel has to know how, see [`can_carve`]. [`SharedMemory::carve`] does with or without.
+/// The kernel has to know this call, see [`can_carve`]. [`SharedMemory::carve`] works with and
+/// without it.
 ///
 /// # Errors
 ///
@@ -235,21 +236,21 @@ pub fn carve(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<
 /// Whether the kernel knows [`carve`]. This is about the kernel alone; whether an IOMMU can split
 /// is for [`can_split`] to say.
 pub fn can_carve(iommufd: &IommuFd) -> bool {
-    // Flags are looked at first, then the length, and nothing else is.
+    // The kernel looks at the flags first and then at the length, and refuses a length of 0.
     carve(iommufd, 0, 0, 0).is_err_and(|e| e.errno() == Some(libc::EINVAL))
 }
 
 /// Whether the IOMMU of a device, bound to `iommufd` as `dev_id`, can split large pages that the
 /// device is using.
 ///
-/// False, too, on kernels that do not know of it, or cannot tell (`ENOTTY`, `EOPNOTSUPP`). The
-/// answer is for the page table that the kernel makes when the device is attached to an IOAS; an
-/// IOAS can be split if all its devices have the capability. Ask before mapping memory.
+/// Also false if the kernel does not know the capability, or cannot tell (`ENOTTY`, `EOPNOTSUPP`).
+/// The answer is for the page table that the kernel makes when the device is attached to an IOAS;
+/// an IOAS can be split if all its devices have the capability. Ask before mapping memory.
 ///
 /// # Errors
 ///
 /// [`SplitError::Iommufd`] if there is no such device (`ENOENT`). A mediated device has no ID to
-/// ask for: its driver pins guest memory, and a split goes beside a pin and not through it.
+/// ask for: its driver pins guest memory, and a split may go beside a pin, but not through it.
 pub fn can_split(iommufd: &IommuFd, dev_id: u32) -> Result<bool> {
     let mut info = iommu_hw_info {
         size: size_of::<iommu_hw_info>() as u32,

@@ -51,9 +51,9 @@ impl Permissions {
 ///
 /// A guest with several IOASes has one of these for each: see [the crate](crate#several-ioases).
 ///
-/// Nothing is remembered of what is mapped: the kernel knows. All methods can be called by several
-/// threads; the kernel does one after the other. Two calls for overlapping ranges at the same time
-/// are for the caller to avoid, here as in the guest.
+/// This type does not remember what is mapped: the kernel knows. Several threads may call all
+/// methods; the kernel does one after the other. The caller must not make two calls for overlapping
+/// ranges at the same time.
 #[derive(Clone)]
 pub struct SharedMemory {
     iommufd: Arc<IommuFd>,
@@ -84,10 +84,10 @@ impl SharedMemory {
     /// Asks the IOMMUs of all `devices`, IDs by which they are bound to `iommufd`, whether they can
     /// split.
     ///
-    /// To be called before any memory is mapped: memory that was mapped whole cannot be taken out
-    /// page by page where nothing can be split. [`Self::granularity`] tells the outcome, for the
-    /// log. Without any device the answer is [`Granularity::Pieces`], because nothing is known of
-    /// the first one that comes.
+    /// Call it before any memory is mapped: memory that was mapped whole cannot be taken out page
+    /// by page if the IOMMU cannot split. [`Self::granularity`] tells the outcome, for the log.
+    /// Without any device the answer is [`Granularity::Pieces`], because nothing is known of the
+    /// first one that comes.
     ///
     /// # Errors
     ///
@@ -105,7 +105,7 @@ impl SharedMemory {
         Self::with_granularity(iommufd, ioas_id, granularity)
     }
 
-    /// The same without a question.
+    /// The same, without asking the IOMMUs: the caller chooses.
     ///
     /// # Errors
     ///
@@ -230,9 +230,9 @@ impl SharedMemory {
 
     /// The first half of [`Self::carve`]: the range becomes mappings of its own, and stays shared.
     ///
-    /// No device notices. What can fail for lack of support or memory fails here, so with several
-    /// IOASes all of them prepare before the first one carves. Pieces need no preparation; whether
-    /// all of them are shared is left to [`Self::carve`].
+    /// No device notices. If something is to fail for lack of support or memory, it fails here. So
+    /// with several IOASes all of them prepare before the first one carves. Memory that is mapped
+    /// in pieces needs no preparation; [`Self::carve`] finds out whether all pieces are shared.
     ///
     /// # Errors
     ///
@@ -245,24 +245,23 @@ impl SharedMemory {
         }
     }
 
-    /// Takes `iova..iova + length` out of what devices can reach; the devices do not notice where
-    /// it is not.
+    /// Takes `iova..iova + length` out of what devices can reach. They notice nothing around it.
     ///
     /// When this returns `Ok` no device of the IOAS reads or writes the range any more, and the
     /// IOAS has given back its pins. All of the range has to be shared; it may lie across several
     /// mappings.
     ///
-    /// That frees no memory. A hole that the caller punches into the file does, where it covers all
-    /// of a folio (a THP or page of hugetlb). A part of a folio stays allocated, and reads as
-    /// zeros: as long as another part is pinned, and in hugetlb always. Punch the whole of it when
-    /// all of it has been carved.
+    /// That frees no memory. To free it, punch a hole into the file. The hole frees each folio (a
+    /// THP or page of hugetlb) that it covers as a whole. A part of a folio reads as zeros then,
+    /// but stays allocated: as long as another part is pinned, and in hugetlb always. So punch the
+    /// whole folio when all of it has been carved.
     ///
     /// # Errors
     ///
     /// - [`SplitError::Range`] and [`SplitError::IommuIoasSplit`]: nothing has changed. The range
-    ///   is still shared, and a confidential guest's page must not be made private. Where the
-    ///   kernel can do all in one call, see [`carve`](crate::carve()), and memory is mapped whole,
-    ///   there are no others, unless an in-kernel user pins the range again and again.
+    ///   is still shared, and a confidential guest's page must not be made private. If the kernel
+    ///   can do all in one call, see [`carve`](crate::carve()), and memory is mapped whole, these
+    ///   are the only errors, unless an in-kernel user pins the range again and again.
     /// - [`SplitError::Iommufd`]: the unmap failed. After a split that only happens if another
     ///   thread works on the same range, or an in-kernel user does not let go of a mapping in it.
     ///   Mappings in front of it may be unmapped.
@@ -272,8 +271,8 @@ impl SharedMemory {
         if self.one_call && self.granularity == Granularity::Whole {
             self.check(iova, length)?;
             match carve(&self.iommufd, self.ioas_id, iova, length) {
-                // An unmap keeps in-kernel users from pinning again, once it has a mapping to
-                // close.
+                // An unmap keeps in-kernel users from pinning again, if it has a mapping of its own
+                // to close.
                 Err(e) if e.errno() == Some(libc::EDEADLK) => {}
                 done => return done,
             }
@@ -282,7 +281,7 @@ impl SharedMemory {
         unmap(&self.iommufd, self.ioas_id, iova, length)
     }
 
-    /// Whether [`Self::carve`] is one ioctl, where memory is mapped whole.
+    /// Whether [`Self::carve`] is one ioctl if memory is mapped whole.
     pub fn carves_in_one_call(&self) -> bool {
         self.one_call
     }

@@ -170,7 +170,7 @@ impl LoomCell {
     }
 }
 
-// SAFETY: one atomic access each, to a word that loom keeps. That it is not 8 bytes is no harm: no
+// SAFETY: Each method is one atomic access to a word that loom keeps. That it is not 8 bytes is no harm: no
 // hardware reads it.
 unsafe impl Cell for LoomCell {
     fn read(&self) -> u64 {
