@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * iommu_split() and iommu_carve() on a table that only records what it is asked for: what is
- * refused before the table is touched, and when the IOTLB is flushed. No
- * emulated IOMMU can tell that the flush of an old, large translation is missing.
+ * iommu_split() and iommu_carve() on a table that only records what it is asked
+ * for: what is refused before the table is touched, and when the IOTLB is
+ * flushed. No emulated IOMMU shows that the flush of an old, large translation
+ * is missing.
  */
 #include <kunit/test.h>
 #include <linux/generic_pt/iommu.h>
@@ -153,7 +154,7 @@ static void test_failure_flushes(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fake->synced.end, 2UL * SZ_1G - 1);
 }
 
-/* Refused or prepared: nothing changes, nothing is flushed. Then one flush */
+/* Only the carve itself changes something and flushes, once */
 static void test_carve(struct kunit *test)
 {
 	struct fake_domain *fake = test->priv;
@@ -194,7 +195,7 @@ static void test_carve(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, fake->synced.end, 2UL * SZ_1G - 1);
 	KUNIT_EXPECT_FALSE(test, fake->synced.queued);
 
-	/* What went wrong is told, and flushed all the same */
+	/* A failure shows in what is returned, and is flushed all the same */
 	fake->result = -EBUSY;
 	KUNIT_EXPECT_EQ(test, 0,
 			iommu_carve(domain, SZ_1G + SZ_4K, SZ_64K, &tables));
@@ -258,7 +259,7 @@ static void test_supported(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, iommu_can_split(&fake->domain));
 }
 
-/* As the format of an IOMMU that needs break-before-make */
+/* A format of an IOMMU that needs break-before-make */
 static void test_no_op(struct kunit *test)
 {
 	struct fake_domain *fake = test->priv;

@@ -3,7 +3,7 @@
  * What iommufd shows of an IOAS in debugfs, and the tracepoint of iommu_split().
  *
  * The tables are those of the mock domain: pages of 2K, and leaves of any power
- * of two. So all numbers can be told beforehand.
+ * of two. So all numbers are known beforehand.
  */
 #include <ctype.h>
 #include <glob.h>
@@ -228,7 +228,7 @@ FIXTURE_TEARDOWN(iommufd_debugfs)
 	block_release(&self->block);
 }
 
-/* Of the IOAS with the one HWPT */
+/* Read the summary of an IOAS with one HWPT, compare it with the leaves */
 static void _read_one(struct __test_metadata *_metadata,
 		      struct _test_data_iommufd_debugfs *self,
 		      struct summary *summary)
@@ -253,7 +253,7 @@ static void _read_one(struct __test_metadata *_metadata,
 
 #define read_one(summary) _read_one(_metadata, self, summary)
 
-/* So many leaves of each size, from @lg2 on */
+/* @want has the number of leaves of each size, from 2^@lg2 bytes on */
 static bool leaves_are(const struct summary *summary, unsigned int lg2,
 		       const unsigned int *want, unsigned int nr)
 {
@@ -319,7 +319,7 @@ TEST_F(iommufd_debugfs, split)
 	ASSERT_EQ(2 * M / PAGE_SIZE - 1, s.pinned_pages);
 	ASSERT_LEAVES(&s, 12, 1, 1, 1, 1, 1, 1, 1, 1, 1);
 
-	/* The table stays, as no part was all of it, until a leaf takes its place */
+	/* No unmap covered all of the table, so it stays until a leaf comes */
 	test_ioctl_ioas_unmap(BASE_IOVA, 64 * K);
 	test_ioctl_ioas_unmap(iova + 4 * K, 2 * M - 68 * K);
 	read_one(&s);
@@ -334,10 +334,10 @@ TEST_F(iommufd_debugfs, split)
 	ASSERT_LEAVES(&s, 21, 1);
 }
 
-/* More than is looked at under the locks at once */
+/* More tables than one hold of the locks looks at */
 TEST_F(iommufd_debugfs, chunks)
 {
-	/* Each has a table of its own, and they two tables above */
+	/* Each has a table of its own, and all share two tables above */
 	unsigned int nr = 1200, i;
 	struct summary s;
 
@@ -439,7 +439,7 @@ TEST_F(iommufd_debugfs, lifetime)
 	close(second);
 	ASSERT_EQ(-1, access(other, F_OK));
 
-	/* Open files of what is gone have nothing more to say */
+	/* Open files of objects that are gone cannot be read any more */
 	test_ioctl_destroy(self->stdev_id);
 	test_ioctl_destroy(self->hwpt_id);
 	test_ioctl_destroy(self->ioas_id);
@@ -521,12 +521,12 @@ TEST_F_TIMEOUT(iommufd_debugfs, while_it_changes, 120)
 			test_ioctl_destroy(stdev_id);
 			test_ioctl_destroy(hwpt_id);
 		}
-		/* One that comes and goes, probably with the ID of the last */
+		/* An IOAS comes and goes, probably with the ID of the last */
 		test_ioctl_ioas_alloc(&ioas_id);
 		test_ioctl_destroy(ioas_id);
 		test_ioctl_ioas_unmap(BASE_IOVA, HUGE_SIZE);
 	}
-	/* Under the readers */
+	/* While they are being read */
 	test_ioctl_destroy(self->stdev_id);
 	test_ioctl_destroy(self->hwpt_id);
 	test_ioctl_destroy(self->ioas_id);

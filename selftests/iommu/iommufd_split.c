@@ -2,8 +2,8 @@
 /*
  * IOMMU_IOAS_SPLIT: arguments, errors, and what becomes of the mappings.
  *
- * Areas cannot be listed. What is mapped is seen by what can be unmapped: an
- * unmap succeeds only if both ends of its range are ends of areas.
+ * Areas cannot be listed, but an unmap shows where they end: it succeeds only
+ * if both ends of its range are ends of areas.
  */
 #include "iommufd_split_utils.h"
 
@@ -165,8 +165,8 @@ expect_unchanged(struct __test_metadata *_metadata,
 }
 
 /*
- * Split this part of the mapped block. If the tables cannot be split there is
- * no more to see, false is returned.
+ * Split this part of the mapped block. Returns false if the tables cannot be
+ * split: then there is nothing more to check.
  */
 static bool _split(struct __test_metadata *_metadata,
 		   struct _test_data_iommufd_split *self,
@@ -207,7 +207,7 @@ TEST_F(iommufd_split, arguments)
 
 	map_all();
 
-	/* What is cut off would be 0, so that nothing else is wrong */
+	/* The byte that is cut off is 0 anyway: only the size is wrong */
 	cmd.size = sizeof(cmd) - 1;
 	EXPECT_ERRNO(EINVAL, ioctl(self->fd, IOMMU_IOAS_SPLIT, &cmd));
 	cmd.size = sizeof(cmd);
@@ -436,7 +436,7 @@ TEST_F(iommufd_split, all_or_nothing)
 				   second - PAGE_SIZE));
 	check_mapped(0, half);
 
-	/* It may be a part of the range as a whole */
+	/* A range may contain all of it */
 	test_ioctl_ioas_split(BASE_IOVA, half + 4 * PAGE_SIZE);
 	if (self->can_split) {
 		test_ioctl_ioas_split(second - PAGE_SIZE, 5 * PAGE_SIZE);
@@ -452,7 +452,7 @@ TEST_F(iommufd_split, all_or_nothing)
 	close(dfd);
 }
 
-/* Cut out every page of the block in any order, unmap them in another one */
+/* Cut out the pages of the block in one order, unmap them in another */
 TEST_F(iommufd_split, any_order)
 {
 	size_t step = self->block.length / NPAGES;
@@ -549,8 +549,8 @@ TEST_F(iommufd_split, random_holes)
 }
 
 /*
- * Carve this part of the mapped block. If the tables cannot be split there is no
- * more to see, false is returned.
+ * Carve this part of the mapped block. Returns false if the tables cannot be
+ * split: then there is nothing more to check.
  */
 static bool _carve(struct __test_metadata *_metadata,
 		   struct _test_data_iommufd_split *self,
@@ -629,7 +629,7 @@ TEST_F(iommufd_split, carve_spanning)
 		ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block,
 				       i * quarter, quarter,
 				       BASE_IOVA + i * quarter));
-	/* Nothing goes if there is a hole, however far behind */
+	/* Nothing is unmapped if there is a hole, however far behind */
 	test_ioctl_ioas_carve(BASE_IOVA + 3 * quarter, quarter);
 	test_err_both(ENOENT, BASE_IOVA + PAGE_SIZE, 3 * quarter);
 	check_mapped(0, 3 * quarter);
@@ -727,7 +727,7 @@ TEST_F(iommufd_split, pins)
 	check_refs(ptr, length, 0);
 }
 
-/* A new domain is filled area by area, an old one is emptied so */
+/* New domains are filled, and old ones emptied, area by area */
 TEST_F(iommufd_split, attach_and_detach)
 {
 	size_t length = self->block.length;
@@ -764,7 +764,7 @@ TEST_F(iommufd_split, attach_and_detach)
 			      length - 3 * PAGE_SIZE);
 }
 
-/* What may be mapped is not changed by what is mapped */
+/* A split does not change which IOVAs may be mapped */
 TEST_F(iommufd_split, iova_ranges)
 {
 	struct iommu_iova_range ranges[2][8];

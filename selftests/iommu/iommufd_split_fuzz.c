@@ -3,10 +3,10 @@
  * Fuzzing of iommufd with IOMMU_IOAS_SPLIT: many threads, random calls, valid
  * and malformed ones.
  *
- * Rounds with a model of what must happen (iommufd_split_fuzz_model.c) take
- * turns with rounds in which everybody fights with everybody
- * (iommufd_split_fuzz_chaos.c). After each round all is closed, and every page
- * that was pinned and every IOMMU table must be back.
+ * In some rounds a model knows what must happen (iommufd_split_fuzz_model.c).
+ * In the others all threads fight over the same objects
+ * (iommufd_split_fuzz_chaos.c). After each round all files are closed, and
+ * every page that was pinned and every IOMMU table must have been given back.
  *
  * A run is repeated by its seed, as far as threads can be:
  *
@@ -169,7 +169,7 @@ static unsigned int seconds(void)
 	return time(NULL) - started;
 }
 
-/* Nobody may stand still. A thread that hangs cannot be waited for */
+/* Report a thread that hangs, and exit: nobody can wait for it */
 static void watch(void)
 {
 	static time_t told;
@@ -548,7 +548,7 @@ int main(void)
 		accounted = false;
 		good[chaos] = run_round(chaos, seed, left);
 		config.round++;
-		/* By now everything has its caches */
+		/* By now the kernel has filled its caches */
 		if (config.round == config.first_round + 2 * CHAOS_EVERY)
 			before.slab_kb = after.slab_kb;
 	}

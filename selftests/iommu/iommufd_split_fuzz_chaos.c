@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The part of iommufd_split_fuzz that knows little: all threads work on the same
- * IOVAs, objects and files, use IDs that are gone, destroy what others use and
- * close the file under their feet. For each call there are errnos that it may
- * give. What counts is that nothing hangs, no WARN comes, and that nothing is
- * left when all is closed.
+ * The rounds of iommufd_split_fuzz without a model. All threads work on the
+ * same IOVAs, objects and files, use IDs that are gone, destroy what others
+ * use, and close files that others use. For each call there are errnos that it
+ * may give. Nothing may hang, no WARN may come, and nothing may be left when
+ * all files are closed.
  *
  * Two calls of the mock are left out, to set dirty bits and to check a
  * translation: they walk a table that nobody keeps from being freed. The model
@@ -18,7 +18,7 @@ enum {
 	NUM_FILES = 2,
 	NUM_IDS = 4,
 	MAX_PERMITTED = 8,
-	/* All that is fought about */
+	/* The objects that all threads fight over */
 	CHAOS_PAGES = 2048,
 };
 
@@ -398,7 +398,7 @@ static void chaos_dmabuf(struct worker *me, struct file *file)
 		close(new);
 }
 
-/* Another file in the place of this one. Who is in a call finishes it */
+/* Replace this file by another. Calls on it that are under way go on */
 static void chaos_reopen(struct worker *me, struct file *file)
 {
 	int fd;

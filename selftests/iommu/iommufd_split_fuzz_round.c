@@ -389,7 +389,7 @@ bool model_round(int fd, uint64_t seed, uint64_t calls)
 	if (!set_limit(me, limits[pick(me, ARRAY_SIZE(limits))]) ||
 	    !ok(me, "IOAS", fuzz_ioas_alloc(me, fd, &devices.park_id)))
 		return false;
-	/* Else who comes and goes would hardly get it */
+	/* Else the thread that attaches and detaches would hardly get it */
 	pthread_rwlockattr_init(&attr);
 	pthread_rwlockattr_setkind_np(&attr, writers_first);
 	for (k = 0; k != NUM_IOAS; k++) {

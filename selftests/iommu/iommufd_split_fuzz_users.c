@@ -5,7 +5,7 @@
  */
 #include "iommufd_split_fuzz_model.h"
 
-/* An area goes, and with it every pin that touches it */
+/* An area is unmapped, and every pin that touches it ends */
 void drop_pins(struct window *window, const struct area *gone)
 {
 	unsigned int i, j;

@@ -109,7 +109,7 @@ TEST_F(iommufd_split_threads, in_flight)
 	test_err_ioctl_ioas_carve(EBUSY, map.iova - PAGE_SIZE, 2 * PAGE_SIZE);
 	ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, BASE_IOVA,
 				   map.iova - PAGE_SIZE));
-	/* Worse than busy */
+	/* A hole is reported before what is busy */
 	test_err_ioctl_ioas_split(ENOENT, map.iova, 5 * PAGE_SIZE);
 	test_ioctl_ioas_split(BASE_IOVA + PAGE_SIZE, PAGE_SIZE);
 
@@ -124,7 +124,7 @@ TEST_F(iommufd_split_threads, in_flight)
 
 enum { STRESS_SECONDS = 2, STRESS_THREADS = 7 };
 
-/* Mapped all the time, of all that the threads leave alone */
+/* Stays mapped: the threads leave it alone */
 #define KEPT_IOVA (BASE_IOVA + (1UL << 30))
 
 struct stress {

@@ -144,7 +144,7 @@ TEST_F(iommufd_split_users, access_pinned)
 	split_refused(EBUSY, BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE);
 	ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, BASE_IOVA,
 				   BASE_IOVA + 5 * PAGE_SIZE));
-	/* Nothing to do is no conflict */
+	/* A split that has nothing to do is no conflict */
 	test_ioctl_ioas_split(BASE_IOVA, BUFFER_SIZE);
 
 	/* Left of it, right of it, around it */
@@ -152,7 +152,7 @@ TEST_F(iommufd_split_users, access_pinned)
 	split_if_possible(BASE_IOVA + 8 * PAGE_SIZE, PAGE_SIZE);
 	split_if_possible(BASE_IOVA + 4 * PAGE_SIZE, 3 * PAGE_SIZE);
 	if (self->can_split) {
-		/* What is around it goes, and the mock is not asked for it */
+		/* Unmap around it, for which the mock must not unpin */
 		test_ioctl_ioas_unmap(BASE_IOVA, 4 * PAGE_SIZE);
 		test_ioctl_ioas_unmap(BASE_IOVA + 7 * PAGE_SIZE,
 				      BUFFER_SIZE - 7 * PAGE_SIZE);
@@ -166,10 +166,10 @@ TEST_F(iommufd_split_users, access_pinned)
 }
 
 /*
- * Several pins, the same pages twice among them, and the parts are unpinned and
- * unmapped in every order. A count in the wrong part gives a warning, or an
- * unmap that asks the mock for a pin that is not there, or one that is not
- * asked for.
+ * Make several pins, some of them of the same pages, cut between them, and
+ * unpin and unmap the parts in every order. If a pin was counted in the wrong
+ * part there is a warning, or an unmap asks the mock for a pin that does not
+ * exist, or does not ask for one that does.
  */
 static void _pins_in_order(struct __test_metadata *_metadata,
 			   struct _test_data_iommufd_split_users *self,
@@ -222,13 +222,13 @@ TEST_F(iommufd_split_users, access_in_every_order)
 
 	if (!self->can_split)
 		SKIP(return, NO_LARGE_SPLIT);
-	/* Unpin and then unmap, or leave the pins to the unmap, or the access */
+	/* Unpin before the unmap, by the unmap, or by the end of the access */
 	for (how = 0; how != 3; how++)
 		for (i = 0; i != ARRAY_SIZE(orders); i++)
 			_pins_in_order(_metadata, self, orders[i], how);
 }
 
-/* A carve asks for what is pinned in the hole, and for nothing else */
+/* A carve asks users to unpin in the hole, and nowhere else */
 TEST_F(iommufd_split_users, carve_pinned)
 {
 	struct iommu_ioas_map map = {
@@ -313,7 +313,7 @@ TEST_F(iommufd_split_users, access_of_two)
 			       buffer + 3 * PAGE_SIZE, &pages_id[0]));
 	test_ioctl_ioas_split(BASE_IOVA + 4 * PAGE_SIZE, 6 * PAGE_SIZE);
 
-	/* In the middle: all pins there are on one side of the cut */
+	/* The cut is in the middle, all pins are on one side of it */
 	pin(4, 1, &pages_id[1]);
 	ASSERT_EQ(0, pin_pages(self->fd, other_access_id,
 			       BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE,

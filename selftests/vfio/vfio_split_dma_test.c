@@ -3,9 +3,9 @@
  * IOMMU_IOAS_SPLIT under live DMA: a device copies without pause while holes
  * are cut into the large mappings that it copies through. It must not notice.
  *
- * What is believed is only what can be seen: every copied byte, the kernel's
- * fault reports, the page tables in iommufd's debugfs. control_remap shows that this
- * sees a disruption when there is one.
+ * The test looks at every copied byte, at the kernel's fault reports, and at
+ * the page tables in iommufd's debugfs. control_remap shows that this reveals a
+ * disruption when there is one.
  *
  * The device must be alone: a network card copies by sending frames to itself,
  * and a frame from outside would be taken for a copy. Give an emulated one a
@@ -263,7 +263,7 @@ static void renew(struct __test_metadata *_metadata, self_data *self, u32 window
 		check_table(_metadata, self, window, &self->base[window], 0, 0);
 }
 
-/* The machine can see what the other tests rely on: needs no split. */
+/* The machine shows what the other tests rely on. Needs no split. */
 TEST_F(vfio_split_dma_test, fault_reports)
 {
 	struct split_dma *d = &self->d;

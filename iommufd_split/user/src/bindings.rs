@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What `linux/iommufd.h` has for the split, named and laid out as bindgen does it for `iommufd-bindings`.
+//! What `linux/iommufd.h` has for the split, named and laid out as bindgen does it for
+//! `iommufd-bindings`.
 
 #![allow(non_camel_case_types, non_upper_case_globals)]
 
 /// Number of the command; see `enum` `IOMMUFD_CMD_*`.
 pub const IOMMUFD_CMD_IOAS_SPLIT: u32 = 0x96;
 
-/// Bit of `iommu_hw_info::out_capabilities`: large IOMMU pages can be split while the device uses them.
+/// Bit of `iommu_hw_info::out_capabilities`: large IOMMU pages can be split while the device uses
+/// them.
 pub const iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT: u32 = 1 << 4;
 
 /// Bit of `iommu_ioas_split::flags`: unmap the range as well.

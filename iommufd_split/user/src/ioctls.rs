@@ -60,8 +60,8 @@ impl IommuFdSplit for IommuFd {
         if split.size as usize > size_of::<iommu_ioas_split>() {
             return Err(SplitError::IommuIoasSplit(SysError::new(libc::E2BIG)));
         }
-        // SAFETY: The descriptor is open as long as `self` is borrowed. The kernel reads at most the whole of `split`, by the
-        // check above, and writes nothing.
+        // SAFETY: The descriptor is open as long as `self` is borrowed. The kernel reads at most
+        // the whole of `split`, by the check above, and writes nothing.
         let ret = unsafe { ioctl_with_mut_ref(self, IOMMU_IOAS_SPLIT(), split) };
         if ret < 0 {
             return Err(SplitError::IommuIoasSplit(SysError::last()));

@@ -2,17 +2,18 @@
 
 //! `IOMMU_IOAS_SPLIT` for VMMs: cut an iommufd mapping while devices do DMA through it.
 //!
-//! A VMM that runs a confidential guest with assigned devices has to take any page of shared memory out of the IOAS when
-//! the guest makes it private. `IOMMU_IOAS_UNMAP` removes whole mappings only. With the ioctl of this crate memory is
-//! mapped in large pieces all the same, and cut where a hole is needed; no device notices.
+//! A VMM that runs a confidential guest with assigned devices has to take any page of shared memory
+//! out of the IOAS when the guest makes it private. `IOMMU_IOAS_UNMAP` removes whole mappings only.
+//! With the ioctl of this crate memory is mapped in large pieces all the same, and cut where a hole
+//! is needed; no device notices.
 //!
 //! The crate adds to [`iommufd_ioctls`] and works on its types, in three layers:
 //!
 //! - [`IommuFdSplit`]: the raw ioctl with its struct, [`iommu_ioas_split`], as a method of
 //!   [`IommuFd`];
 //! - [`split`] and [`can_split`]: one range of one IOAS, and whether a device's IOMMU can do it;
-//! - [`SharedMemory`]: what a VMM wants, *share this range*, *carve this range out*, on kernels and hardware that can split
-//!   and on those that cannot.
+//! - [`SharedMemory`]: what a VMM wants, *share this range*, *carve this range out*, on kernels and
+//!   hardware that can split and on those that cannot.
 //!
 //! ```no_run
 //! use std::fs::File;
@@ -51,9 +52,10 @@
 //!
 //! # Several IOASes
 //!
-//! Devices whose IOMMU cannot split are in an IOAS of their own, see [`SharedMemory::accepts`]; a vIOMMU can be a reason for
-//! more. Each has a [`SharedMemory`], which pins and accounts what it shares, and memory may become private when all of them
-//! have let go of it. What can fail in the course of events is a split, so all IOASes prepare before the first one carves:
+//! Devices whose IOMMU cannot split are in an IOAS of their own, see [`SharedMemory::accepts`]; a
+//! vIOMMU can be a reason for more. Make a [`SharedMemory`] for each IOAS. It pins and accounts
+//! what it shares. Memory may become private when all of them have let go of it. The step that may
+//! fail in normal operation is the split, so all IOASes prepare before the first one carves:
 //!
 //! ```
 //! use iommufd_split::{Result, SharedMemory};
@@ -64,21 +66,24 @@
 //!         shared.prepare(iova, length)?;
 //!     }
 //!     for shared in ioases {
-//!         // The IOASes before this one have let go, and this one may have not: the memory must not become private.
+//!         // If this fails the IOASes before it have let go and it has not: the memory must stay
+//!         // shared.
 //!         shared.carve(iova, length)?;
 //!     }
 //!     Ok(())
 //! }
 //! ```
 //!
-//! An error of the second loop has causes outside of the IOAS, see [`SharedMemory::carve`]. The VMM can share the range again
-//! in the IOASes before, but the devices there may have met the hole meanwhile, and a failed DMA is theirs and the guest's to
-//! deal with. That is why this is not a function of the crate: it could not promise more than these two loops do.
+//! If the second loop fails, the cause lies outside of the IOAS, see [`SharedMemory::carve`]. The
+//! VMM can share the range again in the IOASes that have let go, but their devices may have run
+//! into the hole meanwhile, and then they and the guest have to cope with a failed DMA. That is why
+//! this is not a function of the crate: it could not promise more than these two loops do.
 //!
 //! # Seccomp
 //!
-//! A filter that lists the iommufd ioctls by number needs [`IOMMU_IOAS_SPLIT()`](IOMMU_IOAS_SPLIT), `0x3b96`, in addition,
-//! in every thread that converts or makes a [`SharedMemory`]; and `IOMMU_GET_HW_INFO`, `0x3b8a`, in the thread that calls [`can_split`].
+//! A filter that lists the iommufd ioctls by number needs [`IOMMU_IOAS_SPLIT()`](IOMMU_IOAS_SPLIT),
+//! `0x3b96`, in addition, in every thread that converts or makes a [`SharedMemory`]; and
+//! `IOMMU_GET_HW_INFO`, `0x3b8a`, in the thread that calls [`can_split`].
 
 mod bindings;
 mod ioctls;
@@ -123,7 +128,8 @@ pub enum SplitError {
         /// Bytes that were.
         unmapped: u64,
     },
-    /// Memory could not be shared in pieces, and what had been shared by then could not be taken back: it is still shared.
+    /// Memory could not be shared in pieces, and what had been shared by then could not be taken
+    /// back: it is still shared.
     #[error("{cause}; {length:#x} bytes at {iova:#x} are shared all the same")]
     Rollback {
         /// Why the rest could not be shared.
@@ -180,14 +186,16 @@ fn errno_of(error: &IommufdError) -> Option<i32> {
 /// Result of this crate's functions.
 pub type Result<T> = std::result::Result<T, SplitError>;
 
-/// Makes `iova..iova + length` (bytes) of the IOAS a mapping of its own, so that it can be unmapped without what surrounds it.
+/// Makes `iova..iova + length` (bytes) of the IOAS a mapping of its own, so that it can be unmapped
+/// without what surrounds it.
 ///
-/// Devices can do DMA to the range and around it all the time and do not notice. Nothing is done, successfully, where both
-/// ends are ends of mappings already, so a split may be repeated.
+/// Devices can do DMA to the range and around it all the time and do not notice. If both ends are
+/// ends of mappings already, it does nothing and succeeds, so a split may be repeated.
 ///
 /// # Errors
 ///
-/// [`SplitError::IommuIoasSplit`] with the kernel's errno. All or nothing: after an error no mapping has been cut.
+/// [`SplitError::IommuIoasSplit`] with the kernel's errno. All or nothing: after an error no
+/// mapping has been cut.
 pub fn split(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<()> {
     let mut split = iommu_ioas_split {
         size: size_of::<iommu_ioas_split>() as u32,
@@ -200,16 +208,18 @@ pub fn split(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<
     iommufd.split_iommu_ioas(&mut split)
 }
 
-/// Splits and unmaps the range in one call: no device reaches `iova..iova + length` afterwards, and none notices where it is
-/// not. Other callers never see the range as a mapping of its own, and IOTLBs are flushed once.
+/// Splits and unmaps the range in one call: no device reaches `iova..iova + length` afterwards, and
+/// none notices anything around it. Other callers never see the range as a mapping of its own, and
+/// IOTLBs are flushed once.
 ///
-/// The kernel has to know how, see [`can_carve`]. [`SharedMemory::carve`] does with or without.
+/// The kernel has to know this call, see [`can_carve`]. [`SharedMemory::carve`] works with and
+/// without it.
 ///
 /// # Errors
 ///
-/// [`SplitError::IommuIoasSplit`] with the kernel's errno. All or nothing: after an error everything is mapped as before. In
-/// addition to those of [`split`], `EBUSY` if a hardware queue lies in the range, and `EDEADLK` if an in-kernel user does
-/// not unpin what it has pinned there.
+/// [`SplitError::IommuIoasSplit`] with the kernel's errno. All or nothing: after an error
+/// everything is mapped as before. In addition to those of [`split`], `EBUSY` if a hardware queue
+/// lies in the range, and `EDEADLK` if an in-kernel user does not unpin what it has pinned there.
 pub fn carve(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<()> {
     let mut split = iommu_ioas_split {
         size: size_of::<iommu_ioas_split>() as u32,
@@ -223,22 +233,24 @@ pub fn carve(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<
     iommufd.split_iommu_ioas(&mut split)
 }
 
-/// Whether the kernel knows [`carve`]. This is about the kernel alone; whether an IOMMU can split is for [`can_split`] to say.
+/// Whether the kernel knows [`carve`]. This is about the kernel alone; whether an IOMMU can split
+/// is for [`can_split`] to say.
 pub fn can_carve(iommufd: &IommuFd) -> bool {
-    // Flags are looked at first, then the length, and nothing else is.
+    // The kernel looks at the flags first and then at the length, and refuses a length of 0.
     carve(iommufd, 0, 0, 0).is_err_and(|e| e.errno() == Some(libc::EINVAL))
 }
 
-/// Whether the IOMMU of a device, bound to `iommufd` as `dev_id`, can split large pages that the device is using.
+/// Whether the IOMMU of a device, bound to `iommufd` as `dev_id`, can split large pages that the
+/// device is using.
 ///
-/// False, too, on kernels that do not know of it, or cannot tell (`ENOTTY`, `EOPNOTSUPP`). The answer is for the page table
-/// that the kernel makes when the device is attached to an IOAS; an IOAS can be split if all its devices have the capability.
-/// Ask before mapping memory.
+/// Also false if the kernel does not know the capability, or cannot tell (`ENOTTY`, `EOPNOTSUPP`).
+/// The answer is for the page table that the kernel makes when the device is attached to an IOAS;
+/// an IOAS can be split if all its devices have the capability. Ask before mapping memory.
 ///
 /// # Errors
 ///
-/// [`SplitError::Iommufd`] if there is no such device (`ENOENT`). A mediated device has no ID to ask for: its driver pins
-/// guest memory, and a split goes beside a pin and not through it.
+/// [`SplitError::Iommufd`] if there is no such device (`ENOENT`). A mediated device has no ID to
+/// ask for: its driver pins guest memory, and a split may go beside a pin, but not through it.
 pub fn can_split(iommufd: &IommuFd, dev_id: u32) -> Result<bool> {
     let mut info = iommu_hw_info {
         size: size_of::<iommu_hw_info>() as u32,

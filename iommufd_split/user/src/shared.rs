@@ -25,7 +25,8 @@ pub enum Granularity {
     Pieces(u64),
 }
 
-/// What devices may do with memory that is shared; a part of what `Permissions` of vm-memory can say.
+/// What devices may do with memory that is shared; a part of what `Permissions` of vm-memory can
+/// say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Permissions {
@@ -50,8 +51,9 @@ impl Permissions {
 ///
 /// A guest with several IOASes has one of these for each: see [the crate](crate#several-ioases).
 ///
-/// Nothing is remembered of what is mapped: the kernel knows. All methods can be called by several threads; the kernel does
-/// one after the other. Two calls for overlapping ranges at the same time are for the caller to avoid, here as in the guest.
+/// This type does not remember what is mapped: the kernel knows. Several threads may call all
+/// methods; the kernel does one after the other. The caller must not make two calls for overlapping
+/// ranges at the same time.
 #[derive(Clone)]
 pub struct SharedMemory {
     iommufd: Arc<IommuFd>,
@@ -79,11 +81,13 @@ impl std::fmt::Debug for SharedMemory {
 }
 
 impl SharedMemory {
-    /// Asks the IOMMUs of all `devices`, IDs by which they are bound to `iommufd`, whether they can split.
+    /// Asks the IOMMUs of all `devices`, IDs by which they are bound to `iommufd`, whether they can
+    /// split.
     ///
-    /// To be called before any memory is mapped: memory that was mapped whole cannot be taken out page by page where nothing
-    /// can be split. [`Self::granularity`] tells the outcome, for the log. Without any device the answer is
-    /// [`Granularity::Pieces`], because nothing is known of the first one that comes.
+    /// Call it before any memory is mapped: memory that was mapped whole cannot be taken out page
+    /// by page if the IOMMU cannot split. [`Self::granularity`] tells the outcome, for the log.
+    /// Without any device the answer is [`Granularity::Pieces`], because nothing is known of the
+    /// first one that comes.
     ///
     /// # Errors
     ///
@@ -101,11 +105,12 @@ impl SharedMemory {
         Self::with_granularity(iommufd, ioas_id, granularity)
     }
 
-    /// The same without a question.
+    /// The same, without asking the IOMMUs: the caller chooses.
     ///
     /// # Errors
     ///
-    /// [`SplitError::Granularity`] if the size of pieces is not a power of two, or smaller than the system's pages.
+    /// [`SplitError::Granularity`] if the size of pieces is not a power of two, or smaller than the
+    /// system's pages.
     pub fn with_granularity(
         iommufd: Arc<IommuFd>,
         ioas_id: u32,
@@ -137,8 +142,8 @@ impl SharedMemory {
 
     /// Whether a device that is plugged in later may be attached to the IOAS.
     ///
-    /// If memory is mapped whole and the device's IOMMU cannot split, then nothing could be carved out any more. Such a device
-    /// belongs into an IOAS of its own, with [`Granularity::Pieces`].
+    /// If memory is mapped whole and the device's IOMMU cannot split, then nothing could be carved
+    /// out any more. Such a device belongs into an IOAS of its own, with [`Granularity::Pieces`].
     ///
     /// # Errors
     ///
@@ -150,14 +155,16 @@ impl SharedMemory {
         }
     }
 
-    /// Lets devices reach `length` bytes of the memory in `file` (a memfd), from `offset` on, at `iova`.
+    /// Lets devices reach `length` bytes of the memory in `file` (a memfd), from `offset` on, at
+    /// `iova`.
     ///
     /// All or nothing, but for [`SplitError::Rollback`].
     ///
     /// # Errors
     ///
-    /// [`SplitError::Range`] for what is not made of whole pages, `offset` included; [`SplitError::Iommufd`] if the kernel
-    /// refuses, with `EEXIST` if a part of the range is mapped.
+    /// [`SplitError::Range`] for what is not made of whole pages, `offset` included;
+    /// [`SplitError::Iommufd`] if the kernel refuses, with `EEXIST` if a part of the range is
+    /// mapped.
     pub fn share_file(
         &self,
         file: BorrowedFd<'_>,
@@ -188,11 +195,12 @@ impl SharedMemory {
     ///
     /// # Safety
     ///
-    /// `user_va..user_va + length` has to be memory of the caller's, and has to stay mapped, the same memory at the same
-    /// place, until [`Self::carve`] of all of it has succeeded or the IOAS is gone. Until then devices may read it at any time,
-    /// and write it with [`Permissions::ReadWrite`]. So no reference to it may exist; what is permitted are atomic and volatile
-    /// accesses through raw pointers, sharing it with another process or a guest, and system calls that read or write it
-    /// whatever it holds.
+    /// `user_va..user_va + length` has to be memory of the caller's, and has to stay mapped, the
+    /// same memory at the same place, until [`Self::carve`] of all of it has succeeded or the IOAS
+    /// is gone. Until then devices may read it at any time, and write it with
+    /// [`Permissions::ReadWrite`]. So no reference to it may exist; what is permitted are atomic
+    /// and volatile accesses through raw pointers, sharing it with another process or a guest, and
+    /// system calls that read or write it whatever it holds.
     ///
     /// # Errors
     ///
@@ -222,8 +230,9 @@ impl SharedMemory {
 
     /// The first half of [`Self::carve`]: the range becomes mappings of its own, and stays shared.
     ///
-    /// No device notices. What can fail for lack of support or memory fails here, so with several IOASes all of them prepare
-    /// before the first one carves. Pieces need no preparation; whether all of them are shared is left to [`Self::carve`].
+    /// No device notices. If something is to fail for lack of support or memory, it fails here. So
+    /// with several IOASes all of them prepare before the first one carves. Memory that is mapped
+    /// in pieces needs no preparation; [`Self::carve`] finds out whether all pieces are shared.
     ///
     /// # Errors
     ///
@@ -236,29 +245,34 @@ impl SharedMemory {
         }
     }
 
-    /// Takes `iova..iova + length` out of what devices can reach; the devices do not notice where it is not.
+    /// Takes `iova..iova + length` out of what devices can reach. They notice nothing around it.
     ///
-    /// When this returns `Ok` no device of the IOAS reads or writes the range any more, and the IOAS has given back its pins.
-    /// All of the range has to be shared; it may lie across several mappings.
+    /// When this returns `Ok` no device of the IOAS reads or writes the range any more, and the
+    /// IOAS has given back its pins. All of the range has to be shared; it may lie across several
+    /// mappings.
     ///
-    /// That frees no memory. A hole that the caller punches into the file does, where it covers all of a folio (a THP or page
-    /// of hugetlb). A part of a folio stays allocated, and reads as zeros: as long as another part is pinned, and in hugetlb
-    /// always. Punch the whole of it when all of it has been carved.
+    /// That frees no memory. To free it, punch a hole into the file. The hole frees each folio (a
+    /// THP or page of hugetlb) that it covers as a whole. A part of a folio reads as zeros then,
+    /// but stays allocated: as long as another part is pinned, and in hugetlb always. So punch the
+    /// whole folio when all of it has been carved.
     ///
     /// # Errors
     ///
-    /// - [`SplitError::Range`] and [`SplitError::IommuIoasSplit`]: nothing has changed. The range is still shared, and a
-    ///   confidential guest's page must not be made private. Where the kernel can do all in one call, see
-    ///   [`carve`](crate::carve()), and memory is mapped whole, there are no others, unless an in-kernel user pins the range
-    ///   again and again.
-    /// - [`SplitError::Iommufd`]: the unmap failed. After a split that only happens if another thread works on the same range,
-    ///   or an in-kernel user does not let go of a mapping in it. Mappings in front of it may be unmapped.
-    /// - [`SplitError::UnmappedLength`]: a part of the range was not shared. No device reaches any of it now.
+    /// - [`SplitError::Range`] and [`SplitError::IommuIoasSplit`]: nothing has changed. The range
+    ///   is still shared, and a confidential guest's page must not be made private. If the kernel
+    ///   can do all in one call, see [`carve`](crate::carve()), and memory is mapped whole, these
+    ///   are the only errors, unless an in-kernel user pins the range again and again.
+    /// - [`SplitError::Iommufd`]: the unmap failed. After a split that only happens if another
+    ///   thread works on the same range, or an in-kernel user does not let go of a mapping in it.
+    ///   Mappings in front of it may be unmapped.
+    /// - [`SplitError::UnmappedLength`]: a part of the range was not shared. No device reaches any
+    ///   of it now.
     pub fn carve(&self, iova: u64, length: u64) -> Result<()> {
         if self.one_call && self.granularity == Granularity::Whole {
             self.check(iova, length)?;
             match carve(&self.iommufd, self.ioas_id, iova, length) {
-                // An unmap keeps in-kernel users from pinning again, once it has a mapping to close.
+                // An unmap keeps in-kernel users from pinning again, if it has a mapping of its own
+                // to close.
                 Err(e) if e.errno() == Some(libc::EDEADLK) => {}
                 done => return done,
             }
@@ -267,12 +281,13 @@ impl SharedMemory {
         unmap(&self.iommufd, self.ioas_id, iova, length)
     }
 
-    /// Whether [`Self::carve`] is one ioctl, where memory is mapped whole.
+    /// Whether [`Self::carve`] is one ioctl if memory is mapped whole.
     pub fn carves_in_one_call(&self) -> bool {
         self.one_call
     }
 
-    /// Calls `map` with offset and length of every mapping that the range needs; takes them back if one fails.
+    /// Calls `map` with offset and length of every mapping that the range needs; takes them back if
+    /// one fails.
     fn share(&self, iova: u64, length: u64, map: impl Fn(u64, u64) -> Result<()>) -> Result<()> {
         self.check(iova, length)?;
         let step = match self.granularity {

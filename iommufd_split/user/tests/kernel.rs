@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The crate against the kernel: `kernel [OPTION] PCI-ADDRESS...` with devices that are bound to vfio-pci. Prints TAP.
-//! Without devices there is nothing to test. `--cannot-split` says that their IOMMU is one that cannot,
-//! `--until=COMMAND` that it can until COMMAND has run.
+//! The crate against the kernel: `kernel [OPTION] PCI-ADDRESS...` with devices that are bound to
+//! vfio-pci. Prints TAP. Without devices there is nothing to test. `--cannot-split` says that their
+//! IOMMU is one that cannot, `--until=COMMAND` that it can until COMMAND has run.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -169,7 +169,8 @@ impl Setup {
             .map_err(text)
     }
 
-    /// All of a range is mapped, or nothing of it. Where it is, its ends are ends of mappings already, or a split makes them so.
+    /// All of a range is mapped, or nothing of it. Where it is, its ends are ends of mappings
+    /// already, or a split makes them so.
     fn expect(&self, offset: u64, length: u64, mapped: bool) -> Result<(), String> {
         let (iova, ioas_id) = (BASE + offset, self.ioas.id());
         if mapped {
@@ -323,7 +324,8 @@ fn process_memory(s: &Setup) -> Result<(), String> {
     )
     .map_err(text)?;
     let shared = s.shared(Granularity::Whole);
-    // SAFETY: Nothing refers to the memory of the file; `region` outlives the mapping, which is removed below.
+    // SAFETY: Nothing refers to the memory of the file; `region` outlives the mapping, which is
+    // removed below.
     unsafe { shared.share_memory(region.as_ptr(), BASE, s.size, Permissions::Read) }
         .map_err(text)?;
     shared.carve(BASE + 8 * MIB, 4 * KIB).map_err(text)?;
@@ -354,7 +356,8 @@ fn pieces_rollback(s: &Setup) -> Result<(), String> {
     s.expect(44 * KIB, 20 * KIB, false)
 }
 
-/// The second IOAS has no devices; it has other mappings, so that it can refuse what the first one accepts.
+/// The second IOAS has no devices; it has other mappings, so that it can refuse what the first one
+/// accepts.
 fn several_ioases(s: &Setup) -> Result<(), String> {
     let first = s.whole()?;
     let ioas = IommufdIoas::new(Arc::clone(&s.iommufd)).map_err(text)?;
@@ -473,7 +476,8 @@ fn errnos(s: &Setup) -> Result<(), String> {
     Ok(())
 }
 
-/// What `SharedMemory::carve` does is one ioctl on this kernel, and what that refuses is all still there.
+/// What `SharedMemory::carve` does is one ioctl on this kernel, and what that refuses is all still
+/// there.
 fn one_call(s: &Setup) -> Result<(), String> {
     let shared = s.whole()?;
     if !can_carve(&s.iommufd) || !shared.carves_in_one_call() {
@@ -500,7 +504,8 @@ fn one_call(s: &Setup) -> Result<(), String> {
     s.expect(0, s.size, false)
 }
 
-/// What a domain may do is decided when it is made, for the IOMMU of one device; another IOMMU may not permit it.
+/// What a domain may do is decided when it is made, for the IOMMU of one device; another IOMMU may
+/// not permit it.
 fn from_before(s: &Setup) -> Result<(), String> {
     let ioas = IommufdIoas::new(Arc::clone(&s.iommufd)).map_err(text)?;
     let before = s.page_table(&ioas)?;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A table under watch, where an operation touched it: for a hundred million of them.
+//! A table that is checked only where an operation touched it: quick enough for a hundred million
+//! operations.
 //!
 //! After every operation: the answer, the number of tables that it allocated, freed and left, what
 //! it reported and in which order, and some addresses in and around the range, against
@@ -454,7 +455,7 @@ impl<H: Hardware> Lean<H> {
         self.done(before, 0);
     }
 
-    /// The last comparison; then the table is taken down, and nothing is left.
+    /// Compares everything once more, takes the table down, and checks that nothing is left.
     pub fn finish(mut self) {
         self.check();
         self.rig.finish();

@@ -126,7 +126,7 @@ pub struct Dirty {
 }
 
 impl Dirty {
-    /// Ranges that follow each other as one: how many are told at once is nobody's business.
+    /// Joins ranges that follow each other: an operation may report them in any number of parts.
     pub fn joined(self) -> Dirty {
         Dirty {
             found: joined(self.found),

@@ -5,8 +5,9 @@
 //! `Protocol.v` says which stores software may make, and the proofs say that then no walk, no cache
 //! and no dirty bit goes wrong, for tables of any size. They speak about this crate as far as its
 //! stores are steps of that system: [`Run`] follows the arena's events, takes each store for a step
-//! and panics where a condition of the step does not hold. Names of steps and conditions are those of
-//! `Protocol.v`. It decodes items as hardware does, and never asks a [`Format`](iotable::fmt::Format).
+//! and panics where a condition of the step does not hold. Names of steps and conditions are those
+//! of `Protocol.v`. It decodes items as hardware does, and never asks a
+//! [`Format`](iotable::fmt::Format).
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What [`Pt::walk`](iotable::Pt::walk) reports, whole and in parts, against what hardware can reach.
+//! What [`Pt::walk`](iotable::Pt::walk) reports, whole and in parts, against what hardware can
+//! reach.
 
 #![forbid(unsafe_code)]
 

@@ -101,8 +101,8 @@ pub(crate) struct Options {
 pub(crate) struct LoomCell {
     /// What CPUs, and hardware that snoops, see.
     value: Word,
-    /// What hardware that does not snoop sees, if there is such: the largest value that was written back, since
-    /// items only become larger there, and a write-back is of the latest value.
+    /// What hardware that does not snoop sees, if there is such: the largest value that was written
+    /// back, since items only become larger there, and a write-back is of the latest value.
     memory: Option<Word>,
     /// Written to by plain stores, and read by each other access.
     plain: UnsafeCell<()>,
@@ -170,7 +170,7 @@ impl LoomCell {
     }
 }
 
-// SAFETY: one atomic access each, to a word that loom keeps. That it is not 8 bytes is no harm: no
+// SAFETY: Each method is one atomic access to a word that loom keeps. That it is not 8 bytes is no harm: no
 // hardware reads it.
 unsafe impl Cell for LoomCell {
     fn read(&self) -> u64 {

@@ -167,14 +167,14 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Rig<ITEMS_LG2, MARKED> {
     /// The table, from what the top is now.
     pub(crate) fn pt(&self) -> Pt<'_, Tiny<ITEMS_LG2, MARKED>, LoomMem> {
         let (top, level) = self.mem.top();
-        // SAFETY: the top table, which stays.
+        // SAFETY: The top table stays as long as the rig.
         Pt::new(&self.mem, self.cfg, unsafe { Table::from_raw(top, level) })
     }
 
     /// Stands for the range lock; each model gives its threads ranges, and leaves, that do not
     /// overlap, unless it says so.
     pub(crate) fn range(va: u64, len: u64) -> Locked {
-        // SAFETY: as above.
+        // SAFETY: Each model sees to it, as said above.
         unsafe { Locked::new(va, len) }.unwrap()
     }
 

@@ -98,7 +98,8 @@ mod tests {
                 Some(true) => {
                     areas.carve(from, length);
                     let behind = pages.get(range.end).copied();
-                    // What is left behind the hole, of an area that reached across it, is one of its own.
+                    // What is left behind the hole, of an area that reached across it, is one of
+                    // its own.
                     if let Some(cut) = behind.filter(|b| *b != 0) {
                         number += 1;
                         for p in &mut pages[range.end..] {

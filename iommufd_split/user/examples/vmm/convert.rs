@@ -49,7 +49,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let list = conversions(options)?;
     let memory = Memory::new(options)?;
     let mut outcomes = Vec::new();
-    // Splits first: the little that they leave in the kernel does not show beside what the other way takes.
+    // Splits first: the little memory that they leave in the kernel does not show beside what the
+    // other strategy takes.
     for &strategy in options.strategies.iter().rev() {
         eprintln!(
             "vmm: strategy {}: {} MiB, {} conversions",

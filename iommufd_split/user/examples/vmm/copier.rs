@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Threads that keep every disk copying, and check every byte. That says that what is mapped stays so. It does not say that
-//! holes are closed (`vfio_split_dma_test` does), nor which of the times that the same page is mapped was used.
+//! Threads that keep every disk copying, and check every byte. That says that what is mapped stays
+//! so. It does not say that holes are closed (`vfio_split_dma_test` does), nor which of the times
+//! that the same page is mapped was used.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
@@ -186,7 +187,8 @@ struct Places<'m> {
 }
 
 impl Places<'_> {
-    /// Two offsets into guest memory, in different slots of what backs it, and not in the mapping to avoid.
+    /// Two offsets into guest memory, in different slots of what backs it, and not in the mapping
+    /// to avoid.
     fn pair(&mut self, length: u64, avoid: u64) -> (u64, u64) {
         let chunks = self.memory.backing / CHUNK;
         let slots = if self.halves { chunks } else { chunks / 2 } / self.step;
@@ -215,7 +217,8 @@ impl Places<'_> {
         copy * self.memory.backing + start + inside
     }
 
-    /// Every word says where it lies and in which copy, so nothing from elsewhere or from before can pass.
+    /// Every word says where it lies and in which copy, so nothing from elsewhere or from before
+    /// can pass.
     fn word(offset: u64, number: u64) -> u64 {
         offset ^ number.rotate_left(40)
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Mode `cost`: one hole of 2M, as the number of areas grows, and beside what a VMM without a split has to do for it.
+//! Mode `cost`: one hole of 2M, as the number of areas grows, and beside what a VMM without a split
+//! has to do for it.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
@@ -128,7 +129,8 @@ fn growth(options: &Options, machine: &mut Machine<'_>) -> Result<Vec<(u64, Dura
     Ok(points)
 }
 
-/// Median times of three ways to make a hole in the middle: split and unmap, both in one call, and mapping the rest again.
+/// Median times of three ways to make a hole in the middle: split and unmap, both in one call, and
+/// mapping the rest again.
 fn hole(options: &Options, machine: &Machine<'_>, source: Source) -> Result<[Duration; 3]> {
     let backing = machine.memory.backing;
     let middle = backing / CHUNK / 2 * CHUNK;

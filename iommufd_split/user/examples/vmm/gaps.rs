@@ -96,7 +96,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 impl Run<'_, '_> {
-    /// Maps everything again, a part at a time while the disks are elsewhere: large IOPTEs for the next phase.
+    /// Maps everything again, a part at a time while the disks are elsewhere: large IOPTEs for the
+    /// next phase.
     fn make_large(&mut self) -> Result<()> {
         let backing = self.machine.memory.backing;
         for copy in 0..self.machine.memory.size / backing {

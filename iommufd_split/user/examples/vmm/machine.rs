@@ -38,15 +38,16 @@ pub(crate) fn file_of(bytes: u64, pages: u64) -> Result<(File, Region)> {
         format!("there are no {bytes:#x} bytes in pages of {pages:#x} bytes ({e}): reserve hugetlb pages, or use smaller --pages")
     };
     let file = options.create("guest").map_err(|e| none(&e))?.into_file();
-    // All of it, now: what comes first must not pay for it.
+    // Allocate all of it now, so that the first measurement does not pay for it.
     rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)
         .map_err(|e| none(&e))?;
     let clone = file.try_clone().map_err(|e| none(&e))?;
     let region =
         Region::from_file(FileOffset::new(clone, 0), bytes as usize).map_err(|e| none(&e))?;
-    // The kernel clears a page that fallocate() made when it is used for the first time. Linux 7.3 does not count a device as a
-    // user: the first processor to come has the page cleared, and with it what the device wrote. Needless where "mm/gup: Clear
-    // fallocated folios in memfd_pin_folios()" is applied; a VMM cannot know, so it does it.
+    // The kernel clears a page that fallocate() made when it is used for the first time. Linux 7.3
+    // does not count a device as a user: the first processor to come has the page cleared, and with
+    // it what the device wrote. That is not needed where "mm/gup: Clear fallocated folios in
+    // memfd_pin_folios()" is applied, but a VMM cannot know that.
     for at in (0..bytes).step_by(PAGE as usize) {
         let slice = region.as_volatile_slice();
         slice.write_obj(0u8, at as usize).map_err(|e| none(&e))?;
@@ -236,7 +237,8 @@ impl<'m> Machine<'m> {
             .region
             .as_ptr()
             .wrapping_add((offset % self.memory.backing) as usize);
-        // SAFETY: The region is used through volatile accesses only, and outlives the machine, whose IOAS goes with it.
+        // SAFETY: The region is used through volatile accesses only, and outlives the machine,
+        // whose IOAS goes with it.
         unsafe {
             self.shared
                 .share_memory(from, BASE + offset, length, Permissions::ReadWrite)
@@ -257,7 +259,8 @@ impl<'m> Machine<'m> {
     }
 }
 
-/// Spreads the devices over page tables of one IOAS: the one that the kernel makes, and explicit ones.
+/// Spreads the devices over page tables of one IOAS: the one that the kernel makes, and explicit
+/// ones.
 fn attach(
     iommufd: &IommuFd,
     ioas: &IommufdIoas,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A program that treats an IOAS as the VMM of a confidential guest does: it shares the guest's memory with devices, then
-//! converts parts of it to private and back, while the devices copy. See `vmm --help`.
+//! A program that treats an IOAS as the VMM of a confidential guest does: it shares the guest's
+//! memory with devices, then converts parts of it to private and back, while the devices copy. See
+//! `vmm --help`.
 
 mod areas;
 mod convert;

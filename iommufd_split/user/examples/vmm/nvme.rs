@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! An NVMe disk as a device that copies: what is written to it from one place is read back to another. One command at a time,
-//! polled. NVM Express Base Specification 2.0, sections 3.1.3 (registers), 3.5.1 (initialisation), 4 (queues), 5 and NVM
-//! Command Set 3 (commands).
+//! An NVMe disk as a device that copies: what is written to it from one place is read back to
+//! another. One command at a time, polled. NVM Express Base Specification 2.0, sections 3.1.3
+//! (registers), 3.5.1 (initialisation), 4 (queues), 5 and NVM Command Set 3 (commands).
 
 use std::sync::atomic::{fence, Ordering};
 use std::sync::Arc;
@@ -133,7 +133,8 @@ impl Nvme {
             .map_err(|e| e.to_string())
     }
 
-    /// `length` bytes, at most a page, whole blocks, from one IOVA to another, by way of the disk's block `block`.
+    /// `length` bytes, at most a page, whole blocks, from one IOVA to another, by way of the disk's
+    /// block `block`.
     pub(crate) fn copy(&mut self, from: u64, to: u64, length: u64, block: u64) -> Result<()> {
         self.transfer(WRITE, from, length, block)?;
         self.transfer(READ, to, length, block)

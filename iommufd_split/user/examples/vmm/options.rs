@@ -138,7 +138,8 @@ impl Options {
         Ok(Some(o))
     }
 
-    /// Whether conversions keep to one half of every chunk, and the disks to the other. Else they have a chunk each by turns.
+    /// Whether conversions keep to one half of every chunk, and the disks to the other. Else they
+    /// have a chunk each by turns.
     pub(crate) fn halves(&self) -> bool {
         self.follow.is_none() && self.sizes.1 <= CHUNK / 2
     }

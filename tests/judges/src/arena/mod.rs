@@ -131,7 +131,7 @@ impl Arena {
         usize::try_from(self.fail_in.load(Ordering::Relaxed)).ok()
     }
 
-    /// Whether a failure that [`fail_at`](Self::fail_at) asked for did not come yet.
+    /// Whether the failure that [`fail_at`](Self::fail_at) asked for is still to come.
     pub fn failure_pending(&self) -> bool {
         self.fail_in.load(Ordering::Relaxed) >= 0
     }
@@ -145,7 +145,7 @@ impl Arena {
         (offset / SLOT, offset)
     }
 
-    /// Small tables do not all start at a 4K boundary, to show who takes that for granted.
+    /// Small tables do not all start at a 4K boundary, to find code that takes that for granted.
     fn start(slot: usize, lg2: u32) -> usize {
         slot * SLOT + ((slot << lg2) & (SLOT - 1))
     }
@@ -249,13 +249,13 @@ impl Arena {
     /// The memory of the table at `addr`.
     pub fn memory(&self, addr: u64) -> NonNull<HostCell> {
         assert!(self.is_table(addr), "{addr:#x} is not a table");
-        // SAFETY: a table from `alloc`.
+        // SAFETY: The address is that of a table from `alloc`.
         unsafe { Self::table_at(addr) }
     }
 
     /// The table at `addr`, taken to be of this level.
     pub fn table<F: Format>(&self, addr: u64, level: Level) -> Table<'_, F, Arena> {
-        // SAFETY: a table, and its memory stays until the arena goes, which the result borrows.
+        // SAFETY: It is a table, and its memory stays until the arena goes, which the result borrows.
         // Whatever its items are read as, a wrong one ends in a panic above.
         unsafe { Table::from_raw(self.memory(addr), level) }
     }
@@ -280,7 +280,7 @@ impl Arena {
     fn fill(&self, slot: usize, item: u64) {
         let fill = |slab: &Slab| {
             for cell in slab.items(slot * SLOT, SLOT / 8) {
-                // SAFETY: inside the slab. Plain as in `HostCell::init`: the table is nobody's now.
+                // SAFETY: The item is in the slab. Plain as in `HostCell::init`: nobody uses the table.
                 unsafe { cell.0.as_ptr().write(item) };
             }
         };
@@ -299,7 +299,7 @@ impl Arena {
 
     /// Locks a range, as the range lock of `pt_iommu_ops`. Panics if part of it is locked already.
     pub fn lock(&self, va: u64, len: u64) -> Result<RangeLock<'_>> {
-        // SAFETY: the guard that holds the value is what locks the range; tests use the value only
+        // SAFETY: The guard that holds the value is what locks the range; tests use the value only
         // while they have the guard. Those with threads lock whole leaves; in the others nothing
         // else runs, but for what a test of violated locks does on purpose.
         let range = unsafe { Locked::new(va, len) }?;
@@ -327,7 +327,8 @@ impl RangeLock<'_> {
     /// A part of the range. Panics if it is not one.
     pub fn part(&self, va: u64, len: u64) -> Locked {
         assert!(self.range.va() <= va && va + (len - 1) <= self.range.last());
-        // SAFETY: as in `Arena::lock`; a part of what is locked is locked.
+        // SAFETY: The guard locks the range that this is a part of, and tests use the value only
+        // while they have the guard.
         unsafe { Locked::new(va, len) }.unwrap()
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn not_poison(item: u64) -> u64 {
     item
 }
 
-// SAFETY: an `AtomicU64` is 8 naturally aligned bytes, and each method is one access with at least
+// SAFETY: An `AtomicU64` is 8 naturally aligned bytes, and each method is one access with at least
 // the ordering that is asked for, atomic but for `init`.
 unsafe impl Cell for HostCell {
     fn read(&self) -> u64 {
@@ -64,7 +64,7 @@ unsafe impl Cell for HostCell {
         if old != UNWRITTEN {
             not_poison(old);
         }
-        // SAFETY: valid and aligned. Plain, so that ThreadSanitizer sees who reads it without
+        // SAFETY: The item is valid and aligned. Plain, so that ThreadSanitizer sees who reads it without
         // order; the contract of `init` is that nobody can.
         unsafe { self.0.as_ptr().write(item) };
         fire(Step::After(Store::Init), self.at());
@@ -104,16 +104,16 @@ pub(super) struct Slab {
     base: usize,
 }
 
-// SAFETY: it owns its memory, which is only accessed as atomics.
+// SAFETY: The slab owns its memory, so any thread may drop it.
 unsafe impl Send for Slab {}
-// SAFETY: as above.
+// SAFETY: The memory is only accessed as atomics.
 unsafe impl Sync for Slab {}
 
 impl Slab {
     pub(super) fn new(slots: usize) -> Slab {
         // Small alignment and one slot more: so the allocator need not touch it to zero it.
         let layout = Layout::from_size_align((slots + 1) * SLOT, 16).unwrap();
-        // SAFETY: the size is not 0.
+        // SAFETY: The size is not 0.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(memory) = NonNull::new(memory) else {
             handle_alloc_error(layout)
@@ -133,15 +133,16 @@ impl Slab {
     /// The 8 bytes at `offset`, which is inside and a multiple of 8.
     pub(super) fn item(&self, offset: usize) -> &AtomicU64 {
         assert!(offset % 8 == 0 && offset + 8 <= self.layout.size() - SLOT);
-        // SAFETY: inside the allocation (its last slot makes up for `base`), aligned, and accessed
-        // as atomics only.
+        // SAFETY: The item is inside the allocation (its last slot makes up for `base`), aligned,
+        // and accessed as atomics only.
         unsafe { &*self.memory.as_ptr().add(self.base + offset).cast() }
     }
 
     /// As many items from `offset` on, all of which are inside.
     pub(super) fn items(&self, offset: usize, count: usize) -> &[HostCell] {
         assert!(offset % 8 == 0 && offset + 8 * count <= self.layout.size() - SLOT);
-        // SAFETY: as in `item`; a `HostCell` is an `AtomicU64`.
+        // SAFETY: All of the items are inside the allocation, aligned, and accessed as atomics only,
+        // which a `HostCell` is.
         unsafe {
             let first = self.memory.as_ptr().add(self.base + offset).cast();
             core::slice::from_raw_parts(first, count)
@@ -151,7 +152,7 @@ impl Slab {
 
 impl Drop for Slab {
     fn drop(&mut self) {
-        // SAFETY: from `alloc_zeroed` with this layout.
+        // SAFETY: The memory is from `alloc_zeroed` with this layout.
         unsafe { dealloc(self.memory.as_ptr(), self.layout) };
     }
 }

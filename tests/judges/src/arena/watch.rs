@@ -75,7 +75,7 @@ pub fn watch<R>(hook: &mut dyn FnMut(Event), body: impl FnOnce() -> R) -> R {
             HOOK.set(self.0);
         }
     }
-    // SAFETY: only the lifetime changes; `Reset` takes the pointer away before this function, and
+    // SAFETY: Only the lifetime changes; `Reset` takes the pointer away before this function, and
     // with it the borrow of `hook`, ends.
     let hook: &'static mut dyn FnMut(Event) = unsafe { core::mem::transmute(hook) };
     let _reset = Reset(HOOK.replace(Some(NonNull::from(hook))));

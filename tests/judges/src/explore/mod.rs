@@ -32,7 +32,7 @@ fn asked_for(what: &str) -> bool {
     std::env::var("IOTABLE_EXPLORE").is_ok_and(|value| value == what)
 }
 
-/// Whether more is to be explored than what `cargo test` has the time for.
+/// Whether to explore more than `cargo test` has time for.
 pub fn full() -> bool {
     everything() || asked_for("full")
 }

@@ -77,7 +77,7 @@ pub trait Hardware: Copy + 'static {
     /// The bit that hardware sets in a table item that it used.
     const TABLE_ACCESSED: u64 = Self::ACCESSED;
     /// Linux sets accessed in each new leaf and dirty in each that may be written to, so hardware
-    /// has nothing to say, and there is no dirty tracking.
+    /// has nothing to set, and there is no dirty tracking.
     const PRESET: bool = false;
     /// Bits of a leaf that may have any value, most of them ignored, to see whether they survive.
     const IGNORED: u64;

@@ -295,7 +295,7 @@ impl Caches {
         }
     }
 
-    /// Panics not, but reports, if an entry is not as `right` says by now.
+    /// Reports, without a panic, if an entry is not as `right` says by now.
     pub fn check(&mut self, what: &str, places: &[u64], right: &dyn Fn(u64, Seen) -> bool) {
         let bad = self.entries.iter().find_map(|entry| {
             let va = wrong(entry, places, right)?;

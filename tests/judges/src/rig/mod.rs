@@ -154,7 +154,7 @@ impl<H: Hardware> Rig<H> {
     pub fn check(&self) {
         let want = plain(&self.model.leaves());
         let scan = self.root().scan(View::Cpu);
-        // By hand: printing thousands of leaves helps nobody.
+        // Not by assert_eq!, which would print thousands of leaves.
         let got = plain(&scan.leaves);
         if let Some((got, want)) = got.iter().zip(&want).find(|(got, want)| got != want) {
             panic!("the table has {got:x?}, the model {want:x?}");

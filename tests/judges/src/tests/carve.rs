@@ -62,7 +62,7 @@ fn no_table_for_what_lies_in_the_hole() {
     assert_eq!(without(false), Ok(13));
 }
 
-/// Leaves, empty tables' leaves and whole tables between the edges.
+/// Between the edges lie whole leaves, and tables with all their leaves.
 #[test]
 fn across_several_leaves() {
     for late in [None, Some(0), Some(1), Some(700)] {
@@ -159,7 +159,8 @@ fn where_nothing_can_be_split() {
     check::<OddHw<true, false>>(14);
 }
 
-/// The caller did not know what is mapped: what is there up to the gap goes, and it is told.
+/// The caller was wrong about what is mapped: the range is unmapped up to the gap, and the result
+/// says so.
 #[test]
 fn a_gap_is_reported() {
     let mut rig = Rig::<Vtd>::new(Setup::plain(2));

@@ -2,10 +2,10 @@
 
 //! Every state of every format, counted. The tables of counts appear with `--nocapture`.
 //!
-//! By default a part of the scenes is explored, every n-th, `IOTABLE_EXPLORE=full` explores all
-//! where leaves have the sizes of levels and every n-th pair of edges of formats with a leaf for
-//! each power of two (all single edges), and `IOTABLE_EXPLORE=all` leaves nothing out, which takes
-//! hours.
+//! By default every n-th scene is explored. `IOTABLE_EXPLORE=full` explores all scenes of formats
+//! whose leaves have the sizes of levels. Of formats with a leaf for each power of two it explores
+//! all single edges and every n-th pair of edges. `IOTABLE_EXPLORE=all` leaves nothing out, which
+//! takes hours.
 
 use std::println;
 use std::time::{Duration, Instant};

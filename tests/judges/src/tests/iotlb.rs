@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! Caches that keep what the specifications let them, while leaves are split, unmapped and mapped.
-//! `IOTABLE_EXPLORE=full` makes more
-//! scenes, all but for those formats that have a leaf for each power of two.
+//! `IOTABLE_EXPLORE=full` makes all scenes, except of formats with a leaf for each power of two, of
+//! which it makes more than the default.
 
 use std::println;
 use std::time::Instant;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The judges judged: the hardware reads tables made by hand, and each account catches its crime.
+//! Tests of the judges: the hardware reads tables made by hand, and each account reports what it is
+//! there to report.
 
 use crate::arena::{Arena, HostCell, View, POISON};
 use crate::hw::{Amd, Entry, Hardware, OddHw, Riscv, Root, Vtd, X86};

@@ -327,7 +327,7 @@ fn the_mark_of_a_clean_item_is_not_put_on_another() {
     rig.finish();
 }
 
-// It may be gone at any moment, and its dirty bits are for who made it.
+// It may be gone at any moment, and its dirty bits are the concern of whoever made it.
 #[test]
 fn late_dirty_bits_are_not_carried_into_tables_of_others() {
     type Real = Amd<false>;

@@ -60,7 +60,8 @@ fn incoherent_walks_see_one_or_the_other_whatever_was_written_back() {
     }
 }
 
-/// With `views`, the top item is seen as soon as it is stored, and what is below as it is in memory.
+/// With `views`, the top item is seen as soon as it is stored, and what is below as it is in
+/// memory.
 #[test]
 #[should_panic(expected = "was disturbed")]
 fn control_a_subtree_that_is_not_cleaned() {
@@ -69,8 +70,8 @@ fn control_a_subtree_that_is_not_cleaned() {
     hole(setup.broken(Broken::NO_CLEAN).goes_on(), 0b110);
 }
 
-/// A leaf of two items: one gets a table, the other is rewritten in place, while one walker looks at
-/// each.
+/// A leaf of two items: one gets a table, the other is rewritten in place, while one walker looks
+/// at each.
 fn group(setup: Setup) -> Vec<(u64, u32)> {
     let seen = Seen::new();
     let sizes = seen.clone();
