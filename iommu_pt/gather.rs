@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! From what an operation removed to `struct iommu_iotlb_gather`.
+//! Puts what an operation removed into `struct iommu_iotlb_gather`.
 
 use core::pin::Pin;
 
@@ -267,7 +267,8 @@ impl<'a> KernelGather<'a> {
         }
     }
 
-    /// Gathers into a gather of its own, for an op that has none: see [`sync_own`](Self::sync_own).
+    /// Gathers into an `iotlb` of its own, for an op that is not given one;
+    /// [`sync_own`](Self::sync_own) flushes it.
     ///
     /// # Safety
     ///
@@ -321,7 +322,7 @@ impl<'a> KernelGather<'a> {
     fn gather_range(&mut self, va: u64, len: u64) {
         // SAFETY: By the invariant of `Iotlb` the gather is initialised.
         let queued = unsafe { (*self.iotlb.gather).queued };
-        // With a flush queue everything is flushed later anyhow.
+        // With a flush queue everything is flushed later.
         if !queued {
             // A sync frees what was gathered for earlier ranges only.
             let no_gaps = self.iotlb.features.has(Features::FLUSH_RANGE_NO_GAPS);

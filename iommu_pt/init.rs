@@ -98,8 +98,8 @@ unsafe fn try_init<F: KernelFormat, T: Zeroable>(
 
     common.features = cfg.features;
     if cfg!(CONFIG_DEBUG_GENERIC_PT) {
-        // The KUnit suites ask for more than any format has; the C formats then do without, and
-        // take what they force for granted.
+        // The KUnit suites ask for more features than any format has. As in the C formats, those
+        // that a format lacks are left out, and those that it always has are added.
         common.features = common.features & F::FEATURES.0 | F::FORCED.0;
     }
     let shape = shape(ops::params::<F>(common.features).features)?;

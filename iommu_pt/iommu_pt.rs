@@ -3,7 +3,7 @@
 //! The kernel layer of the Rust IOMMU page tables: a provider of `struct pt_iommu_ops`.
 //!
 //! C calls in through the symbols of each format (`pt_iommu_<fmt>_init` and friends) and through
-//! the ops table that init sets; everything is turned into one call of the `iotable` crate and its
+//! the ops table that init sets; each is turned into one call of the `iotable` crate, and the
 //! answer into an errno. No bit of any format is known here.
 //!
 //! | file | what |

@@ -103,7 +103,7 @@ fn linear_map() -> u64 {
     unsafe { bindings::pt_iommu_rust_linear_map as u64 }
 }
 
-/// Whether this table is where its address says that it is.
+/// Whether the conversion between the table's address and its physical address works both ways.
 pub(crate) fn is_in_linear_map(table: NonNull<KernelCell>) -> bool {
     // SAFETY: The table is from `alloc`, so it is in the linear map.
     let oa = unsafe { bindings::virt_to_phys(table.as_ptr().cast()) };

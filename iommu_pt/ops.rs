@@ -239,7 +239,8 @@ fn sme_mask() -> u64 {
     0
 }
 
-/// The address and the level of the top table, for the hardware, which a mock domain has not.
+/// The address and the level of the top table, for the hardware. A mock domain has no hardware and
+/// does not use this.
 ///
 /// # Safety
 ///
@@ -287,7 +288,7 @@ unsafe extern "C" fn map_range<F: KernelFormat>(
     unsafe { map_any::<F>(iommu, iova, paddr, len, prot, gfp, mapped) }
 }
 
-/// `map_range()` of whatever is not one page: apart, for the stack that it needs.
+/// `map_range()` of anything but one page. A function of its own, because it needs more stack.
 ///
 /// # Safety
 ///
@@ -411,8 +412,8 @@ fn end_split<F: KernelFormat>(iotlb: Iotlb, flush: SplitFlush<'_, F, KernelMem>)
     };
     // After the last sync, which forgets it.
     iotlb.tell(done);
-    // Somebody else changed a leaf that the caller has to hold the lock over, or a carve met
-    // something that is not mapped: a bug there. The other one's change stays.
+    // Either somebody changed a leaf without the lock that the caller has to hold, or a carve met
+    // something that is not mapped. Both are bugs outside of this function. The other change stays.
     if kernel::warn_on!(result.is_err()) {
         return code::EBUSY.to_errno();
     }
@@ -553,7 +554,7 @@ unsafe extern "C" fn walk_range<F: KernelFormat>(
     last: bindings::dma_addr_t,
     walk: *mut bindings::pt_iommu_walk,
 ) -> bool {
-    // There is no length of 2^64: the upper half is left for another call.
+    // A length of 2^64 cannot be given, so the upper half is left for another call.
     let whole = iova == 0 && last == u64::MAX;
     let until = if whole { last >> 1 } else { last };
     let rest = whole.then_some(until.wrapping_add(1));

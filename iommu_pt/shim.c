@@ -79,9 +79,10 @@ void pt_iommu_rust_flush_incoherent(struct device *dev, void *table,
 EXPORT_SYMBOL_IF_KUNIT(pt_iommu_rust_flush_incoherent);
 
 /*
- * The HW must know the new top before readers without a lock do, so that they
- * do not map into it too early. The new table was written before, and has to
- * be seen by either once they see its address. No flush: see change_top().
+ * The HW must know the new top before readers without a lock do, or they might
+ * map into a part that the HW does not reach yet. Both must see the contents of
+ * the new table once they see its address. No flush is needed: see
+ * change_top().
  */
 bool pt_iommu_rust_change_top(struct pt_iommu *iommu_table,
 			      struct pt_common *common, uintptr_t old_top,
@@ -95,7 +96,7 @@ bool pt_iommu_rust_change_top(struct pt_iommu *iommu_table,
 		return false;
 	dma_wmb();
 	iommu_table->driver_ops->change_top(iommu_table, top_paddr, top_level);
-	/* Pairs with the address dependency of whoever reads the top */
+	/* Pairs with the address dependency in the readers of the top */
 	smp_store_release(&common->top_of_table, new_top);
 	return true;
 }
@@ -114,7 +115,7 @@ void pt_iommu_vtdss_read_only_refused(void)
 	pr_err_ratelimited("Read-only mapping is disallowed on the domain which serves as the parent in a nested configuration, due to HW errata (ERRATA_772415_SPR17)\n");
 }
 
-/* The functions of a format, which are Rust's, if it is built */
+/* Export the functions of a format, which Rust implements, if it is built */
 #define EXPORT_FORMAT(option, fmt) \
 	CONCATENATE(EXPORT_FORMAT_, IS_BUILTIN(option))(fmt)
 #define EXPORT_FORMAT_0(fmt)
@@ -126,7 +127,7 @@ void pt_iommu_vtdss_read_only_refused(void)
 	EXPORT_SYMBOL_NS_GPL(pt_iommu_##fmt##_read_and_clear_dirty,           \
 			     "GENERIC_PT_IOMMU")
 
-/* And what the hardware has to know of a table: the mock domain has none */
+/* The same with hw_info, which the mock domain does not have */
 #define EXPORT_HW_FORMAT(option, fmt) \
 	CONCATENATE(EXPORT_HW_FORMAT_, IS_BUILTIN(option))(fmt)
 #define EXPORT_HW_FORMAT_0(fmt)

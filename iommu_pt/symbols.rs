@@ -39,7 +39,7 @@ macro_rules! format_symbols {
             ///
             /// # Safety
             ///
-            /// Nothing is asked for: it is unsafe as all that bindgen declares.
+            /// No requirements. It is unsafe only because bindgen declares all C functions so.
             #[kernel::prelude::export]
             pub(crate) unsafe extern "C" fn [<pt_iommu_ $fmt _can_split>]() -> bool {
                 crate::ops::Ops::<$format>::TABLE.split_range.is_some()

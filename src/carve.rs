@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Unmap a range of which the edges may lie inside of leaves, while devices use what is around it.
+//! Unmap a range whose edges may lie inside of leaves, while devices use what is around it.
 //!
-//! What a split and an unmap would do after one another, with one flush. A leaf that crosses an
-//! edge is replaced as by a split (`split.rs`), but what replaces it leaves the range out: items
-//! that lie in the range as a whole are empty from the start, and have no table below. The leaves
-//! between the two edges are unmapped (`unmap.rs`).
+//! The effect is that of a split and then an unmap, with one flush. A leaf that crosses an edge is
+//! replaced as by a split (`split.rs`), but what replaces it leaves the range out: items that lie
+//! in the range as a whole are empty from the start, and have no table below. The leaves between
+//! the two edges are unmapped (`unmap.rs`).
 //!
 //! So between any two stores every address outside of the range translates as before, and each
-//! address of the range stops to be translated once. Until the flush a device may use a cached copy
-//! of an old leaf for any address of it, in the range too: the flush has the **old** size of each
-//! replaced leaf, and what the range was mapped to stays the device's until then.
+//! address of the range loses its translation at one store. Until the flush a device may use a
+//! cached copy of an old leaf for any address of it, in the range too: the flush has the **old**
+//! size of each replaced leaf, and what the range was mapped to stays the device's until then.
 
 #![forbid(unsafe_code)]
 
@@ -29,8 +29,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// The number of tables that [`carve`](Self::carve) of this range allocates, 0 if no leaf
     /// crosses an edge.
     ///
-    /// The answer is good for as long as the range is locked. Its errors are those of `carve`
-    /// before it allocates.
+    /// The answer holds as long as the range is locked. Its errors are those of `carve` before it
+    /// allocates.
     pub fn carve_tables(&self, range: Locked) -> Result<usize> {
         Ok(self.edges(range, true)?.tables)
     }
@@ -43,10 +43,10 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// lost, those around it are not: what replaces a dirty leaf is dirty.
     ///
     /// What was replaced is in the result, to be flushed at its old size; what lay between is given
-    /// to `gather`, with the tables that the range covers, for the same flush. The ranges of both
-    /// join without a gap. The lock and the errors are those of `split`; on error nothing has
-    /// changed. [`SplitFlush`] ends with [`Error::NotMapped`], too: if something between the
-    /// edges was not mapped, and was left as it is from there on.
+    /// to `gather`, with the tables that the range covers, for the same flush. Together the two
+    /// ranges have no gap. The lock and the errors are those of `split`; on error nothing has
+    /// changed. [`SplitFlush`] ends with [`Error::NotMapped`], too: if something between the edges
+    /// was not mapped, and was left as it is from there on.
     pub fn carve<G: Gather<M>>(
         &self,
         range: Locked,
@@ -54,7 +54,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     ) -> Result<SplitFlush<'t, F, M>> {
         let edges = self.edges(range, true)?;
         let flush = self.plan(&edges)?.commit();
-        // What no replaced leaf has.
+        // The part of the range that no replaced leaf covers.
         let mut from = range.va();
         if edges.first.is_cut() {
             from = edges.first.last().wrapping_add(1);

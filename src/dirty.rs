@@ -55,13 +55,14 @@ impl<S: DirtySink> Reading<'_, S> {
         self.sink.dirty(va, len)
     }
 
-    /// Whether the leaves at `va..=last` may be made clean: nothing of them is left unreported.
+    /// Whether the leaves at `va..=last` may be made clean: only if all of them lies in the range,
+    /// so that all was reported.
     fn clears(&self, va: u64, last: u64) -> bool {
         self.clear && self.range.va() <= va && last <= self.range.last()
     }
 }
 
-/// The first place from `at` on whose item is not `like` that, or the end.
+/// The first place from `at` on whose item does not fulfil `like`, or the end.
 #[inline(always)]
 fn skip<C: Cell>(cells: &[C], mut at: usize, like: impl Fn(u64) -> bool) -> usize {
     while cells.get(at).is_some_and(|cell| like(cell.read())) {
@@ -75,12 +76,12 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// set. A bit that hardware sets meanwhile is either reported or stays.
     ///
     /// A leaf of which only a part is in the range stays dirty: its one bit speaks for all of it,
-    /// and of the rest nobody has been told. So it is reported again each time that a part of it is
-    /// read, until it is read as a whole, or split.
+    /// and the rest was not reported. So it is reported by each read of a part of it, until a read
+    /// includes all of it, or it is split.
     ///
     /// The range may be locked shared. Errors: [`Error::NotSupported`] if the format has no dirty
-    /// bit, [`Error::OutOfRange`], and what the sink returns: no leaf is clean then that it did not
-    /// take.
+    /// bit, [`Error::OutOfRange`], and what the sink returns. A leaf whose report the sink did not
+    /// accept stays dirty.
     pub fn read_dirty<S: DirtySink>(&self, range: Locked, clear: bool, sink: &mut S) -> Result {
         if F::DIRTY == 0 {
             return Err(Error::NotSupported);
@@ -122,7 +123,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let va_of = |n: usize| start.wrapping_add(size::shl(n as u64, item_lg2));
         let single = |item| F::is_single(item, level, &self.cfg.params);
         let dirty = |item| item & F::DIRTY != 0 && single(item);
-        // An empty item may have the bit too: of hardware that sets it late, without a look.
+        // An empty item may have the bit, too: hardware may set it late, without looking at the
+        // item.
         let quiet =
             |item| (item & F::DIRTY == 0 && single(item)) || F::kind(item, level) == Kind::Empty;
         let mut at = 0;

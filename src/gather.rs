@@ -12,8 +12,9 @@ use crate::{
 
 /// Collects what an operation took away from the hardware's view.
 ///
-/// The environment turns this into `struct iommu_iotlb_gather`. Nothing that is handed over may be
-/// reused before the IOTLB and the walk caches were flushed for the range named afterwards.
+/// The environment turns this into `struct iommu_iotlb_gather`. Tables and ranges are handed over
+/// first, and the range to flush is named after that. Nothing of it may be reused before the IOTLB
+/// and the walk caches are flushed for that range.
 pub trait Gather<M: PtMem> {
     /// A table that no table item points to any more. It stays intact (walk caches may still lead
     /// to it) and is freed after the flush. `level` is the level of the item that pointed to it.
@@ -22,6 +23,7 @@ pub trait Gather<M: PtMem> {
     /// A leaf of this level was removed.
     fn leaf(&mut self, level: Level);
 
-    /// All that was handed over since the last call lies in `len` bytes from `va`. May flush.
+    /// Names the range of all that was handed over since the last call: `len` bytes from `va`. May
+    /// flush at once.
     fn range(&mut self, va: u64, len: u64);
 }

@@ -2,9 +2,10 @@
 
 //! IOMMU page tables whose large entries can be split while devices use them.
 //!
-//! This crate is the algorithm half of the Rust provider of `pt_iommu_ops`: formats and operations,
-//! nothing else. It knows no operating system; what it needs from outside comes in through
-//! [`mem::PtMem`]. The same files are built by cargo for the host and by Kbuild for the kernel.
+//! This crate has the algorithms of the Rust provider of `pt_iommu_ops`: formats and operations,
+//! nothing else. It knows no operating system. Everything that it needs from outside comes in
+//! through [`mem::PtMem`]. The same files are built by cargo for the host and by Kbuild for the
+//! kernel.
 //!
 //! # Vocabulary
 //!
@@ -24,19 +25,19 @@
 //! 1. *Hitless*: during [`Pt::split`], after every single store, every IOVA translates to the same
 //!    OA with the same rights and memory type as before, whichever mix of old and new items a
 //!    walker or a cache holds. [`Pt::carve`] does the same outside of its range.
-//! 2. *No dirty bit is lost*: an item that hardware may write to is only changed by
-//!    compare-exchange, and what hardware set meanwhile is carried over, or by an atomic and-not of
+//! 2. *No dirty bit is lost*: an item that hardware may write to is changed in two ways only: by a
+//!    compare-exchange, which carries over what hardware set meanwhile, or by an atomic and-not of
 //!    its dirty bit.
 //! 3. *Build unreachable, publish once*: memory that a table item points to is complete (and clean,
 //!    for an incoherent walker) before the store that makes it reachable.
-//! 4. A table is freed only through a [`gather::Gather`], that is after the IOTLB flush that covers
-//!    it, or if hardware never could reach it.
+//! 4. A table that hardware could reach is freed only through a [`gather::Gather`], that is after
+//!    the IOTLB flush that covers it.
 //!
 //! # Locking
 //!
-//! As in `pt_iommu_ops`: the caller holds a lock over the IOVA range of a call, other ranges may
-//! change at the same time. A leaf changes as a whole, so where one crosses an edge of the range of
-//! a split, a carve or an unmap, the lock is over all of it. Evidence of the lock is a value,
+//! As in `pt_iommu_ops`: the caller holds a lock over the IOVA range of a call; other ranges may
+//! change at the same time. A leaf changes as a whole. So if a leaf crosses an edge of the range of
+//! a split, a carve or an unmap, the lock covers all of the leaf. Evidence of the lock is a value,
 //! [`range::Locked`].
 //!
 //! Reading order: this page, [`fmt`], one format, `split.rs`, then the kernel layer.
@@ -109,7 +110,8 @@ pub enum Error {
     Raced,
     /// No memory for a table.
     NoMemory,
-    /// The environment failed to make a table usable; the value is its own (negative) error code.
+    /// The environment could not make a table usable; the value is the environment's own (negative)
+    /// error code.
     Env(i32),
 }
 

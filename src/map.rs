@@ -56,7 +56,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// aligned to the smallest page), [`Error::Busy`] (something is mapped already), and those of
     /// [`PtMem::alloc`].
     ///
-    /// [`map_page`](Self::map_page) is the shorter way for what is mapped most often.
+    /// [`map_page`](Self::map_page) is the fast path for one page. This is the slow path; call it
+    /// after `map_page` returned `None`.
     #[inline]
     pub fn map<G: Gather<M>>(
         &self,
@@ -73,9 +74,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
     }
 
-    /// The shortest way for what is mapped most often, one smallest page into a table that is
-    /// there. `None` if it is anything else: nothing has changed then, and [`map`](Self::map) does
-    /// it.
+    /// The fast path: maps one page of the smallest size, into a table that exists. `None` if it
+    /// cannot; then nothing has changed, and [`map`](Self::map) has to do it.
     #[inline(always)]
     pub fn map_page(&self, range: Locked, oa: u64, attrs: Attrs) -> Option<()> {
         let page = size::pow2(F::GRANULE_LG2);
@@ -178,8 +178,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 Kind::Leaf => return Err(Error::Busy),
                 Kind::Empty => {
                     let new = self.new_table(table.level().below())?;
-                    // A concurrent map of a neighbouring range may have been faster: then its
-                    // table is read in the next turn, and ours is freed.
+                    // If a concurrent map of a neighbouring range was faster, ours is freed and its
+                    // table is read in the next turn.
                     if let Ok(child) = self.publish(item, new) {
                         table = child;
                     }
@@ -240,8 +240,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         (done, result)
     }
 
-    /// Makes `items` items from the one at `va` empty, if nothing is mapped there: tables without a
-    /// leaf are taken out.
+    /// Makes room for leaves: takes empty tables out of `items` items from the one at `va` on.
+    /// Fails if something is mapped there.
     #[cold]
     fn clear_tables<G: Gather<M>>(
         &self,

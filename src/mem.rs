@@ -18,19 +18,20 @@ use core::ptr::NonNull;
 /// All methods act on the same 8 naturally aligned bytes, each as one access that cannot tear, and
 /// with no caching by the compiler across calls. Orderings are as given at each method.
 pub unsafe trait Cell {
-    /// The current value. What is read through an address in the value is read after it
+    /// The current value. A read through an address that the value contains comes after it
     /// (`READ_ONCE`).
     fn read(&self) -> u64;
 
-    /// As [`read`](Self::read), and nothing after it moves before it (acquire).
+    /// As [`read`](Self::read), and no later access moves before it (acquire).
     fn read_acquire(&self) -> u64;
 
-    /// Writes an item of a table that hardware cannot reach yet. May be combined with its
-    /// neighbours; [`publish`](Self::publish) orders it.
+    /// Writes an item of a table that hardware cannot reach yet. The compiler may combine it with
+    /// the writes of neighbouring items; [`publish`](Self::publish) orders all of them.
     fn init(&self, item: u64);
 
-    /// Writes an item that is empty before or after (`WRITE_ONCE`). The range lock makes the caller
-    /// its only software writer; what hardware sets in an item that goes away is of no use.
+    /// Writes an item that is empty before the write or after it (`WRITE_ONCE`). Under the range
+    /// lock the caller is its only software writer, and bits that hardware sets in an item that
+    /// goes away are of no use.
     fn set(&self, item: u64);
 
     /// Replaces `old` by `new` if the item still is `old`, else returns what it is now.
@@ -39,7 +40,8 @@ pub unsafe trait Cell {
     /// is, on a uniprocessor kernel too.
     fn publish(&self, old: u64, new: u64) -> core::result::Result<(), u64>;
 
-    /// Makes these bits 0 in one atomic step: what hardware sets in others meanwhile stays.
+    /// Makes these bits 0 in one atomic step, so that other bits which hardware sets meanwhile
+    /// stay.
     fn clear_bits(&self, bits: u64);
 
     /// [`clear_bits`](Self::clear_bits) of each, one after another.
@@ -68,8 +70,8 @@ pub unsafe trait Cell {
 /// 4. After [`clean`](Self::clean) returns, the bytes are in memory for a walker that does not
 ///    snoop; it also orders them before later writes.
 pub unsafe trait PtMem {
-    /// A table item in this environment. Exactly 8 bytes where hardware reads it; a test's may be
-    /// larger, with as many in a table.
+    /// A table item in this environment. Exactly 8 bytes where hardware reads it. In a test it may
+    /// be larger; a table then has the same number of items.
     type Cell: Cell;
 
     /// A zeroed table of `2^lg2` bytes.
@@ -103,9 +105,10 @@ pub unsafe trait PtMem {
     /// alike, if `old` still is the top. Only called if the table has
     /// [`DYNAMIC_TOP`](crate::fmt::Features::DYNAMIC_TOP).
     ///
-    /// Release: all writes before it are visible to whoever sees the new top.
+    /// Release: a reader that sees the new top sees all writes before the call.
     ///
-    /// [`Error::Raced`](crate::Error::Raced) with nothing changed if it is not.
+    /// If `old` is not the top any more: [`Error::Raced`](crate::Error::Raced), and nothing has
+    /// changed.
     fn change_top(
         &self,
         old: NonNull<Self::Cell>,

@@ -36,7 +36,7 @@ pub struct Config {
     pub max_va_lg2: u32,
     /// log2 of the OA space.
     pub max_oa_lg2: u32,
-    /// Leaf sizes that may be used, bit n for `2^n` bytes; may be fewer than the format's.
+    /// Leaf sizes that may be used, bit n for `2^n` bytes: those of the format, or fewer.
     pub pgsize_bitmap: u64,
 }
 

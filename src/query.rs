@@ -28,8 +28,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Walks to `va`, which must be inside the table's range: to the table of the lowest level, or
     /// to an end above it.
     ///
-    /// Without a loop: the level is a constant in each step then, and with it most answers about an
-    /// item.
+    /// Without a loop: so the level is a constant in each step, and most questions about an item
+    /// are answered when it is compiled.
     #[inline(always)]
     pub(crate) fn descend(&self, va: u64) -> Walk<'t, F, M> {
         const { assert!(F::MAX_TOP_LEVEL.0 <= 5) };
@@ -86,8 +86,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     pub fn iova_to_phys(&self, at: Locked) -> Option<u64> {
         self.check_range(at).ok()?;
         let va = at.va();
-        // Rare tops apart: so few are left of most formats that comparisons are cheaper than a jump
-        // table.
+        // Rare top levels are handled apart. So few levels remain in most formats that comparisons
+        // are cheaper than a jump table.
         let end = if self.top.level() >= Level(2) {
             self.descend(va)
         } else {

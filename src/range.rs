@@ -9,9 +9,9 @@ use crate::{
 
 /// A non-empty range of IOVA, `va..=last`, that the caller holds locked.
 ///
-/// A leaf goes, or is replaced, as a whole, also by an operation that was asked for a part of it.
-/// So an operation that does that needs the lock over more than the range: two splits of one leaf
-/// are in each other's way wherever in it their ranges are.
+/// A leaf is removed or replaced as a whole, even if an operation was asked for a part of it. So
+/// such an operation needs the lock over more than its range: two splits of one leaf exclude each
+/// other, wherever in the leaf their ranges are.
 ///
 /// # Invariants
 ///
@@ -29,7 +29,7 @@ pub struct Locked {
 }
 
 impl Locked {
-    /// Takes the caller's word that `len` bytes from `va` are locked.
+    /// Makes the evidence, from the caller's promise that `len` bytes from `va` are locked.
     ///
     /// Errors: [`Error::Invalid`] if `len` is 0, [`Error::Overflow`] if the end does not fit.
     ///
@@ -56,7 +56,7 @@ impl Locked {
 
     /// The part of the range from `va` to `last`; `None` if that is empty.
     ///
-    /// No leaf crosses an edge of the part, but for those that cross the same edge of the range.
+    /// A leaf may cross an edge of the part only where that is an edge of the range, too.
     #[inline(always)]
     pub(crate) fn part(self, va: u64, last: u64) -> Option<Self> {
         let inside = self.va <= va && va <= last && last <= self.last;

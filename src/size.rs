@@ -53,8 +53,9 @@ impl Level {
 
 /// `value * 2^lg2`. `lg2` is less than 64.
 ///
-/// For an operator the compiler would have to know that, or leave a panic in the kernel's object
-/// where it checks for overflow. The tests on the host check it here.
+/// A plain `<<` would leave a call of a panic in the kernel's object where overflow checks are on,
+/// unless the compiler could prove that `lg2` is less than 64. The tests on the host check that it
+/// is.
 #[inline(always)]
 pub(crate) fn shl(value: u64, lg2: u32) -> u64 {
     #[cfg(not(CONFIG_RUST))]
@@ -193,8 +194,8 @@ impl Run {
 #[inline]
 pub(crate) fn best_run(sizes: u64, va: Iova, len: Bytes, oa: Oa) -> Option<Run> {
     let (Iova(va), Bytes(len), Oa(oa)) = (va, len, oa);
-    // Without branches: in a split each leaf may have another size. All sizes that the addresses
-    // are aligned to, and all that the length is enough for:
+    // Without branches, because in a split each leaf may have another size, which would be
+    // mispredicted. These are the sizes that the addresses are aligned to and that fit the length:
     let aligned = (va | oa) ^ (va | oa).wrapping_sub(1);
     let short = u64::MAX.wrapping_shr(63u32.wrapping_sub(len.checked_ilog2()?));
     let size_lg2 = (sizes & aligned & short).checked_ilog2()?;
@@ -245,8 +246,9 @@ mod tests {
     }
 
     proptest! {
-        // The definition, written out naively: every leaf is aligned and inside, no allowed size
-        // is larger at its start, and the run ends where one would be or where no further fits.
+        // The definition, written out naively: every leaf is aligned and inside; no larger size is
+        // allowed at its start; and the run ends where a larger one is allowed, or where no further
+        // leaf fits.
         #[test]
         fn best_run_matches_its_definition(
             sizes in any::<u64>(), va in 0u64..1 << 40, pages in 1u64..1 << 20, oa in 0u64..1 << 40,

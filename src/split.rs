@@ -83,8 +83,8 @@ pub struct Replaced {
     pub level: Level,
 }
 
-/// The leaves that [`Pt::split`] or [`Pt::carve`] replaced, at most one at each edge. Nobody else
-/// makes one.
+/// The leaves that [`Pt::split`] or [`Pt::carve`] replaced, at most one at each edge. Only these
+/// two make such a value.
 ///
 /// The caller flushes each of the [`leaves`](Self::leaves) at its old size, and calls
 /// [`fold_late_dirty`](Self::fold_late_dirty) if anybody reads dirty bits, else
@@ -96,28 +96,30 @@ pub struct SplitFlush<'t, F: Format, M: PtMem> {
     params: Params,
     tables: usize,
     result: Result,
-    /// It is of use for as long as the range is locked.
+    /// Valid only while the range is locked.
     _range: PhantomData<Locked>,
 }
 
-/// Where a leaf was that was replaced.
+/// The place of a leaf that was replaced.
 struct OldLeaf<'t, F: Format, M: PtMem> {
     table: Table<'t, F, M>,
     va: u64,
     size_lg2: u32,
-    /// Hardware set the dirty bit of an item just before a table took its place, so it does not
-    /// show there any more; what replaced the other items of the leaf may be clean.
+    /// Hardware set the dirty bit of one item of the leaf just before a table replaced that item.
+    /// The bit is in the table's leaves, but what replaced the other items of the leaf may be
+    /// clean.
     late_dirty: bool,
-    /// From its start on so many bytes were replaced: all, unless somebody else was there.
+    /// The number of bytes, from its start on, that were replaced: all, unless another caller
+    /// interfered.
     done: u64,
 }
 
 /// The leaves at both edges of a range.
 pub(crate) struct Edges<'t, F: Format, M: PtMem> {
     pub(crate) first: Leaf<'t, F, M>,
-    /// If it is another one.
+    /// The leaf at the second edge, if it is not the same leaf.
     pub(crate) last: Option<Leaf<'t, F, M>>,
-    /// So many tables are needed to replace them.
+    /// The number of tables that are needed to replace them.
     pub(crate) tables: usize,
 }
 
@@ -147,7 +149,7 @@ pub(crate) struct Leaf<'t, F: Format, M: PtMem> {
 struct Cuts {
     low: u64,
     high: u64,
-    /// Nothing is to be mapped between the two.
+    /// Whether the range between the two cuts becomes a hole.
     hole: bool,
 }
 
@@ -157,7 +159,7 @@ impl<'t, F: Format, M: PtMem> Leaf<'t, F, M> {
         size::block_last(self.va, self.size_lg2)
     }
 
-    /// An offset: does not wrap, no leaf is as large as the address space.
+    /// The offset cannot wrap, because no leaf is as large as the address space.
     #[inline(always)]
     fn end(&self) -> u64 {
         size::pow2(self.size_lg2)
@@ -186,13 +188,13 @@ impl<'t, F: Format, M: PtMem> Leaf<'t, F, M> {
     }
 }
 
-/// How the addresses from some point on are to be translated by a table of one level.
+/// A piece of what replaces a leaf, in a table of one level.
 enum Piece {
     /// By leaves of this level.
     Leaves(Run),
     /// One item needs a table below.
     Table,
-    /// So many bytes, whole items, by nothing.
+    /// A hole of this many bytes, whole items.
     Hole(u64),
 }
 
@@ -216,8 +218,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// break-before-make, never if [`can_split`]), and those of [`PtMem::alloc`]. On error nothing
     /// has changed.
     ///
-    /// [`SplitFlush`] ends with [`Error::Raced`] if a leaf was changed by somebody else meanwhile:
-    /// it was not locked. A part of the leaves may be replaced then.
+    /// [`SplitFlush`] ends with [`Error::Raced`] if another caller changed a leaf meanwhile, which
+    /// the lock has to prevent. Then only a part of the leaves may have been replaced.
     pub fn split(&self, range: Locked) -> Result<SplitFlush<'t, F, M>> {
         let edges = self.edges(range, false)?;
         let plan = self.plan(&edges)?;
@@ -263,8 +265,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         })
     }
 
-    /// The leaf that translates `va`, to be cut at the edges of `range`. Not inlined, for the size
-    /// of it.
+    /// The leaf that translates `va`, to be cut at the edges of `range`. Not inlined, because it is
+    /// large.
     #[inline(never)]
     fn leaf_at(&self, range: Locked, va: u64, hole: bool) -> Result<Leaf<'t, F, M>> {
         let item = self.find(va).ok_or(Error::NotMapped)?;
@@ -313,7 +315,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let sizes = self.sizes(level);
         let item_lg2 = level.item_lg2::<F>();
         let item = size::pow2(item_lg2);
-        // Where a leaf must stop. If all are one item, a cut between two of them changes nothing.
+        // The next cut, where a leaf must end. If every leaf is one item, a cut between two items
+        // changes nothing.
         let single = sizes == item && !cuts.hole;
         let stop = |cut: u64| {
             if single && size::offset(cut, item_lg2) == 0 {
@@ -331,8 +334,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             while at < stop {
                 let left = stop.wrapping_sub(at);
                 let whole = size::floor(left, item_lg2);
-                // IOVA and OA are aligned as the offset is, up to the size of the old leaf. Nothing
-                // fits where a cut goes through an item.
+                // IOVA and OA are as aligned as the offset, up to the size of the old leaf. Where a
+                // cut goes through an item no leaf fits.
                 let (piece, bytes) = if hole && whole != 0 {
                     (Piece::Hole(whole), whole)
                 } else if PIECES == TABLES && sizes & item != 0 && whole != 0 {
@@ -611,8 +614,8 @@ impl<F: Format, M: PtMem> OldLeaf<'_, F, M> {
     }
 }
 
-/// Makes all leaves in `items` items dirty, and all below the first `own` of them, and no table
-/// item and no empty one.
+/// Makes dirty all leaves in `items` items, and all leaves below the first `own` of them. Table
+/// items and empty items stay as they are.
 fn make_dirty<F: Format, M: PtMem>(
     table: Table<'_, F, M>,
     first: Index,
@@ -639,7 +642,7 @@ fn make_dirty<F: Format, M: PtMem>(
                 // Empty, or somebody else's.
                 _ => break,
             };
-            // If it changed meanwhile, all of it is done again: below it may be another table.
+            // If the item changed meanwhile, repeat all of it: it may lead to another table now.
             if want == item.raw() || item.cell().publish(item.raw(), want).is_ok() {
                 break;
             }
@@ -659,7 +662,7 @@ impl<F: Format, M: PtMem> SplitFlush<'_, F, M> {
         })
     }
 
-    /// Whether nobody was in the way.
+    /// Ok if no other caller interfered, so that the split is complete.
     #[inline]
     pub(crate) fn is_complete(&self) -> bool {
         self.result.is_ok()
@@ -684,11 +687,11 @@ impl<F: Format, M: PtMem> SplitFlush<'_, F, M> {
         self.tables
     }
 
-    /// Carries dirty bits that came late to all leaves that they may be meant for. To be called
-    /// after the flush that [`leaves`](Self::leaves) ask for, after which nothing is late any more.
+    /// Carries late dirty bits over to all leaves that they may be meant for. Call it after the
+    /// flush of [`leaves`](Self::leaves): no dirty bit comes late after that.
     ///
     /// Hardware that wrote through a translation which it had cached before the split may set the
-    /// dirty bit where the old leaf was, without a look at what is there now: a table item, or one
+    /// dirty bit where the old leaf was, without looking at what is there now: a table item, or one
     /// item of a group that is several leaves now. The write may have gone to any address of the
     /// old leaf, so everything that replaced it becomes dirty.
     ///

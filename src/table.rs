@@ -311,7 +311,7 @@ impl<F: Format, M: PtMem> Drop for Unlinked<'_, '_, F, M> {
 ///
 /// 1. Nothing points to `table` but this value.
 /// 2. The first `written` items are leaves or empty, or table items each made from an [`Unlinked`].
-///    What is behind them is undefined: it is never read.
+///    The items behind them are undefined and never read.
 pub(crate) struct Unwritten<'p, 't, F: Format, M: PtMem> {
     table: Table<'t, F, M>,
     written: u64,
@@ -372,7 +372,7 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
         core::mem::ManuallyDrop::new(self).end()
     }
 
-    /// To be called once.
+    /// Must be called at most once: the result owns the table.
     #[inline(always)]
     fn end(&mut self) -> Unlinked<'p, 't, F, M> {
         // Few, or none: a split writes all.
@@ -392,8 +392,8 @@ impl<F: Format, M: PtMem> Drop for Unwritten<'_, '_, F, M> {
     }
 }
 
-/// Writes leaves of `2^group_lg2` items each that follow each other. Not inlined, for the registers
-/// that it needs.
+/// Writes consecutive leaves of `2^group_lg2` items each. Not inlined, because it needs many
+/// registers.
 #[inline(never)]
 fn init_run<C: Cell>(cells: &[C], group_lg2: u32, mut leaves: Leaves) {
     if group_lg2 == 0 {
@@ -404,7 +404,7 @@ fn init_run<C: Cell>(cells: &[C], group_lg2: u32, mut leaves: Leaves) {
         for group in groups {
             init_all(group, leaves.next_item());
         }
-        // Tables end with a whole group. Whatever comes, nothing stays undefined.
+        // A table ends with a whole group, so this is not reached; but no item may stay undefined.
         for cell in rest {
             cell.init(0);
         }
@@ -417,7 +417,7 @@ fn init_all<C: Cell>(cells: &[C], item: u64) {
     by_eights(cells, || item);
 }
 
-/// Writes items, by eights: most instructions are stores then.
+/// Writes items, eight in each turn of the loop, so that most instructions are stores.
 #[inline(always)]
 fn by_eights<C: Cell>(cells: &[C], mut item: impl FnMut() -> u64) {
     let eights = cells.chunks_exact(8);
@@ -521,7 +521,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     }
 
     /// Adds a table of `level` above the top. Returns the top that the page table has afterwards:
-    /// the new one, or that of whoever was faster.
+    /// the new one, or the one of another thread that was faster.
     pub(crate) fn add_top(&self, level: Level) -> Result<Table<'t, F, M>> {
         let new = self.new_table(level)?;
         let table = new.table;
@@ -595,8 +595,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
     }
 
-    /// Records that a table item was cleaned to memory, after it was. If it is another item by now
-    /// it is left alone: whoever finds it without the mark cleans it.
+    /// Marks a table item as cleaned, after it was cleaned to memory. If the item has changed
+    /// meanwhile it is left alone: a thread that finds it without the mark cleans it.
     fn set_cleaned(&self, cell: &M::Cell, item: u64) {
         let _ = cell.publish(item, item | F::CLEANED);
     }

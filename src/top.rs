@@ -2,8 +2,8 @@
 
 //! Tables whose top level grows while they are in use.
 //!
-//! A new top table is complete before hardware gets to know it: its item 0 points to the old top,
-//! all others are empty. What was mapped translates as before through either top, and what the new
+//! A new top table is complete before hardware learns of it: its item 0 points to the old top, all
+//! others are empty. What was mapped translates as before through either top, and what the new
 //! level adds is empty in both, so neither is ever wrong in a cache.
 
 #![forbid(unsafe_code)]
@@ -52,7 +52,7 @@ impl<F: Format, M: PtMem> Pt<'_, F, M> {
 
     #[cold]
     fn grow(&self, range: Locked, level: Level) -> Result<Self> {
-        // Not before it is known to help.
+        // Only grow the top if the range fits then.
         if range.last() & !size::max_offset(self.cfg.max_va_lg2) != 0 || level > F::MAX_TOP_LEVEL {
             return Err(Error::OutOfRange);
         }

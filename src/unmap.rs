@@ -29,10 +29,10 @@ use crate::{
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Removes the translation of `range`. Never allocates.
     ///
-    /// Returns the number of bytes from the start of the range that are unmapped now. Less than
-    /// asked if it meets something that is not mapped, or starts inside a leaf; more if the range
-    /// ends inside a leaf, which then goes as a whole ([`split`](Self::split) first to avoid
-    /// that). Tables that the range covers go to `gather` as well.
+    /// Returns the number of bytes from the start of the range that are unmapped now. That is less
+    /// than asked for if it meets something that is not mapped, or starts inside a leaf. It is more
+    /// if the range ends inside a leaf, which is then removed as a whole ([`split`](Self::split) it
+    /// first to avoid that). Tables that the range covers go to `gather` as well.
     #[inline]
     pub fn unmap<G: Gather<M>>(&self, range: Locked, gather: &mut G) -> u64 {
         let mut bytes = 0;
@@ -47,7 +47,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         bytes
     }
 
-    /// The lowest table that serves all of the range and that unmapping the range leaves in place.
+    /// The lowest table that serves all of the range and stays when the range is unmapped.
     #[inline(always)]
     fn lowest_table(&self, range: Locked) -> Table<'t, F, M> {
         let mut table = self.top;
@@ -98,7 +98,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                     for cell in table.cells(index, items) {
                         cell.set(0);
                     }
-                    // Usually not the only one.
+                    // Usually more leaves follow.
                     let more = size::shr(last, item_lg2).wrapping_sub(size::shr(va, item_lg2));
                     if contig_lg2 == 0 && more != 0 && left != 1 {
                         let more = more.min(left.wrapping_sub(1));
@@ -151,7 +151,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     fn clear_leaves(&self, cells: &[M::Cell], level: Level) -> u64 {
         let single = |cell: &M::Cell| F::is_single(cell.read(), level, &self.cfg.params);
         let mut n = 0usize;
-        // By fours: that leaves few instructions beside those that have to be.
+        // Four in each turn of the loop, so that most instructions are loads and stores of items.
         for four in cells.chunks_exact(4) {
             if !four.iter().all(single) {
                 break;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Look at all that a range is translated by, a part at a time.
+//! Report the leaves and tables that translate a range, a part at a time.
 //!
-//! For whoever wants to know what a table looks like. A table may have billions of items, and the
-//! range has to stay locked while it is read, so a walk ends when it has looked at as many tables
-//! as it was asked to, and says where to go on. What is found is counted by its first address: of
-//! two walks, the one to an address and the one from there on, exactly one reports it.
+//! debugfs shows page tables by this. A table may have billions of items, and the range has to stay
+//! locked while it is read. So a walk ends when it has looked at as many tables as it was asked to,
+//! and says where to go on. Each leaf and table is reported at its first address: of two walks, one
+//! up to an address and one from there on, exactly one reports it.
 
 #![forbid(unsafe_code)]
 
@@ -65,10 +65,11 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Reports the leaves and the tables that start in `range`. The top table is not reported:
     /// every page table has one.
     ///
-    /// Looks at about as many `tables` as asked for, and always gets on. Returns the address from
-    /// which to go on, or `None` if it came to the end.
+    /// Looks at about `tables` tables, and always makes progress. Returns the address from which to
+    /// go on, or `None` if it came to the end.
     ///
-    /// The range may be locked shared. Addresses that the table cannot translate have nothing.
+    /// The range may be locked shared. Nothing is reported for addresses that the table cannot
+    /// translate.
     pub fn walk<V: Visitor>(&self, range: Locked, tables: u32, visitor: &mut V) -> Option<u64> {
         let (va, last, rest) = self.translated(range)?;
         let mut walk = Walk {
@@ -144,8 +145,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                     }
                 }
                 Kind::Table => {
-                    // Never at the first item: the walk has to get on, and whoever goes on at the
-                    // start of this table would report it once more.
+                    // Do not stop at the first item: the walk must make progress, and the next
+                    // walk, from the start of this table, would report the table again.
                     if walk.tables == 0 && at > va {
                         return Some(at);
                     }

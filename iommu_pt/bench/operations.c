@@ -44,7 +44,7 @@ static int bench_lookup(struct bench *bench, struct bench_table *table,
 	unsigned long i;
 
 	bench_start(bench);
-	/* In no order that a cache would like; calls is a power of two */
+	/* In an order that caches cannot predict; calls is a power of two */
 	for (i = 0; i != leaves->calls; i++) {
 		u64 n = i * 7919 & (leaves->calls - 1);
 		u64 iova = leaves->iova + (n << leaves->lg2);

@@ -235,7 +235,7 @@ static void raw_same_dirty(struct raw_test *t, struct raw_c *c,
 	ret = raw_same_read(t, c, end - room, va, len * step, flags);
 	if (ret == -EFAULT) {
 		KUNIT_ASSERT_LT(t->test, room, bytes);
-		/* How much is clean by then is nobody's business */
+		/* After an error it does not matter how much is clean */
 		raw_same_again(top, raw_c_top(c), level);
 	}
 	c->faults += ret == -EFAULT;
@@ -315,7 +315,7 @@ static void test_compare(struct kunit *test)
 			      RAW_C(init)(&c->table, &t->pt.cfg, GFP_KERNEL));
 	KUNIT_ASSERT_NO_ERRNO(test, kunit_add_action_or_reset(test, raw_c_deinit,
 							      c));
-	/* Nobody is told that the C format can split */
+	/* The C format does not say that it can be split */
 	KUNIT_EXPECT_FALSE(test, RAW_C(can_split)());
 	KUNIT_EXPECT_NULL(test, c->table.iommu.ops->split_range);
 	KUNIT_EXPECT_FALSE(test, iommu_can_split(&c->domain));

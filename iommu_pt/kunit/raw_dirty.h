@@ -132,7 +132,7 @@ static void raw_dirty_stays(struct raw_test *t, u64 __user *user, u64 va,
 	KUNIT_ASSERT_EQ(t->test, report.gather.end, va + size - 1);
 }
 
-/* Hardware may set it late, without a look, after an unmap */
+/* After an unmap hardware may set D late, without looking at the item */
 static void raw_dirty_empty(struct raw_test *t, u64 __user *user, u64 va,
 			    u64 size, u64 step, u64 *item)
 {

@@ -104,7 +104,7 @@ static void raw_check_flushed(struct raw_test *t, u64 *table,
 	}
 }
 
-/* Nothing is left in the caches, so nothing is left in the walker's way */
+/* Nothing unflushed is left in the caches: the walker sees what the CPU sees */
 static void raw_check_memory(struct raw_test *t)
 {
 	unsigned int level;
@@ -137,7 +137,7 @@ static void test_flush_map(struct kunit *test)
 		raw_check(t);
 		raw_check_memory(t);
 	}
-	/* While something else goes, these stay */
+	/* These stay mapped while something else is unmapped */
 	for (i = 0; i != t->num_probes; i++)
 		t->probes[i].always = true;
 	raw_unmap(t, va + page, 2 * large);

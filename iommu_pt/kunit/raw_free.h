@@ -33,7 +33,7 @@ static void raw_see_table(struct raw_test *t, u64 *table, unsigned int level,
 	}
 }
 
-/* Notes all tables that there are: from now on, see where they go */
+/* Notes all tables that there are, to follow them from now on */
 static void raw_watch_frees(struct raw_test *t)
 {
 	unsigned int level;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * KUnit tests of split_range and carve_range for one format, in the way of kunit_iommu_pt.h:
- * what the op did is read back with the C code of the format. Included after
- * the format.
+ * KUnit tests of split_range and carve_range for one format. As in
+ * kunit_iommu_pt.h, the result is read back with the C code of the format.
+ * Included after the format.
  */
 #include "../../../kunit_iommu.h"
 #include "../../../pt_iter.h"
@@ -101,7 +101,7 @@ struct told {
 	u64 attrs;
 };
 
-/* Nothing is told of a hole */
+/* walk_range() reports nothing in a hole */
 static void told_hole(struct told *told)
 {
 	pt_vaddr_t len = told->want->high - told->want->low;
@@ -130,7 +130,7 @@ static void told_leaf(struct pt_iommu_walk *walk,
 	told->oa += log2_to_int(leaf->size_lg2);
 }
 
-/* What walk_range() tells is what the C code has found, whatever the parts */
+/* walk_range() reports what the C code has found, in one call or several */
 static void check_told(struct kunit *test, const struct leaf_walk *walk,
 		       pt_vaddr_t va, pt_oaddr_t oa, unsigned int max_tables)
 {
@@ -163,7 +163,7 @@ static void check_told(struct kunit *test, const struct leaf_walk *walk,
 /*
  * The leaf before it is split, as hardware has cached it. If it is written
  * through late, hardware sets the dirty bit in the item that it read then,
- * without a look at what is there now.
+ * without looking at what is there now.
  */
 static struct {
 	struct pt_range range;
@@ -215,7 +215,7 @@ static const struct iommu_domain_ops split_domain_ops = {
 	.iotlb_sync = split_iotlb_sync,
 };
 
-/* What iommufd does for each domain */
+/* Carve, with the two calls that iommufd makes for each domain */
 static void carve(struct kunit *test, pt_vaddr_t va, pt_vaddr_t len,
 		  pt_oaddr_t oa)
 {
@@ -230,7 +230,7 @@ static void carve(struct kunit *test, pt_vaddr_t va, pt_vaddr_t len,
 	pages = kunit_table_pages();
 	KUNIT_ASSERT_EQ(test, len,
 			iommu_carve(&priv->domain, va, len, &tables));
-	/* It took all, and allocated nothing */
+	/* The carve took all prepared tables and allocated none */
 	KUNIT_EXPECT_TRUE(test, iommu_pages_list_empty(&tables));
 	KUNIT_EXPECT_LE(test, kunit_table_pages(), pages);
 	iommu_carve_free(&priv->domain, &tables);
@@ -326,7 +326,7 @@ static void check_split(struct kunit *test, unsigned int leaf_lg2,
 	check_cut(test, leaf_lg2, off, len, dirty, true);
 }
 
-/* Prepared, and not done: nothing has changed, and nothing is left */
+/* A carve that is only prepared changes nothing and leaves nothing behind */
 static void test_carve_prepared(struct kunit *test)
 {
 	struct kunit_iommu_priv *priv = test->priv;
@@ -637,8 +637,8 @@ static void check_unlocked(struct kunit *test, unsigned int lg2,
 }
 
 /*
- * A split that meets somebody else in a leaf lets that be, flushes what it has
- * replaced, and warns
+ * A split that finds a leaf changed by somebody else keeps that change, flushes
+ * what it has replaced, and warns
  */
 static void test_split_unlocked(struct kunit *test)
 {
@@ -687,7 +687,7 @@ static void test_can_split(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, -ENOENT,
 			iommu_split(&priv->domain, va, page, GFP_KERNEL));
 
-	/* A driver may know better */
+	/* The driver may forbid it */
 	priv->domain.no_live_split = true;
 	KUNIT_EXPECT_FALSE(test, iommu_can_split(&priv->domain));
 	KUNIT_EXPECT_EQ(test, -EOPNOTSUPP,

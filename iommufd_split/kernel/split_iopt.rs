@@ -265,8 +265,8 @@ impl LockedIopt<'_> {
 
     /// Gives an area its place in the IO page table, and the pins that lie there.
     ///
-    /// Both trees must know it: whoever shares the pages finds the PFNs through `domains_itree`, so
-    /// a stale node there would be used after the area is gone.
+    /// Both trees must know it: other areas of the same pages find the PFNs through
+    /// `domains_itree`, so a stale node there would be used after the area is gone.
     ///
     /// # Safety
     ///
@@ -422,8 +422,8 @@ impl Area<'_> {
     pub(crate) fn plan(&self, cuts: Cuts) -> Result<Plan> {
         let area = self.area.as_ptr();
 
-        // It is being unmapped, and who pins it is being told. An unmap that gave up leaves the
-        // mark behind, which means nothing any more once the pins are gone.
+        // The area is being unmapped, and its users are told to unpin. An unmap that gave up leaves
+        // the mark behind; without pins it means nothing.
         // SAFETY: By the type invariant the area is live, and `iova_rwsem` is held for write.
         if unsafe { bindings::iopt_area::prevent_access_raw(area) } && self.pins().accesses != 0 {
             return Err(Refusal::Busy.into());

@@ -43,8 +43,8 @@ const IR: u64 = 1 << 61;
 /// Write access.
 const IW: u64 = 1 << 62;
 
-/// AMD v1. With `MOCK` the variant of iommufd's selftest: pages of 2K, to find whoever takes 4K for
-/// granted.
+/// AMD v1. With `MOCK` the variant of iommufd's selftest: pages of 2K, to find code that takes 4K
+/// for granted.
 #[derive(Debug)]
 pub enum Amdv1<const MOCK: bool> {}
 
@@ -160,7 +160,7 @@ impl<const MOCK: bool> Format for Amdv1<MOCK> {
 
     #[inline(always)]
     fn leaf_sizes(level: Level, _params: &Params) -> u64 {
-        // Table 15: the top most level has no translation entries.
+        // Table 15: the topmost level has no leaves ("translation entries").
         if level >= Self::MAX_TOP_LEVEL {
             return 0;
         }

@@ -23,7 +23,7 @@
 //! 8. [`Format::HW_BITS`] are attributes: whichever of them hardware sets in an item, it stays
 //!    empty, or a leaf of the same size and OA, and `leaf_attrs` says which are set.
 //!
-//! The test suite in `testing/laws.rs` checks these for every format.
+//! The test suite in `tests/judges/src/laws.rs` checks these for every format.
 
 #![forbid(unsafe_code)]
 
@@ -54,7 +54,7 @@ impl Features {
     pub const SIGN_EXTEND: Features = Features(1 << 3);
     /// IOTLB flushes are by range.
     pub const FLUSH_RANGE: Features = Features(1 << 4);
-    /// As [`Self::FLUSH_RANGE`], but nothing that did not change may be flushed.
+    /// As [`Self::FLUSH_RANGE`], but a flush must not cover anything that did not change.
     pub const FLUSH_RANGE_NO_GAPS: Features = Features(1 << 5);
     /// The gather is told which levels changed.
     pub const DETAILED_GATHER: Features = Features(1 << 6);
@@ -189,7 +189,7 @@ pub trait Format: 'static {
     /// format has no dirty tracking.
     const DIRTY: u64;
     /// The bits of a leaf item that hardware may set at any instant, whatever the table is used
-    /// for: accessed and dirty. Whatever else changes in a leaf, software did it.
+    /// for: accessed and dirty. If any other bit of a leaf changes, software changed it.
     const HW_BITS: u64;
     /// A bit of a table item that hardware ignores, which says that the item was cleaned to memory;
     /// 0 if the format does not support [`Features::DMA_INCOHERENT`].
@@ -212,8 +212,8 @@ pub trait Format: 'static {
         0
     }
 
-    /// Whether `item` is a leaf of one item: one question where [`Self::kind`] and
-    /// [`Self::contig_lg2`] are two.
+    /// Whether `item` is a leaf of one item: cheaper than to ask [`Self::kind`] and
+    /// [`Self::contig_lg2`].
     #[inline(always)]
     fn is_single(item: u64, level: Level, params: &Params) -> bool {
         Self::kind(item, level) == Kind::Leaf && Self::contig_lg2(item, level, params) == 0
