@@ -162,7 +162,7 @@ impl<'t, F: Format, M: PtMem> Table<'t, F, M> {
     /// The cell of an item.
     #[inline(always)]
     pub(crate) fn cell(self, index: Index) -> &'t M::Cell {
-        // SAFETY: in bounds by the invariant of `Index` and invariant 1 of `Table`, which also
+        // SAFETY: In bounds by the invariant of `Index` and invariant 1 of `Table`, which also
         // keeps the memory alive for 't. Cells are only ever accessed through shared references.
         unsafe { self.items.add(index.0 as usize).as_ref() }
     }
@@ -171,7 +171,8 @@ impl<'t, F: Format, M: PtMem> Table<'t, F, M> {
     #[inline(always)]
     pub(crate) fn cells(self, index: Index, n: u64) -> &'t [M::Cell] {
         let n = n.min(index.room::<F>()) as usize;
-        // SAFETY: as for `cell`, for each of them: `n` items from `index` are in the table.
+        // SAFETY: `n` is at most what the table has from `index` on, so all of these items are in
+        // the table, which invariant 1 of `Table` keeps alive for 't.
         unsafe { core::slice::from_raw_parts(self.items.as_ptr().add(index.0 as usize), n) }
     }
 
@@ -256,10 +257,11 @@ impl<'t, F: Format, M: PtMem> Item<'t, F, M> {
         if self.kind() != Kind::Table {
             return None;
         }
-        // SAFETY: the item was read from a table and is a table item, so it was made by
+        // SAFETY: The item was read from a table and is a table item, so it was made by
         // `Pt::link` from an address of `table_oa`; under the range lock its table is not freed.
         let items = unsafe { M::table_at(F::table_oa(self.raw, params)) };
-        // SAFETY: a table item of this level points to a table one level below; alive as above.
+        // SAFETY: A table item of this level points to a table one level below, and under the range
+        // lock that is not freed.
         Some(unsafe { Table::from_raw(items, self.table.level.below()) })
     }
 
@@ -470,15 +472,15 @@ impl<'p, 't, F: Format, M: PtMem> Reserve<'p, 't, F, M> {
         if self.len == 0 {
             return None;
         }
-        // SAFETY: by the invariant, `head` is the address of a table that is not freed.
+        // SAFETY: By the invariant, `head` is the address of a table that is not freed.
         let items = unsafe { M::table_at(self.head) };
-        // SAFETY: as above, and nobody else refers to the table.
+        // SAFETY: The table is not freed, and nobody else refers to it.
         let cell = unsafe { items.as_ref() };
         // INVARIANT: unchained from the front.
         self.head = cell.read();
         self.len = self.len.wrapping_sub(1);
         Some(Unwritten {
-            // SAFETY: a whole table is a table of any level once its items are written; it lives
+            // SAFETY: A whole table is a table of any level once its items are written; it lives
             // until freed.
             table: unsafe { Table::from_raw(items, level) },
             written: 0,
@@ -514,7 +516,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     pub(crate) fn new_table(&self, level: Level) -> Result<Unlinked<'_, 't, F, M>> {
         let items = self.mem.alloc(table_lg2::<F>())?;
         Ok(Unlinked {
-            // SAFETY: a whole table of zeroes is a table of any level; it lives until freed.
+            // SAFETY: A whole table of zeroes is a table of any level; it lives until freed.
             table: unsafe { Table::from_raw(items, level) },
             pt: self,
         })
@@ -538,7 +540,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             }
         }
         let (items, level) = self.mem.top();
-        // SAFETY: the top table, which lives as long as the page table.
+        // SAFETY: The top table, which lives as long as the page table.
         Ok(unsafe { Table::from_raw(items, level) })
     }
 
@@ -560,7 +562,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 }
             });
         }
-        // SAFETY: never linked, by the invariant of `Unlinked`; not used again: its owner is gone.
+        // SAFETY: Never linked, by the invariant of `Unlinked`; not used again: its owner is gone.
         unsafe { self.mem.free(table.items) };
     }
 

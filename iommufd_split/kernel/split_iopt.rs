@@ -135,14 +135,15 @@ impl LockedIopt<'_> {
     /// The option can only be switched off while there is nothing mapped in any domain, so if it
     /// is off now then it was off when the domains were filled.
     fn large_pages_disabled(&self) -> bool {
-        // SAFETY: As for `iova_alignment()`.
+        // SAFETY: The IO page table is live, and the option changes under `iova_rwsem` only, which
+        // the type invariant says is held.
         unsafe { (*self.iopt).disable_large_pages != 0 }
     }
 
     /// Every domain that holds the areas.
     pub(crate) fn domains(&self) -> impl Iterator<Item = Domain<'_>> {
-        // SAFETY: As for `iova_alignment()`. Domains are added and removed under the write side of
-        // `domains_rwsem`.
+        // SAFETY: The IO page table is live, and domains are added and removed under the write side
+        // of `domains_rwsem` only, of which the type invariant holds the read side.
         let count = unsafe { (*self.iopt).next_domain_id };
 
         (0..count as usize).filter_map(|index| {
@@ -200,7 +201,8 @@ impl LockedIopt<'_> {
 
             next = area_of(node);
             // INVARIANT: It is in the tree. That it has pages is checked here once more.
-            // SAFETY: As above.
+            // SAFETY: What is in the tree is live, and `pages` changes under the write side of
+            // `iova_rwsem` only, which is held.
             (!unsafe { (*area.as_ptr()).pages }.is_null()).then_some(Area {
                 area,
                 locked: PhantomData,
@@ -231,7 +233,7 @@ impl LockedIopt<'_> {
             }
             // Cannot wrap, `range.last` is larger.
             next = node.last.wrapping_add(1);
-            // SAFETY: As above.
+            // SAFETY: `tail` is in the tree, which nobody changes while the locks are held.
             let node = unsafe {
                 bindings::interval_tree_iter_next(
                     &raw mut (*tail.as_ptr()).node,
@@ -273,8 +275,9 @@ impl LockedIopt<'_> {
     /// `area` must be complete but for its place, and be in no tree. The mutex of its pages must be
     /// held.
     unsafe fn insert(&self, area: *mut bindings::iopt_area, (slice, pins): Share) {
-        // SAFETY: The function's requirement. `area_itree` may be changed by the type invariant,
-        // `domains_itree` because of the mutex. `page_offset` is smaller than a page.
+        // SAFETY: The caller gives a complete area that is in no tree, so it is ours to write.
+        // `area_itree` may be changed by the type invariant, `domains_itree` because the caller
+        // holds the mutex. `page_offset` is smaller than a page.
         unsafe {
             (*area).node.start = slice.iova.first;
             (*area).node.last = slice.iova.last;
@@ -300,7 +303,8 @@ impl LockedIopt<'_> {
     ///
     /// `area` must be in the trees of this IO page table. The mutex of its pages must be held.
     unsafe fn remove(&self, area: *mut bindings::iopt_area) {
-        // SAFETY: As for `insert()`.
+        // SAFETY: The caller says that the area is in the trees. `area_itree` may be changed by the
+        // type invariant, `domains_itree` because the caller holds the mutex.
         unsafe {
             bindings::interval_tree_remove(&raw mut (*area).node, &raw mut (*self.iopt).area_itree);
             if !(*area).storage_domain.is_null() {
@@ -328,7 +332,8 @@ fn area_of(node: *mut bindings::interval_tree_node) -> Option<NonNull<bindings::
 ///
 /// `area` must be live, and `iova_rwsem` of its IO page table be held.
 unsafe fn extent_of(area: NonNull<bindings::iopt_area>) -> Extent {
-    // SAFETY: By the function's requirement.
+    // SAFETY: The caller says that the area is live and holds `iova_rwsem`, under which `node` does
+    // not change.
     unsafe {
         Extent {
             first: (*area.as_ptr()).node.start,
@@ -354,7 +359,8 @@ impl Domain<'_> {
     }
 
     fn pgsize_bitmap(&self) -> usize {
-        // SAFETY: As for `is_iommupt()`.
+        // SAFETY: The domain is live by the type invariant, and its page sizes do not change once it
+        // is in use.
         unsafe { (*self.domain.as_ptr()).pgsize_bitmap }
     }
 
@@ -482,7 +488,8 @@ pub(crate) fn count<T>(items: impl Iterator<Item = T>) -> usize {
 /// `pages` must be live and its mutex held for as long as the result is used.
 unsafe fn pinned(pages: *mut bindings::iopt_pages, slice: Slice) -> impl Iterator<Item = Pinned> {
     let (first, last) = (slice.first_index, slice.last_index);
-    // SAFETY: The function's requirement. The mutex protects the tree.
+    // SAFETY: The caller says that the pages are live and holds their mutex, which protects the
+    // tree.
     let mut node =
         unsafe { bindings::interval_tree_iter_first(&raw mut (*pages).access_itree, first, last) };
 
@@ -504,7 +511,7 @@ unsafe fn pinned(pages: *mut bindings::iopt_pages, slice: Slice) -> impl Iterato
             }
         };
 
-        // SAFETY: As above.
+        // SAFETY: `node` is in the tree, which does not change as long as the mutex is held.
         node = unsafe { bindings::interval_tree_iter_next(node, first, last) };
         Some(pin)
     })
@@ -559,7 +566,7 @@ impl PagesGuard {
     ///
     /// `pages` must be live for as long as the result exists.
     unsafe fn lock(pages: *mut bindings::iopt_pages) -> Self {
-        // SAFETY: By the function's requirement.
+        // SAFETY: The caller says that the pages are live, so their mutex is initialised.
         unsafe { bindings::mutex_lock(&raw mut (*pages).mutex) };
         Self(pages)
     }
@@ -733,7 +740,8 @@ impl Carve {
     ///
     /// The locks of the IO page table and the mutex of the pages are held. The part is in no tree.
     unsafe fn commit(self) {
-        // SAFETY: By the function's requirement and the type invariant.
+        // SAFETY: By the type invariant every domain was added; the caller holds the locks, and took
+        // the part out of the trees.
         unsafe { bindings::iopt_carve_domains(self.0.as_ptr()) }
     }
 }
@@ -772,7 +780,7 @@ impl WholeAreas {
         };
         // INVARIANT: In flight from now on.
         if self.0.push_within_capacity((area, pages)).is_err() {
-            // SAFETY: As above. It stays as it was.
+            // SAFETY: The area is live and the locks are held. It gets back the pages that it had.
             unsafe { (*area.as_ptr()).pages = pages.as_ptr() };
         }
     }
