@@ -359,7 +359,7 @@ impl Domain<'_> {
     }
 
     fn pgsize_bitmap(&self) -> usize {
-        // SAFETY: The domain is live by the type invariant, and its page sizes do not change once it
+        // SAFETY: The domain is live by the type invariant, and its page sizes are constant while it
         // is in use.
         unsafe { (*self.domain.as_ptr()).pgsize_bitmap }
     }
@@ -740,7 +740,7 @@ impl Carve {
     ///
     /// The locks of the IO page table and the mutex of the pages are held. The part is in no tree.
     unsafe fn commit(self) {
-        // SAFETY: By the type invariant every domain was added; the caller holds the locks, and took
+        // SAFETY: By the type invariant every domain was added. The caller holds the locks and took
         // the part out of the trees.
         unsafe { bindings::iopt_carve_domains(self.0.as_ptr()) }
     }
