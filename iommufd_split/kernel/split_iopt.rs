@@ -359,8 +359,8 @@ impl Domain<'_> {
     }
 
     fn pgsize_bitmap(&self) -> usize {
-        // SAFETY: The domain is live by the type invariant, and its page sizes are constant while it
-        // is in use.
+        // SAFETY: The domain is live by the type invariant, and its page sizes are constant while
+        // it is in use.
         unsafe { (*self.domain.as_ptr()).pgsize_bitmap }
     }
 

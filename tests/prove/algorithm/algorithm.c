@@ -1,0 +1,510 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The algorithm, as the compiled crate has it, on a tiny format (tiny.rs): this
+ * file is the memory that its tables are in, the hardware that walks them and
+ * sets A and D between any two accesses, and the judge of every store.
+ *
+ * Whatever is any() may have every value at once, so one run of CBMC looks at
+ * all contents and at all that hardware may do. It looks at one address, which
+ * is any address.
+ */
+#include <assert.h>
+#include <stdbool.h>
+#include "code.c" /* the crate, as wasm2c wrote it; the script makes it */
+
+#define assume(what) __CPROVER_assume(what)
+
+#ifdef CONTROL
+#define DONE assert(!"reached")
+#else
+#define DONE
+#endif
+
+bool nondet_bool(void);
+u16 nondet_u16(void);
+
+/* The format, as hardware reads it. Sizes and addresses in pages of 2^8 bytes. */
+#ifdef INSTANCE_FOUR
+#define ITEMS_LG2 2
+#define TOP 1
+#define TABLES 4
+
+#else
+#define ITEMS_LG2 1
+#define TOP 2
+#define TABLES 8
+
+#endif
+#define ITEMS (1u << ITEMS_LG2)
+#define PAGES (1u << (ITEMS_LG2 * (TOP + 1)))
+
+/* The low half of an item; above is where it leads. */
+enum { PRESENT = 1 << 0, LEAF = 1 << 1, TWO = 1 << 2 };
+
+/* The high half. */
+enum { A = 1 << 0, D = 1 << 1, WRITE = 1 << 2, IGNORED = 1 << 3 };
+
+/* A table: not there yet, only software knows it, hardware can reach it, taken out, freed. */
+enum state { UNUSED, OURS, LIVE, GATHERED, FREED };
+
+/* The items, both halves. */
+static u16 low[16], high[16];
+static u8 state[8];
+static u8 tables; /* handed out, the top included */
+
+/* An item by a number that is not a constant. */
+#define P2(array, at, n) ((at) & 1 ? array[(n) + 1] : array[n])
+#define P4(array, at, n) ((at) & 2 ? P2(array, at, (n) + 2) : P2(array, at, n))
+#define P8(array, at, n) ((at) & 4 ? P4(array, at, (n) + 4) : P4(array, at, n))
+#define PICK_STATE(at) P8(state, (at) / ITEMS, 0)
+#define PICK(array, at) ((at) & 8 ? P8(array, at, 8) : P8(array, at, 0))
+
+/* What a walk finds. */
+struct leaf {
+	bool mapped, dirty;
+	u8 at; /* its item */
+	u8 start, pages, oa; /* all of it */
+	u16 attrs; /* rights and what is ignored */
+};
+
+static struct leaf walk(u32 page)
+{
+	struct leaf leaf = { 0 };
+	u32 table = 0;
+
+	for (int level = TOP; level >= 0; level--) {
+		u32 lg2 = ITEMS_LG2 * level;
+		u32 at = table * ITEMS + (page >> lg2 & (ITEMS - 1));
+
+		u16 now = PICK(low, at);
+
+		if (!(now & PRESENT))
+			break;
+		if (now & LEAF) {
+			u16 more = PICK(high, at);
+
+			leaf.mapped = true;
+			leaf.at = at;
+			leaf.pages = now & TWO ? 2u << lg2 : 1u << lg2;
+			leaf.start = page & ~(leaf.pages - 1);
+			leaf.oa = now >> 8;
+			leaf.attrs = more & (WRITE | IGNORED);
+			leaf.dirty = more & D || (now & TWO && PICK(high, at ^ 1) & D);
+			assert(!(leaf.oa & (leaf.pages - 1)));
+			break;
+		}
+		table = now >> 8;
+		assert(level > 0 && table < TABLES && P8(state, table, 0) == LIVE);
+		if (table >= TABLES)
+			break;
+	}
+	return leaf;
+}
+
+/* The address that is looked at, what it was translated to, and whether a device wrote to it. */
+static u8 probe;
+static struct leaf was;
+static bool written, any_dirty;
+
+/* What the operation may unmap: nothing, or the pages from `hole` to before `hole_end`. */
+static u8 hole, hole_end;
+
+static bool is_same(struct leaf is)
+{
+	return is.mapped == was.mapped &&
+	       (!is.mapped || ((u8)(is.oa + (probe - is.start)) == (u8)(was.oa + (probe - was.start)) && is.attrs == was.attrs));
+}
+
+/* After every store that hardware can see. */
+static void judge(void)
+{
+	struct leaf is = walk(probe);
+
+	if (probe >= hole && probe < hole_end)
+		assert(!is.mapped || is_same(is));
+	else
+		assert(is_same(is));
+}
+
+/* A translation that hardware holds. */
+static struct leaf cached;
+
+static bool in_leaf(u32 page, struct leaf leaf)
+{
+	return page >= leaf.start && page - leaf.start < leaf.pages;
+}
+
+/* Whether both pages of the leaf are of one item, and so is its D. */
+static bool same_item(u32 one, u32 other, struct leaf leaf)
+{
+#ifdef INSTANCE_FOUR
+	u32 lg2 = leaf.pages >= 4 ? 2 : 0;
+
+	return one >> lg2 == other >> lg2;
+#else
+	(void)one, (void)other, (void)leaf;
+	return true;
+#endif
+}
+
+/*
+ * Before every access of software to what hardware can reach: a device may use
+ * any address, by a walk now or by what is cached, which sets A or D, and the
+ * IOMMU may keep what it found. With a cached translation it does not look
+ * again before it sets them.
+ */
+static void hardware(void)
+{
+	u16 page = nondet_u16(), set = nondet_u16() & (A | D);
+	struct leaf found, used;
+	bool blind = nondet_bool();
+
+	assume(page < PAGES);
+	found = walk(page);
+	used = blind ? cached : found;
+	if (used.mapped) {
+		if (!(used.attrs & WRITE))
+			set &= ~D;
+		assert(PICK_STATE(used.at) == LIVE || PICK_STATE(used.at) == GATHERED);
+		/* Written so that what it cannot reach stays what it is for CBMC, too. */
+		for (u32 i = 0; i < TABLES * ITEMS; i++) {
+			if (state[i / ITEMS] == LIVE || state[i / ITEMS] == GATHERED)
+				high[i] |= used.at == i ? set : 0;
+		}
+		if (set & D) {
+			any_dirty = true;
+			if (!blind && in_leaf(probe, used) && same_item(probe, page, used) && nondet_bool())
+				written = true;
+		}
+	}
+	if (nondet_bool())
+		cached = found;
+}
+
+static void write(u32 at, u32 new_low, u32 new_high)
+{
+	assert(!(new_low & 0xffff0000) && !(new_high & 0xffff0000));
+	low[at] = new_low;
+	high[at] = new_high;
+}
+
+/* The item at an address of the crate's. */
+static u32 place(u32 address)
+{
+	u32 offset = address - w2c_code_places(0);
+	u32 at = offset / 8;
+
+	assert(!(offset & 7) && at < TABLES * ITEMS);
+	assert(state[at / ITEMS] != UNUSED && state[at / ITEMS] != FREED);
+	return at;
+}
+
+static u32 read_high;
+
+u32 w2c_env_item_read(struct w2c_env *env, u32 address)
+{
+	u32 at = place(address);
+
+	(void)env;
+	if (state[at / ITEMS] == LIVE)
+		hardware();
+	read_high = high[at];
+	return low[at];
+}
+
+u32 w2c_env_item_high(struct w2c_env *env)
+{
+	(void)env;
+	return read_high;
+}
+
+void w2c_env_item_init(struct w2c_env *env, u32 address, u32 new_low, u32 new_high)
+{
+	u32 at = place(address);
+
+	(void)env;
+	assert(state[at / ITEMS] == OURS);
+	write(at, new_low, new_high);
+}
+
+/* The levels of the tables that hardware can reach. */
+static u8 level_of[TABLES];
+
+/* Whatever is below an item of this level can be reached now. */
+static void reach(u32 at, u32 level)
+{
+	u32 table = low[at] >> 8;
+
+	if ((low[at] & (PRESENT | LEAF)) != PRESENT)
+		return;
+	assert(level > 0 && table < tables && state[table] == OURS);
+	state[table] = LIVE;
+	level_of[table] = level - 1;
+	if (level > 1) {
+		for (u32 i = 0; i < ITEMS; i++)
+			reach(table * ITEMS + i, level - 1);
+	}
+}
+
+static u8 stores;
+
+static void store(u32 at, u32 new_low, u32 new_high)
+{
+	bool other = low[at] != new_low;
+
+	assert(state[at / ITEMS] == LIVE);
+	write(at, new_low, new_high);
+	stores++;
+	if (other)
+		reach(at, level_of[at / ITEMS]);
+	judge();
+}
+
+u32 w2c_env_item_is(struct w2c_env *env, u32 address, u32 old_low, u32 old_high)
+{
+	u32 at = place(address);
+
+	(void)env;
+	hardware();
+	return low[at] == old_low && high[at] == old_high;
+}
+
+void w2c_env_item_replace(struct w2c_env *env, u32 address, u32 new_low, u32 new_high)
+{
+	u32 at = place(address);
+
+	(void)env;
+	store(at, new_low, new_high);
+}
+
+void w2c_env_item_set(struct w2c_env *env, u32 address, u32 new_low, u32 new_high)
+{
+	u32 at = place(address);
+
+	(void)env;
+	assert(hole < hole_end);
+	hardware();
+	store(at, new_low, new_high);
+}
+
+void w2c_env_item_clear_bits(struct w2c_env *env, u32 address, u32 low_bits, u32 high_bits)
+{
+	(void)env, (void)address, (void)low_bits, (void)high_bits;
+	assert(!"nothing here reads dirty bits");
+}
+
+/* There is memory for so many tables. */
+static u8 memory_for = 255;
+static bool no_memory;
+
+u32 w2c_env_table_fails(struct w2c_env *env)
+{
+	(void)env;
+	if (memory_for)
+		memory_for--;
+	else
+		no_memory = true;
+	return no_memory;
+}
+
+u32 w2c_env_table_alloc(struct w2c_env *env, u32 zeroed)
+{
+	u32 table = tables;
+
+	(void)env;
+	assert(table < TABLES);
+	tables++;
+	state[table] = OURS;
+	for (u32 i = 0; i < ITEMS; i++) {
+		low[table * ITEMS + i] = zeroed ? 0 : nondet_u16();
+		high[table * ITEMS + i] = zeroed ? 0 : nondet_u16();
+	}
+	return table;
+}
+
+void w2c_env_table_free(struct w2c_env *env, u32 table)
+{
+	(void)env;
+	assert(table < tables && state[table] == OURS);
+	state[table] = FREED;
+}
+
+static bool leads(u32 from, u32 level, u32 table)
+{
+	for (u32 i = 0; i < ITEMS && level; i++) {
+		u16 now = low[from * ITEMS + i];
+
+		if ((now & (PRESENT | LEAF)) == PRESENT && (now >> 8 == table || leads(now >> 8, level - 1, table)))
+			return true;
+	}
+	return false;
+}
+
+void w2c_env_gather_table(struct w2c_env *env, u32 table, u32 level)
+{
+	(void)env;
+	assert(table < tables && state[table] == LIVE && level_of[table] + 1 == level);
+	assert(!leads(0, TOP, table));
+	state[table] = GATHERED;
+}
+
+/* What is to be flushed. */
+static struct { u32 start, end; } flushes[4];
+static u8 flush_count;
+
+void w2c_env_gather_range(struct w2c_env *env, u32 page, u32 pages)
+{
+	(void)env;
+	assert(flush_count < 4);
+	flushes[flush_count].start = page;
+	flushes[flush_count].end = page + pages;
+	flush_count++;
+}
+
+void w2c_env_replaced(struct w2c_env *env, u32 page, u32 pages_lg2, u32 level)
+{
+	assert(level <= TOP && pages_lg2 < 8);
+	w2c_env_gather_range(env, page, 1u << pages_lg2);
+}
+
+static bool is_flushed(struct leaf leaf)
+{
+	for (u32 i = 0; i < 4; i++) {
+		if (i < flush_count && flushes[i].start <= leaf.start && leaf.start + leaf.pages <= flushes[i].end)
+			return true;
+	}
+	return false;
+}
+
+/* A translation that lies in a range as a whole is gone after it. */
+static void drop(void)
+{
+	if (is_flushed(cached))
+		cached.mapped = false;
+}
+
+void w2c_env_flush(struct w2c_env *env)
+{
+	(void)env;
+	hardware();
+	drop();
+}
+
+void wasm_rt_trap(wasm_rt_trap_t code)
+{
+	(void)code;
+	assert(!"trap");
+	assume(0);
+}
+
+static w2c_code code;
+
+static void begin(void)
+{
+	init_globals(&code);
+	init_memories(&code);
+	tables = 1;
+	state[0] = LIVE;
+	level_of[0] = TOP;
+}
+
+/* A leaf with any rights and bits. */
+static void any_leaf(u32 at, u32 oa, u16 two)
+{
+	low[at] = PRESENT | LEAF | two | oa << 8;
+	high[at] = nondet_u16() & (A | D | WRITE | IGNORED);
+	if (two) {
+		low[at + 1] = low[at];
+		high[at + 1] = (high[at] & ~(A | D)) | (nondet_u16() & (A | D));
+	}
+}
+
+static void look(void)
+{
+	probe = nondet_u16();
+	assume(probe < PAGES);
+	was = walk(probe);
+}
+
+/* At the end of a split or a carve, which ended with this code. */
+static void ended(u32 result, u32 lo, u32 hi)
+{
+	struct leaf is = walk(probe);
+	bool in_hole = probe >= hole && probe < hole_end;
+
+	assert(result != 2 || no_memory);
+	if (result) {
+		assert(!stores && is_same(is));
+	} else {
+		struct leaf low = walk(lo), high = walk(hi - 1);
+
+		assert(!low.mapped || low.start == lo);
+		assert(!high.mapped || high.start + high.pages == hi);
+		assert(in_hole ? !is.mapped : is_same(is));
+	}
+	/* No dirty bit is lost, and none comes from nowhere. */
+	if (is.mapped) {
+		assert(!(was.dirty || written) || is.dirty);
+		assert(!is.dirty || was.dirty || any_dirty);
+	}
+	/* What is there no more is flushed, at its old size. */
+	if (was.mapped && (!is.mapped || is.start != was.start || is.pages != was.pages))
+		assert(is_flushed(was));
+	/* Nothing leads into the hole. */
+	if (!result)
+		assert(!cached.mapped || cached.start >= hole_end || cached.start + cached.pages <= hole);
+	for (u32 i = 0; i < TABLES; i++)
+		assert(state[i] != OURS);
+}
+
+/* The pages of a range, from LO to before HI. */
+static void leaves(void)
+{
+	begin();
+#ifdef INSTANCE_FOUR
+	any_leaf(0, 64, TWO); /* 8 pages */
+	any_leaf(2, 48, 0); /* 4 pages */
+	any_leaf(3, 32, 0);
+#else
+	any_leaf(0, 64, 0); /* 4 pages */
+	any_leaf(1, 48, 0);
+#endif
+	look();
+}
+
+void split(void)
+{
+	u32 result;
+
+	leaves();
+	result = w2c_code_split(&code, LO, HI - LO);
+	assert(!result);
+	ended(result, LO, HI);
+	DONE;
+}
+
+void carve(void)
+{
+	u32 result;
+
+	leaves();
+	hole = LO;
+	hole_end = HI;
+	result = w2c_code_carve(&code, LO, HI - LO);
+	assert(!result);
+	ended(result, LO, HI);
+	DONE;
+}
+
+/* Without memory for the last table, or for any, nothing has changed. */
+void fails(void)
+{
+	u32 result;
+
+	leaves();
+	memory_for = MEMORY_FOR;
+	result = w2c_code_split(&code, LO, HI - LO);
+	assert(result == 2);
+	ended(result, LO, HI);
+	DONE;
+}

@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The algorithm on a format that is small enough for CBMC to look at every run. It is compiled to
+//! wasm and that to C, where `algorithm.c` calls it and plays the memory, the hardware and the judge:
+//! every access to an item is a call that goes there.
+
+#![no_std]
+
+use core::cell::UnsafeCell;
+use core::ptr::NonNull;
+
+use iotable::fmt::{Attrs, Features, Format, Kind, Live, Params, Prot};
+use iotable::gather::Gather;
+use iotable::mem::{Cell, PtMem};
+use iotable::range::Locked;
+use iotable::{Config, Error, Level, Pt, RawTable, Result, SplitFlush, Table};
+
+const ITEMS_LG2: u32 = if cfg!(four) { 2 } else { 1 };
+const TOP: u8 = if cfg!(four) { 1 } else { 2 };
+const PAGE: u32 = 8;
+const TABLES: usize = if cfg!(four) { 4 } else { 8 };
+
+/// Tables of 2 items, or of 4 with contiguous leaves of two items.
+///
+/// | bits | leaf | table |
+/// |---|---|---|
+/// | 0 | 1 | 1 |
+/// | 1 | 1 | 0 |
+/// | 2 | one of two items | 0 |
+/// | 15:8 | OA | address |
+/// | 32 | accessed | accessed |
+/// | 33 | dirty | ignored |
+/// | 34 | writing is allowed | 0 |
+/// | 35 | ignored | 0 |
+///
+/// What decides the way of the algorithm is in the low half, what differs from run to run is in the
+/// high one: so CBMC can follow the first as constants.
+enum Tiny {}
+
+const PRESENT: u32 = 1 << 0;
+const LEAF: u32 = 1 << 1;
+const TWO: u32 = 1 << 2;
+const OA: u64 = 0xff00;
+const D: u64 = 1 << 33;
+const ATTRS: u64 = 0xffff_ffff << 32;
+
+impl Format for Tiny {
+    const NAME: &'static str = "tiny";
+    const GRANULE_LG2: u32 = PAGE;
+    const ITEMS_LG2: u32 = ITEMS_LG2;
+    const MAX_TOP_LEVEL: Level = Level(TOP);
+    const MAX_VA_LG2: u32 = PAGE + (TOP as u32 + 1) * ITEMS_LG2;
+    const MAX_OA_LG2: u32 = 16;
+    const CONTIG: bool = ITEMS_LG2 > 1;
+    const FEATURES: Features = Features(0);
+    const LIVE: Live = Live {
+        leaf_to_table: true,
+        contig_resize: true,
+    };
+    const DIRTY: u64 = D;
+    // More than hardware sets: whether the rest is the same then needs no look at the high half.
+    const HW_BITS: u64 = ATTRS;
+    const CLEANED: u64 = 0;
+    const TOP_OA_MASK: u64 = OA;
+
+    fn kind(item: u64, _level: Level) -> Kind {
+        let item = item as u32;
+        if item & PRESENT == 0 {
+            Kind::Empty
+        } else if item & LEAF == 0 {
+            Kind::Table
+        } else {
+            Kind::Leaf
+        }
+    }
+
+    fn table_oa(item: u64, _params: &Params) -> u64 {
+        item & OA
+    }
+
+    fn leaf_oa(item: u64, _level: Level, _params: &Params) -> u64 {
+        item & OA
+    }
+
+    fn contig_lg2(item: u64, _level: Level, _params: &Params) -> u32 {
+        u32::from(Self::CONTIG && item as u32 & TWO != 0)
+    }
+
+    fn leaf_attrs(item: u64, _level: Level, _params: &Params) -> Attrs {
+        Attrs(item & ATTRS)
+    }
+
+    fn encode_leaf(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
+        let two = Self::CONTIG && size_lg2 != level.item_lg2::<Self>();
+        let low = PRESENT | LEAF | if two { TWO } else { 0 };
+        u64::from(low) | (oa & OA) | attrs.0
+    }
+
+    fn encode_table(oa: u64, _level: Level, _params: &Params) -> u64 {
+        u64::from(PRESENT) | (oa & OA)
+    }
+
+    fn leaf_sizes(level: Level, _params: &Params) -> u64 {
+        let one = 1 << level.item_lg2::<Self>();
+        if Self::CONTIG {
+            one | one << 1
+        } else {
+            one
+        }
+    }
+
+    fn attrs(_prot: Prot, _params: &Params) -> Result<Attrs> {
+        Err(Error::NotSupported)
+    }
+}
+
+// Whatever has 64 bits is two halves: what the harness has is 32 bits wide.
+extern "C" {
+    fn item_read(at: *const Item) -> u32;
+    /// The other half of what the last call has read.
+    fn item_high() -> u32;
+    fn item_init(at: *const Item, low: u32, high: u32);
+    fn item_set(at: *const Item, low: u32, high: u32);
+    /// The first half of a compare-exchange: whether it is this item.
+    fn item_is(at: *const Item, low: u32, high: u32) -> u32;
+    /// The second half. Nothing happens between the two.
+    fn item_replace(at: *const Item, low: u32, high: u32);
+    fn item_clear_bits(at: *const Item, low: u32, high: u32);
+    /// Whether there is no memory for the next table.
+    fn table_fails() -> u32;
+    fn table_alloc(zeroed: u32) -> u32;
+    fn table_free(table: u32);
+    fn gather_table(table: u32, level: u32);
+    fn gather_range(page: u32, pages: u32);
+    fn replaced(page: u32, pages_lg2: u32, level: u32);
+    fn flush();
+}
+
+fn halves(item: u64) -> (u32, u32) {
+    (item as u32, (item >> 32) as u32)
+}
+
+/// A place for an item. What is in it, the harness knows.
+#[repr(transparent)]
+struct Item(UnsafeCell<u64>);
+
+// SAFETY: never accessed.
+unsafe impl Sync for Item {}
+
+const ITEMS: usize = 1 << ITEMS_LG2;
+
+static PLACES: [Item; TABLES * ITEMS] = [const { Item(UnsafeCell::new(0)) }; TABLES * ITEMS];
+
+/// Where the items are: the harness has to know.
+#[no_mangle]
+extern "C" fn places() -> *const Item {
+    PLACES.as_ptr()
+}
+
+// SAFETY: one access each, of the harness.
+unsafe impl Cell for Item {
+    fn read(&self) -> u64 {
+        // SAFETY: takes any address, and judges it. So do all below.
+        let (low, high) = unsafe { (item_read(self), item_high()) };
+        u64::from(low) | u64::from(high) << 32
+    }
+
+    fn read_acquire(&self) -> u64 {
+        self.read()
+    }
+
+    fn init(&self, item: u64) {
+        let (low, high) = halves(item);
+        // SAFETY: as above.
+        unsafe { item_init(self, low, high) }
+    }
+
+    fn set(&self, item: u64) {
+        let (low, high) = halves(item);
+        // SAFETY: as above.
+        unsafe { item_set(self, low, high) }
+    }
+
+    fn publish(&self, old: u64, new: u64) -> core::result::Result<(), u64> {
+        let (low, high) = halves(old);
+        // SAFETY: as above.
+        if unsafe { item_is(self, low, high) } == 0 {
+            return Err(self.read());
+        }
+        let (low, high) = halves(new);
+        // SAFETY: as above.
+        unsafe { item_replace(self, low, high) };
+        Ok(())
+    }
+
+    fn clear_bits(&self, bits: u64) {
+        let (low, high) = halves(bits);
+        // SAFETY: as above.
+        unsafe { item_clear_bits(self, low, high) }
+    }
+}
+
+struct Mem;
+
+fn number(table: NonNull<Item>) -> u32 {
+    ((table.as_ptr() as usize - places() as usize) / size_of::<Item>() / ITEMS) as u32
+}
+
+fn alloc(zeroed: u32) -> Result<NonNull<Item>> {
+    // SAFETY: nothing is asked for.
+    if unsafe { table_fails() } != 0 {
+        return Err(Error::NoMemory);
+    }
+    // SAFETY: any argument; it gives the number of a table.
+    Ok(unsafe { Mem::table_at(u64::from(table_alloc(zeroed)) << PAGE) })
+}
+
+// SAFETY: 1. The harness gives each table out once. 2. Both count tables from 0. 3. No table is used
+// again. 4. Not called.
+unsafe impl PtMem for Mem {
+    type Cell = Item;
+
+    fn alloc(&self, _lg2: u32) -> Result<NonNull<Item>> {
+        alloc(1)
+    }
+
+    fn alloc_undefined(&self, _lg2: u32) -> Result<NonNull<Item>> {
+        alloc(0)
+    }
+
+    unsafe fn free(&self, table: NonNull<Item>) {
+        // SAFETY: judges it.
+        unsafe { table_free(number(table)) }
+    }
+
+    fn table_oa(table: NonNull<Item>) -> u64 {
+        u64::from(number(table)) << 8
+    }
+
+    unsafe fn table_at(oa: u64) -> NonNull<Item> {
+        let place = PLACES.as_ptr().wrapping_add((oa as usize >> PAGE) * ITEMS);
+        // SAFETY: not null: it counts from a place.
+        unsafe { NonNull::new_unchecked(place.cast_mut()) }
+    }
+
+    fn change_top(&self, _old: NonNull<Item>, _new: NonNull<Item>, _level: Level) -> Result {
+        Err(Error::NotSupported)
+    }
+
+    fn top(&self) -> (NonNull<Item>, Level) {
+        // SAFETY: table 0.
+        (unsafe { Self::table_at(0) }, Level(TOP))
+    }
+
+    fn clean(&self, _table: NonNull<Item>, _start: usize, _len: usize) {}
+}
+
+impl Gather<Mem> for Mem {
+    fn table(&mut self, table: RawTable<Mem>, level: Level) {
+        // SAFETY: judges it.
+        unsafe { gather_table(number(table.ptr()), u32::from(level.0)) }
+    }
+
+    fn leaf(&mut self, _level: Level) {}
+
+    fn range(&mut self, va: u64, len: u64) {
+        // SAFETY: judges it.
+        unsafe { gather_range((va >> PAGE) as u32, (len >> PAGE) as u32) }
+    }
+}
+
+fn pt(mem: &Mem) -> Pt<'_, Tiny, Mem> {
+    let config = Config {
+        params: Params::default(),
+        max_va_lg2: Tiny::MAX_VA_LG2,
+        max_oa_lg2: Tiny::MAX_OA_LG2,
+        pgsize_bitmap: 0xffff & ((1 << (Tiny::MAX_VA_LG2 - 1)) - 1) & !0xff,
+    };
+    let (top, level) = mem.top();
+    // SAFETY: the top table, which is never freed.
+    Pt::new(mem, config, unsafe { Table::from_raw(top, level) })
+}
+
+fn code(result: Result) -> u32 {
+    match result {
+        Ok(()) => 0,
+        Err(error) if error == Error::NotMapped => 1,
+        Err(error) if error == Error::NoMemory => 2,
+        Err(error) if error == Error::Busy => 3,
+        Err(_) => 4,
+    }
+}
+
+fn end(flush_of: Result<SplitFlush<'_, Tiny, Mem>>) -> u32 {
+    code(flush_of.and_then(|split| {
+        for leaf in split.leaves() {
+            // SAFETY: any arguments.
+            unsafe {
+                replaced(
+                    (leaf.va >> PAGE) as u32,
+                    leaf.size_lg2 - PAGE,
+                    leaf.level.0.into(),
+                )
+            }
+        }
+        // SAFETY: as above.
+        unsafe { flush() };
+        split.finish()
+    }))
+}
+
+fn locked(page: u32, pages: u32) -> Result<Locked> {
+    // SAFETY: there is one thread.
+    unsafe { Locked::new(u64::from(page) << PAGE, u64::from(pages) << PAGE) }
+}
+
+#[no_mangle]
+extern "C" fn split(page: u32, pages: u32) -> u32 {
+    end(locked(page, pages).and_then(|range| pt(&Mem).split(range)))
+}
+
+#[no_mangle]
+extern "C" fn carve(page: u32, pages: u32) -> u32 {
+    end(locked(page, pages).and_then(|range| pt(&Mem).carve(range, &mut Mem)))
+}
+
+/// Returns the pages that it unmapped.
+#[no_mangle]
+extern "C" fn unmap(page: u32, pages: u32) -> u32 {
+    let bytes = locked(page, pages).map_or(0, |range| pt(&Mem).unmap(range, &mut Mem));
+    (bytes >> PAGE) as u32
+}
+
+/// Returns the pages that it mapped, times 8, and the code of its result.
+#[no_mangle]
+extern "C" fn map(page: u32, pages: u32, oa_page: u32, attrs: u32) -> u32 {
+    let oa = u64::from(oa_page) << PAGE;
+    match locked(page, pages) {
+        Ok(range) => {
+            let mapped = pt(&Mem).map(range, oa, Attrs(u64::from(attrs) << 32), &mut Mem);
+            ((mapped.bytes >> PAGE) as u32) << 3 | code(mapped.result)
+        }
+        Err(error) => code(Err(error)),
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    core::arch::wasm32::unreachable()
+}
