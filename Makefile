@@ -36,7 +36,7 @@ test: ## all tests but the longest (see Documentation/testing.md); the last line
 test-debug: ## the guests again on a kernel with KASAN, lockdep and what else watches; takes hours
 	@DEBUG=1 tools/run test
 
-prove: ## check the proofs (Documentation/proof.md): compiled formats against the manuals, the publish protocol for tables of any size
+prove: ## check the proofs (Documentation/proof.md): compiled formats against the manuals, split on tiny tables, the publish protocol for tables of any size
 	@tools/run prove
 
 litmus: ## the ordering claims under the kernel's memory model; needs herd7 and KERNEL=
