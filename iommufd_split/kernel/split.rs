@@ -165,7 +165,7 @@ fn split(iopt: &LockedIopt<'_>, request: Request) -> Result {
 
     // Nothing fails from here on.
     for cut in prepared.into_iter().flatten() {
-        cut.commit(iopt);
+        cut.commit();
     }
     Ok(())
 }
@@ -220,7 +220,7 @@ fn try_carve(iopt: LockedIopt<'_>, request: Request) -> Result<(), Obstacle> {
     // Nothing fails from here on.
     whole().for_each(|area| areas.take(area));
     for cut in prepared.into_iter().flatten() {
-        cut.commit(&iopt);
+        cut.commit();
     }
     areas.remove(iopt);
     Ok(())

@@ -264,57 +264,6 @@ impl LockedIopt<'_> {
         // what was mapped by one call, as virtio-iommu does, whatever their page sizes are.
         !domain.is_iommupt() || cuts.leaf_may_cross(area, domain.pgsize_bitmap())
     }
-
-    /// Gives an area its place in the IO page table, and the pins that lie there.
-    ///
-    /// Both trees must know it: other areas of the same pages find the PFNs through
-    /// `domains_itree`, so a stale node there would be used after the area is gone.
-    ///
-    /// # Safety
-    ///
-    /// `area` must be complete but for its place, and be in no tree. The mutex of its pages must be
-    /// held.
-    unsafe fn insert(&self, area: *mut bindings::iopt_area, (slice, pins): Share) {
-        // SAFETY: The caller gives a complete area that is in no tree, so it is ours to write.
-        // `area_itree` may be changed by the type invariant, `domains_itree` because the caller
-        // holds the mutex. `page_offset` is smaller than a page.
-        unsafe {
-            (*area).node.start = slice.iova.first;
-            (*area).node.last = slice.iova.last;
-            (*area).pages_node.start = slice.first_index;
-            (*area).pages_node.last = slice.last_index;
-            (*area).page_offset = slice.page_offset as u32;
-            (*area).num_accesses = pins.accesses;
-            (*area).num_locks = pins.locks;
-            bindings::interval_tree_insert(&raw mut (*area).node, &raw mut (*self.iopt).area_itree);
-            // Only an area that has filled a domain is in `domains_itree`.
-            if !(*area).storage_domain.is_null() {
-                bindings::interval_tree_insert(
-                    &raw mut (*area).pages_node,
-                    &raw mut (*(*area).pages).domains_itree,
-                );
-            }
-        }
-    }
-
-    /// Takes an area out of both trees.
-    ///
-    /// # Safety
-    ///
-    /// `area` must be in the trees of this IO page table. The mutex of its pages must be held.
-    unsafe fn remove(&self, area: *mut bindings::iopt_area) {
-        // SAFETY: The caller says that the area is in the trees. `area_itree` may be changed by the
-        // type invariant, `domains_itree` because the caller holds the mutex.
-        unsafe {
-            bindings::interval_tree_remove(&raw mut (*area).node, &raw mut (*self.iopt).area_itree);
-            if !(*area).storage_domain.is_null() {
-                bindings::interval_tree_remove(
-                    &raw mut (*area).pages_node,
-                    &raw mut (*(*area).pages).domains_itree,
-                );
-            }
-        }
-    }
 }
 
 /// The area of a node of `area_itree`.
@@ -580,7 +529,21 @@ impl Drop for PagesGuard {
 }
 
 /// A part of an area that is cut, with what it gets of the pins.
-type Share = (Slice, Pins);
+type Share = (Extent, Pins);
+
+/// Says how often an area is pinned.
+///
+/// # Safety
+///
+/// `area` must be live, and `iova_rwsem` of its IO page table and the mutex of its pages be held.
+unsafe fn set_pins(area: *mut bindings::iopt_area, pins: Pins) {
+    // SAFETY: The caller says that the area is live, and holds the locks under which pins are
+    // counted.
+    unsafe {
+        (*area).num_accesses = pins.accesses;
+        (*area).num_locks = pins.locks;
+    }
+}
 
 /// Makes a new area for a part, if there is that part.
 fn allocate(share: Option<Share>) -> Result<Option<(Share, FreshArea)>> {
@@ -602,11 +565,11 @@ impl<'l> PreparedCut<'l> {
     /// Prepares to make the middle an area of its own.
     pub(crate) fn split(area: Area<'l>, plan: Plan) -> Result<Self> {
         let Plan { parts, shares } = plan;
-        let middle = (parts.middle, shares.middle);
-        let above = parts.above.map(|above| (above, shares.above));
+        let middle = (parts.middle.iova, shares.middle);
+        let above = parts.above.map(|above| (above.iova, shares.above));
         // The old area becomes the leftmost part.
         let (kept, [first, second]) = match parts.below {
-            Some(below) => ((below, shares.below), [Some(middle), above]),
+            Some(below) => ((below.iova, shares.below), [Some(middle), above]),
             None => (middle, [above, None]),
         };
 
@@ -628,10 +591,10 @@ impl<'l> PreparedCut<'l> {
         must_split: impl Fn(&Domain<'_>) -> bool,
     ) -> Result<Self> {
         let Plan { parts, shares } = plan;
-        let above = parts.above.map(|above| (above, shares.above));
+        let above = parts.above.map(|above| (above.iova, shares.above));
         // There is a cut, so there is one of them.
         let (kept, rest) = match (parts.below, above) {
-            (Some(below), above) => ((below, shares.below), above),
+            (Some(below), above) => ((below.iova, shares.below), above),
             (None, Some(above)) => (above, None),
             (None, None) => return Err(EINVAL),
         };
@@ -640,7 +603,7 @@ impl<'l> PreparedCut<'l> {
             area,
             kept,
             rest: [allocate(rest)?, None],
-            hole: Some(Carve::new(iopt, &area, parts.middle, must_split)?),
+            hole: Some(Carve::new(iopt, &area, parts.middle.iova, must_split)?),
         })
     }
 
@@ -650,7 +613,7 @@ impl<'l> PreparedCut<'l> {
     /// The old area keeps its reference to the pages, each new area gets one; what is pinned and
     /// accounted belongs to the pages, and only changes by the unmap. How often the area was pinned
     /// is handed on to its parts.
-    pub(crate) fn commit(self, iopt: &LockedIopt<'_>) {
+    pub(crate) fn commit(self) {
         let old = self.area.area.as_ptr();
         // SAFETY: By the invariant of `Area` it is live.
         let pages = unsafe { (*old).pages };
@@ -658,26 +621,22 @@ impl<'l> PreparedCut<'l> {
         // beyond the end of this function.
         let _guard = unsafe { PagesGuard::lock(pages) };
 
-        // SAFETY: By the invariant of `Area` it is in the trees, and the mutex is held.
-        unsafe { iopt.remove(old) };
-        // SAFETY: `old` is in no tree now, and the mutex is held.
-        unsafe { iopt.insert(old, self.kept) };
-
-        for (share, fresh) in self.rest.into_iter().flatten() {
+        for ((range, pins), fresh) in self.rest.into_iter().flatten() {
             let new = fresh.into_raw();
 
-            // SAFETY: Nobody else knows `new`. `old` is live, and its reference to the pages keeps
-            // the count above zero. Areas are freed with kfree when they are unmapped.
-            unsafe {
-                bindings::refcount_inc(&raw mut (*pages).kref.refcount);
-                (*new).pages = pages;
-                (*new).iopt = iopt.iopt;
-                (*new).storage_domain = (*old).storage_domain;
-                (*new).iommu_prot = (*old).iommu_prot;
-            }
-            // SAFETY: `new` is in no tree, and the mutex is held.
-            unsafe { iopt.insert(new, share) };
+            // SAFETY: All the locks are held. By the invariant of `Area` the old one is in the
+            // trees, and it covers the range. `new` is in no tree, and freed with kfree when it is
+            // unmapped.
+            unsafe { bindings::iopt_area_add_part(old, new, range.first, range.last) };
+            // SAFETY: `new` is in the trees, and all the locks are held.
+            unsafe { set_pins(new, pins) };
         }
+
+        let (range, pins) = self.kept;
+        // SAFETY: As above. The rest is in the new areas, or is unmapped below.
+        unsafe { bindings::iopt_area_shrink(old, range.first, range.last) };
+        // SAFETY: The old area is in the trees, and all the locks are held.
+        unsafe { set_pins(old, pins) };
 
         if let Some(hole) = self.hole {
             // SAFETY: The trees do not have the part any more, and all the locks are held.
@@ -697,28 +656,17 @@ impl Carve {
     fn new(
         iopt: &LockedIopt<'_>,
         area: &Area<'_>,
-        slice: Slice,
+        range: Extent,
         must_split: impl Fn(&Domain<'_>) -> bool,
     ) -> Result<Self> {
         let (area, count) = (area.area.as_ptr(), count(iopt.domains()));
-        // SAFETY: May be called from a context that can sleep, which an ioctl is.
-        let carve = unsafe { bindings::iopt_carve_alloc(count as u32) };
+        // SAFETY: May be called from a context that can sleep, which an ioctl is. `area` is live by
+        // the invariant of `Area`, and covers the range.
+        let carve =
+            unsafe { bindings::iopt_carve_alloc(area, range.first, range.last, count as u32) };
         // From here on it is given back if something fails.
         let carve = Self(NonNull::new(carve).ok_or(ENOMEM)?);
 
-        // SAFETY: `carve` is ours, and `area` live by the invariant of `Area`.
-        unsafe {
-            let part = &raw mut (*carve.0.as_ptr()).part;
-
-            (*part).node.start = slice.iova.first;
-            (*part).node.last = slice.iova.last;
-            (*part).pages_node.start = slice.first_index;
-            (*part).pages_node.last = slice.last_index;
-            (*part).page_offset = slice.page_offset as u32;
-            (*part).iopt = iopt.iopt;
-            (*part).pages = (*area).pages;
-            (*part).storage_domain = (*area).storage_domain;
-        }
         for domain in iopt.domains() {
             // SAFETY: There is room for `count` domains, of which this is one. It is live for as
             // long as the locks are held, and so is what is mapped there.

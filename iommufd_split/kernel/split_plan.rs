@@ -4,8 +4,8 @@
 //!
 //! This file holds every decision of `IOMMU_IOAS_SPLIT` that needs no lock and no kernel object:
 //! is the request valid, which areas are cut and where, can a large leaf be in the way, and which
-//! slice of the pinned pages each new area gets. It serves the kernel module and a host crate from
-//! the same source; the tests are in the host crate.
+//! of the pins each part gets. It serves the kernel module and a host crate from the same source;
+//! the tests are in the host crate.
 //!
 //! Words: an *area* is one mapping of an IOAS. A *cut* is the IOVA of the first byte to the right
 //! of an edge. `first` and `last` are inclusive, so that a range may end at the last IOVA of all.
