@@ -8,6 +8,16 @@
  * (iommufd_split_fuzz_chaos.c). After each round all files are closed, and
  * every page that was pinned and every IOMMU table must have been given back.
  *
+ * A part needs only parts above it, and the headers:
+ *
+ * _worker.c	calls, failures, threads
+ * _bad.c	malformed calls
+ * _window.c	the model: what is mapped
+ * _users.c	the model: accesses and dirty bits
+ * _model.c	the model: the calls of a thread
+ * _round.c	the model: a round
+ * _chaos.c	a round without a model
+ *
  * A run is repeated by its seed, as far as threads can be:
  *
  * IOMMUFD_SPLIT_FUZZ_SEED	the seed, it is printed
@@ -16,7 +26,6 @@
  * IOMMUFD_SPLIT_FUZZ_ROUND	the round to begin with
  */
 #include <fcntl.h>
-#include <stdarg.h>
 #include <sys/capability.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -30,9 +39,6 @@ enum {
 	ROUND_CALLS = 10000,
 	/* Every fourth round is chaos */
 	CHAOS_EVERY = 4,
-	/* Less than the minute after which iommufd gives up some waits */
-	HANG_SECONDS = 40,
-	PROGRESS_SECONDS = 20,
 	HUGE_SIZE = 2 * 1024 * 1024,
 	SMALL_BLOCK = 512 * 1024,
 	/*
@@ -43,214 +49,11 @@ enum {
 	DEFAULT_SLAB_KB = 512,
 };
 
-struct worker workers[MAX_WORKERS + 1];
-unsigned int num_workers = DEFAULT_THREADS;
-bool fuzz_failed;
-bool fuzz_can_split;
-
-const char *const op_names[OP_NR] = {
-	[OP_OPEN] = "open",
-	[OP_CLOSE] = "close",
-	[OP_IOAS_ALLOC] = "ioas_alloc",
-	[OP_IOVA_RANGES] = "iova_ranges",
-	[OP_ALLOW_IOVAS] = "allow_iovas",
-	[OP_OPTION] = "option",
-	[OP_MAP] = "map",
-	[OP_MAP_FILE] = "map_file",
-	[OP_COPY] = "copy",
-	[OP_UNMAP] = "unmap",
-	[OP_SPLIT] = "split",
-	[OP_DESTROY] = "destroy",
-	[OP_HWPT_ALLOC] = "hwpt_alloc",
-	[OP_HW_INFO] = "hw_info",
-	[OP_MOCK_DOMAIN] = "mock_device",
-	[OP_REPLACE] = "replace",
-	[OP_DIRTY_TRACKING] = "dirty_tracking",
-	[OP_DIRTY_READ] = "dirty_read",
-	[OP_SET_DIRTY] = "set_dirty",
-	[OP_ACCESS_CREATE] = "access_create",
-	[OP_ACCESS_REPLACE] = "access_replace",
-	[OP_ACCESS_RW] = "access_rw",
-	[OP_ACCESS_PIN] = "access_pin",
-	[OP_ACCESS_UNPIN] = "access_unpin",
-	[OP_CHANGE_PROCESS] = "change_process",
-	[OP_DMABUF] = "dmabuf",
-	[OP_LIMIT] = "memory_limit",
-	[OP_CHECK_MAP] = "check_map",
-};
-
 static struct {
-	uint64_t seed;
 	uint64_t calls;
 	unsigned int first_round;
-	unsigned int round;
 	bool huge;
-} config = { .calls = DEFAULT_CALLS };
-
-static time_t started;
-
-int fuzz_count(struct worker *me, enum fuzz_op op, int err)
-{
-	struct step *step = &me->history[me->steps++ % HISTORY];
-
-	me->stats[op][err < MAX_ERRNO ? err : MAX_ERRNO - 1]++;
-	*step = (struct step){ .op = op, .err = err };
-	/* Looks at the tables are not what is tested */
-	if (op != OP_CHECK_MAP)
-		me->calls++;
-	__atomic_fetch_add(&me->progress, 1, __ATOMIC_RELAXED);
-	return err;
-}
-
-int fuzz_call(struct worker *me, enum fuzz_op op, int fd, unsigned long request,
-	      void *arg, int *out)
-{
-	int rc = ioctl(fd, request, arg);
-
-	if (out)
-		*out = rc;
-	return fuzz_count(me, op, rc < 0 ? errno : 0);
-}
-
-void fuzz_note(struct worker *me, __u64 a, __u64 b, __u64 c)
-{
-	struct step *step = &me->history[(me->steps - 1) % HISTORY];
-
-	step->a = a;
-	step->b = b;
-	step->c = c;
-}
-
-void fuzz_fail(struct worker *me, const char *format, ...)
-{
-	unsigned int i = me->steps > HISTORY ? me->steps - HISTORY : 0;
-	char text[256];
-	va_list args;
-
-	/* The first one tells what happened, the rest follows from it */
-	if (__atomic_exchange_n(&fuzz_failed, true, __ATOMIC_RELAXED))
-		return;
-	va_start(args, format);
-	vsnprintf(text, sizeof(text), format, args);
-	va_end(args);
-	ksft_print_msg("FAILED in thread %u, round %u of seed %llu: %s\n",
-		       me->index, config.round, (unsigned long long)config.seed,
-		       text);
-	for (; i != me->steps; i++) {
-		struct step *step = &me->history[i % HISTORY];
-
-		ksft_print_msg("  %-14s %-3d %llx %llx %llx\n",
-			       op_names[step->op], step->err, step->a, step->b,
-			       step->c);
-	}
-}
-
-bool fuzz_expect(struct worker *me, const char *what, int got, int want)
-{
-	if (got == want)
-		return true;
-	fuzz_fail(me, "%s: %d (%s), not %d (%s)", what, got, strerror(got),
-		  want, strerror(want));
-	return false;
-}
-
-static uint64_t all_calls(void)
-{
-	uint64_t sum = 0;
-	unsigned int i;
-
-	for (i = 0; i <= MAX_WORKERS; i++)
-		sum += workers[i].calls;
-	return sum;
-}
-
-static unsigned int seconds(void)
-{
-	return time(NULL) - started;
-}
-
-/* Report a thread that hangs, and exit: nobody can wait for it */
-static void watch(void)
-{
-	static time_t told;
-	uint64_t last[MAX_WORKERS] = {};
-	time_t moved[MAX_WORKERS];
-	bool done;
-
-	for (unsigned int i = 0; i != MAX_WORKERS; i++)
-		moved[i] = time(NULL);
-	do {
-		usleep(50000);
-		done = true;
-		for (unsigned int i = 0; i != num_workers; i++) {
-			struct worker *worker = &workers[i];
-			uint64_t now = __atomic_load_n(&worker->progress,
-						       __ATOMIC_RELAXED);
-
-			if (!worker->started ||
-			    !pthread_tryjoin_np(worker->thread, NULL)) {
-				worker->started = false;
-				continue;
-			}
-			done = false;
-			if (now != last[i])
-				moved[i] = time(NULL);
-			last[i] = now;
-			if (time(NULL) - moved[i] > HANG_SECONDS) {
-				fuzz_fail(worker,
-					  "hangs for %u s in its next call",
-					  HANG_SECONDS);
-				ksft_exit_fail_msg("a thread hangs\n");
-			}
-		}
-		if (time(NULL) - told >= PROGRESS_SECONDS) {
-			told = time(NULL);
-			ksft_print_msg("%u s: %llu calls\n", seconds(),
-				       (unsigned long long)all_calls());
-		}
-	} while (!done);
-}
-
-bool run_workers(void *(*body)(void *worker), uint64_t seed, uint64_t calls)
-{
-	for (unsigned int i = 0; i != num_workers; i++) {
-		struct worker *worker = &workers[i];
-
-		worker->random = mix(seed + 1 + i);
-		worker->budget = calls / num_workers;
-		worker->started =
-			!pthread_create(&worker->thread, NULL, body, worker);
-		if (!worker->started)
-			fuzz_fail(worker, "no thread");
-	}
-	watch();
-	return !failed();
-}
-
-/* A number behind @key, or -1 */
-static long number_in(const char *path, const char *key)
-{
-	FILE *file = fopen(path, "r");
-	size_t length = strlen(key);
-	char line[256];
-	long value = -1;
-
-	if (!file)
-		return -1;
-	while (fgets(line, sizeof(line), file))
-		if (!strncmp(line, key, length) &&
-		    sscanf(line + length, " %ld", &value) == 1)
-			break;
-	fclose(file);
-	return value;
-}
-
-long pinned_pages(void)
-{
-	long kb = number_in("/proc/self/status", "VmPin:");
-
-	return kb == -1 ? -1 : kb * 1024 / PAGE;
-}
+} config;
 
 /* What must be as before when all files are closed */
 struct account {
@@ -437,7 +240,7 @@ static bool run_round(bool chaos, uint64_t seed, uint64_t calls)
 	bool good;
 	int fd;
 
-	ksft_print_msg("round %u, %s\n", config.round,
+	ksft_print_msg("round %u, %s\n", fuzz_run.round,
 		       chaos ? "chaos" : "model");
 	if (chaos)
 		return chaos_round(seed, calls) && check_account(me);
@@ -500,8 +303,8 @@ static void print_summary(void)
 	print_account("was", &before);
 	print_account("is", &after);
 	ksft_print_msg("summary: seed %llu, %u threads, %u s, %llu calls, ",
-		       (unsigned long long)config.seed, num_workers, seconds(),
-		       (unsigned long long)all_calls());
+		       (unsigned long long)fuzz_run.seed, num_workers,
+		       seconds(), (unsigned long long)all_calls());
 	printf("%llu translations checked, %llu splits, %llu cuts\n",
 	       (unsigned long long)checks, (unsigned long long)splits,
 	       (unsigned long long)cuts);
@@ -516,8 +319,8 @@ int main(void)
 	ksft_print_header();
 	if (sysconf(_SC_PAGE_SIZE) != PAGE)
 		ksft_exit_skip("needs pages of 4K\n");
-	started = time(NULL);
-	config.seed = setting("IOMMUFD_SPLIT_FUZZ_SEED", started);
+	fuzz_run.started = time(NULL);
+	fuzz_run.seed = setting("IOMMUFD_SPLIT_FUZZ_SEED", fuzz_run.started);
 	config.calls = setting("IOMMUFD_SPLIT_FUZZ_CALLS", DEFAULT_CALLS);
 	config.first_round = setting("IOMMUFD_SPLIT_FUZZ_ROUND", 0);
 	slab_kb = setting("IOMMUFD_SPLIT_FUZZ_SLAB_KB", DEFAULT_SLAB_KB);
@@ -525,11 +328,11 @@ int main(void)
 	if (num_workers < 1 || num_workers > MAX_WORKERS)
 		num_workers = DEFAULT_THREADS;
 	config.huge = true;
-	config.round = config.first_round;
+	fuzz_run.round = config.first_round;
 	probe(&workers[0]);
 	ksft_set_plan(4);
 	ksft_print_msg("IOMMUFD_SPLIT_FUZZ_SEED=%llu, %llu calls, %u threads\n",
-		       (unsigned long long)config.seed,
+		       (unsigned long long)fuzz_run.seed,
 		       (unsigned long long)config.calls, num_workers);
 	/* The last one attaches and detaches, and maps nothing */
 	for (i = 0; i != num_workers; i++)
@@ -539,17 +342,17 @@ int main(void)
 	take_account(&before);
 
 	while (all_calls() < config.calls && !failed()) {
-		uint64_t seed = mix(config.seed ^ mix(config.round));
+		uint64_t seed = mix(fuzz_run.seed ^ mix(fuzz_run.round));
 		uint64_t left = config.calls - all_calls();
-		bool chaos = config.round % CHAOS_EVERY == CHAOS_EVERY - 1;
+		bool chaos = fuzz_run.round % CHAOS_EVERY == CHAOS_EVERY - 1;
 
 		if (left > ROUND_CALLS)
 			left = ROUND_CALLS;
 		accounted = false;
 		good[chaos] = run_round(chaos, seed, left);
-		config.round++;
+		fuzz_run.round++;
 		/* By now the kernel has filled its caches */
-		if (config.round == config.first_round + 2 * CHAOS_EVERY)
+		if (fuzz_run.round == config.first_round + 2 * CHAOS_EVERY)
 			before.slab_kb = after.slab_kb;
 	}
 	print_summary();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Parts of iommufd_split_fuzz: what a worker is, how it calls the kernel and how
- * it complains.
+ * What the parts of iommufd_split_fuzz need of each other: what a worker is, how
+ * it calls the kernel and how it complains.
  */
 #ifndef __SELFTEST_IOMMUFD_SPLIT_FUZZ
 #define __SELFTEST_IOMMUFD_SPLIT_FUZZ
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "kselftest.h"
@@ -99,6 +100,15 @@ struct worker {
 };
 
 enum { SCRATCH_SIZE = 64 * 1024 };
+
+/* What a failure is reported with, to be repeated */
+struct fuzz_run {
+	uint64_t seed;
+	unsigned int round;
+	time_t started;
+};
+
+extern struct fuzz_run fuzz_run;
 
 /* The one behind the last attaches and detaches */
 extern struct worker workers[MAX_WORKERS + 1];
@@ -435,16 +445,26 @@ static inline int fuzz_option_huge(struct worker *me, int fd, __u32 ioas_id,
 	return err;
 }
 
-/* The parts. Each runs one round and returns when all its workers are done */
-bool model_round(int fd, uint64_t seed, uint64_t calls);
-bool chaos_round(uint64_t seed, uint64_t calls);
-/* One malformed call, which must change nothing. False after a failure */
+/* Run @body in every worker, and watch them */
+bool run_workers(void *(*body)(void *worker), uint64_t seed, uint64_t calls);
+uint64_t all_calls(void);
+/* Since the start of the run */
+unsigned int seconds(void);
+/* The number behind @key, or -1 */
+long number_in(const char *path, const char *key);
+/* Pages that this process is charged for, or -1 */
+long pinned_pages(void);
+
+/*
+ * iommufd_split_fuzz_bad.c: one malformed call, which must change nothing. False
+ * after a failure
+ */
 bool bad_call(struct worker *me, int fd, __u32 ioas_id, const __u32 *wrong_ids,
 	      unsigned int num_wrong_ids, __u64 mapped_iova,
 	      unsigned int alignment);
-/* Run @body in every worker, and watch them */
-bool run_workers(void *(*body)(void *worker), uint64_t seed, uint64_t calls);
-/* Pages that this process is charged for, or -1 */
-long pinned_pages(void);
+
+/* _round.c and _chaos.c: one round, until all its workers are done */
+bool model_round(int fd, uint64_t seed, uint64_t calls);
+bool chaos_round(uint64_t seed, uint64_t calls);
 
 #endif

@@ -13,8 +13,6 @@
  */
 #include "iommufd_split_fuzz_model.h"
 
-struct model_round model_now;
-
 static struct window *some_window(struct worker *me)
 {
 	struct model *model = me->state;

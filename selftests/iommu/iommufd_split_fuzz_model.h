@@ -78,7 +78,7 @@ struct model {
 	unsigned int next_pages;
 };
 
-/* Of all */
+/* Of all. model_round() fills it in */
 struct model_round {
 	int fd;
 	struct ioas ioas[NUM_IOAS];

@@ -5,6 +5,8 @@
  */
 #include "iommufd_split_fuzz_model.h"
 
+struct model_round model_now;
+
 /* Index of the first area that ends behind @slot */
 unsigned int find(const struct window *window, unsigned int slot)
 {
