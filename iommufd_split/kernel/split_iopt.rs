@@ -633,7 +633,8 @@ impl<'l> PreparedCut<'l> {
         }
 
         let (range, pins) = self.kept;
-        // SAFETY: As above. The rest is in the new areas, or is unmapped below.
+        // SAFETY: All the locks are held, and by the invariant of `Area` the old one is in the
+        // trees. The rest of it is in the new areas, or is unmapped below.
         unsafe { bindings::iopt_area_shrink(old, range.first, range.last) };
         // SAFETY: The old area is in the trees, and all the locks are held.
         unsafe { set_pins(old, pins) };
