@@ -54,6 +54,7 @@ gfp_t bench_gfp(struct bench *bench);
 
 /* Runs everything once; 0, or the errno of what failed */
 int bench_operations(struct bench *bench, struct bench_table *table);
+int bench_memory(struct bench *bench);
 int bench_split(struct bench *bench, struct bench_table *table);
 
 #endif

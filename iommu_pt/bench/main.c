@@ -78,6 +78,7 @@ static int bench_round(struct bench_table **tables, unsigned int round)
 
 		ret = bench_operations(&bench, tables[i]);
 		ret = ret ?: bench_split(&bench, tables[i]);
+		ret = ret ?: bench_memory(&bench);
 		if (ret) {
 			pr_err("%s %s failed: %pe\n",
 			       bench.provider->format, bench.provider->name,
