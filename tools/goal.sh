@@ -48,13 +48,13 @@ make_ready() {
 	for what; do
 		case $what in
 		tree) ;;
-		x86 | debug | cfi | gcc | deb | riscv)
+		x86 | debug | cfi | gcc | deb | riscv | count)
 			if [ "$what" = deb ]; then prepare_deb; else prepare_kernel "$what"; fi
 			prepare_selftests "$(tests_of "$what")"
 			[ "$what" = riscv ] || prepare_programs
 			prepare_initramfs "$(tests_of "$what")"
 			;;
-		uml | bench | count) prepare_kernel "$what" ;;
+		uml | bench) prepare_kernel "$what" ;;
 		esac
 	done
 	# What was staged may have been read while another run copied a tree that has changed.
@@ -92,9 +92,11 @@ main() {
 		. "$TOP/tools/test.sh"
 		;;
 	bench)
-		[[ ${ONLY:-tables} =~ ^(tables|vmm)$ ]] || die "there is no half '$ONLY' of the bench: say ONLY=tables or ONLY=vmm, or leave it out."
+		[[ ${ONLY:-tables} =~ ^(tables|ioctls|vmm)$ ]] || die "there is no part '$ONLY' of the bench: say ONLY=tables, ONLY=ioctls or ONLY=vmm, or leave it out."
 		[[ ${ONLY:-vmm} != vmm ]] || prepare_bed
+		[[ ${ONLY:-ioctls} != ioctls ]] || prepare count
 		[[ ${ONLY:-tables} != tables ]] || prepare count bench
+		[[ ${ONLY:-ioctls} != ioctls ]] || "$TOP/tools/bench/ioctls"
 		[[ ${ONLY:-tables} != tables ]] || "$TOP/tools/bench/run" "$@"
 		[[ ${ONLY:-vmm} != vmm ]] || "$TOP/tools/bench/vmm"
 		;;

@@ -73,7 +73,7 @@ initramfs() {
 }
 
 # tests_of KERNEL: the kernel whose selftests it runs.
-tests_of() { case $1 in debug | cfi | gcc | deb) echo x86 ;; *) echo "$1" ;; esac }
+tests_of() { case $1 in debug | cfi | gcc | deb | count) echo x86 ;; *) echo "$1" ;; esac }
 
 # use_bed BED[+WITH]: sets the bed_* variables; see tools/beds.
 use_bed() {
