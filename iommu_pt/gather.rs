@@ -7,6 +7,8 @@ use core::pin::Pin;
 use iotable::fmt::Features;
 use iotable::gather::Gather;
 use iotable::{
+    Bytes,
+    Iova,
     Level,
     RawTable,
     Replaced, //
@@ -171,16 +173,16 @@ impl Iotlb {
     }
 
     #[inline(always)]
-    fn is_disjoint(self, va: u64, len: u64) -> bool {
-        let (va, len) = (va as usize, len as usize);
+    fn is_disjoint(self, va: Iova, len: Bytes) -> bool {
+        let (va, len) = (va.0 as usize, len.0 as usize);
         // SAFETY: By the invariant the gather is initialised.
         unsafe { bindings::iommu_iotlb_gather_is_disjoint(self.gather, va, len) }
     }
 
-    /// Adds `len` bytes from `va`. If no flush is to include what is between them and what was
+    /// Adds `len` from `va` on. If no flush is to include what is between them and what was
     /// gathered before, that is flushed first. Returns whether it was.
     #[inline(always)]
-    fn add(self, va: u64, len: u64, no_gaps: bool) -> bool {
+    fn add(self, va: Iova, len: Bytes, no_gaps: bool) -> bool {
         let apart = no_gaps && self.is_disjoint(va, len);
         if apart {
             self.sync();
@@ -208,7 +210,7 @@ impl Iotlb {
     /// flushed: the edges of a split may be far apart, and two small flushes keep what is cached
     /// between them.
     pub(crate) fn add_replaced(self, leaf: Replaced) -> bool {
-        let flushed = self.add(leaf.va, 1u64.wrapping_shl(leaf.size_lg2), true);
+        let flushed = self.add(leaf.va, leaf.bytes(), true);
         self.add_levels(level_bit(leaf.level), 0);
         // SAFETY: By the invariant the gather is valid.
         unsafe { (*self.gather).leaf_to_table = true };
@@ -302,7 +304,7 @@ impl<'a> KernelGather<'a> {
     }
 
     /// Hands over the range, and the tables on the list with it.
-    fn range_with_tables(&mut self, va: u64, len: u64) {
+    fn range_with_tables(&mut self, va: Iova, len: Bytes) {
         if self.whose == Whose::OwnUnused {
             self.start();
         }
@@ -319,7 +321,7 @@ impl<'a> KernelGather<'a> {
     }
 
     #[inline(always)]
-    fn gather_range(&mut self, va: u64, len: u64) {
+    fn gather_range(&mut self, va: Iova, len: Bytes) {
         // SAFETY: By the invariant of `Iotlb` the gather is initialised.
         let queued = unsafe { (*self.iotlb.gather).queued };
         // With a flush queue everything is flushed later.
@@ -342,16 +344,16 @@ impl<'a> KernelGather<'a> {
     }
 }
 
-/// Adds `len` bytes from `va` to a gather: `iommu_iotlb_gather_add_range()`, inlined.
+/// Adds `len` from `va` on to a gather: `iommu_iotlb_gather_add_range()`, inlined.
 ///
 /// # Safety
 ///
 /// `iotlb` is valid and nobody else uses it.
 #[inline(always)]
-pub(crate) unsafe fn add_range(iotlb: *mut bindings::iommu_iotlb_gather, va: u64, len: u64) {
+pub(crate) unsafe fn add_range(iotlb: *mut bindings::iommu_iotlb_gather, va: Iova, len: Bytes) {
     // SAFETY: The caller gives a gather that is valid and that nobody else uses now.
     let iotlb = unsafe { &mut *iotlb };
-    let (start, end) = (va as usize, va.wrapping_add(len).wrapping_sub(1) as usize);
+    let (start, end) = (va.0 as usize, va.last_of(len).0 as usize);
     iotlb.start = iotlb.start.min(start);
     iotlb.end = iotlb.end.max(end);
 }
@@ -374,7 +376,7 @@ impl Gather<KernelMem> for KernelGather<'_> {
     }
 
     #[inline(always)]
-    fn range(&mut self, va: u64, len: u64) {
+    fn range(&mut self, va: Iova, len: Bytes) {
         if self.whose != Whose::Caller || !self.list.is_empty() {
             return self.range_with_tables(va, len);
         }

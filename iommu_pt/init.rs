@@ -9,8 +9,10 @@ use iotable::fmt::Features;
 use iotable::gather::Gather;
 use iotable::mem::PtMem;
 use iotable::{
+    Bytes,
     Config,
     Error,
+    Iova,
     Level,
     RawTable, //
 };
@@ -140,8 +142,8 @@ unsafe fn try_init<F: KernelFormat, T: Zeroable>(
         pgsize_bitmap: 0,
     };
     let (start, last) = geometry.aperture();
-    domain.geometry.aperture_start = start;
-    domain.geometry.aperture_end = last;
+    domain.geometry.aperture_start = start.0;
+    domain.geometry.aperture_end = last.0;
     domain.geometry.force_aperture = true;
 
     // SAFETY: `table` is this format's struct, and all of it is set but the top and the ops.
@@ -218,7 +220,7 @@ impl Gather<KernelMem> for FreeAll<'_> {
 
     fn leaf(&mut self, _level: Level) {}
 
-    fn range(&mut self, _va: u64, _len: u64) {}
+    fn range(&mut self, _va: Iova, _len: Bytes) {}
 }
 
 /// `pt_iommu_ops.deinit`.

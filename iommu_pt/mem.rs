@@ -10,8 +10,10 @@ use iotable::mem::{
     PtMem, //
 };
 use iotable::{
+    Bytes,
     Error,
-    Level, //
+    Level,
+    Oa, //
 };
 use kernel::bindings;
 use kernel::sync::atomic::{
@@ -109,7 +111,7 @@ pub(crate) fn is_in_linear_map(table: NonNull<KernelCell>) -> bool {
     let oa = unsafe { bindings::virt_to_phys(table.as_ptr().cast()) };
     // SAFETY: `oa` is what the kernel itself says about memory that it has mapped.
     let virt = unsafe { bindings::phys_to_virt(oa) };
-    oa == KernelMem::table_oa(table) && virt == table.as_ptr().cast()
+    Oa(oa) == KernelMem::table_oa(table) && virt == table.as_ptr().cast()
 }
 
 /// The low bits of `top_of_table` hold the level.
@@ -179,12 +181,12 @@ unsafe impl PtMem for KernelMem {
     }
 
     #[inline(always)]
-    fn table_oa(table: NonNull<KernelCell>) -> u64 {
-        (table.as_ptr() as u64).wrapping_sub(linear_map())
+    fn table_oa(table: NonNull<KernelCell>) -> Oa {
+        Oa((table.as_ptr() as u64).wrapping_sub(linear_map()))
     }
 
     #[inline(always)]
-    unsafe fn table_at(oa: u64) -> NonNull<KernelCell> {
+    unsafe fn table_at(Oa(oa): Oa) -> NonNull<KernelCell> {
         let table = oa.wrapping_add(linear_map()) as *mut KernelCell;
         // SAFETY: The caller gives the address of a table, so it is in the linear map, which does
         // not contain the null pointer. `assert_unchecked` lets rustc drop null checks,
@@ -209,7 +211,7 @@ unsafe impl PtMem for KernelMem {
                 self.common,
                 top_word(old, level.below()),
                 top_word(new, level),
-                Self::table_oa(new),
+                Self::table_oa(new).0,
                 u32::from(level.0),
             )
         };
@@ -229,14 +231,14 @@ unsafe impl PtMem for KernelMem {
         (table, Level((top & TOP_LEVEL_MASK) as u8))
     }
 
-    fn clean(&self, table: NonNull<KernelCell>, start: usize, len: usize) {
+    fn clean(&self, table: NonNull<KernelCell>, start: usize, len: Bytes) {
         // SAFETY: `start..start + len` is inside a table that `alloc` made for this device.
         unsafe {
             bindings::pt_iommu_rust_flush_incoherent(
                 self.flush_dev,
                 table.as_ptr().cast(),
                 start,
-                len,
+                len.0 as usize,
             )
         };
     }

@@ -20,10 +20,13 @@ use iotable::fmt::{
 use iotable::mem::PtMem;
 use iotable::range::Locked;
 use iotable::{
+    Bytes,
     Config,
     DirtySink,
     Error,
+    Iova,
     Level,
+    Oa,
     Pt,
     Seen,
     SplitFlush,
@@ -197,8 +200,8 @@ pub(crate) unsafe fn with_table<F: KernelFormat, R>(
     f(&Pt::new(&mem, cfg, top))
 }
 
-/// The one way into an operation: calls `f` with the table, and with the evidence that `len` bytes
-/// from `iova` are locked, or an error if there are no such bytes.
+/// The one way into an operation: calls `f` with the table, and with the evidence that `len` from
+/// `iova` on is locked, or an error if there are no such bytes.
 ///
 /// # Safety
 ///
@@ -208,8 +211,8 @@ pub(crate) unsafe fn with_table<F: KernelFormat, R>(
 unsafe fn enter<F: KernelFormat, R>(
     iommu: *mut bindings::pt_iommu,
     tables: Tables,
-    iova: u64,
-    len: u64,
+    iova: Iova,
+    len: Bytes,
     f: impl FnOnce(&View<'_, F>, iotable::Result<Locked>) -> R,
 ) -> R {
     // SAFETY: The caller holds the lock until `f` returns.
@@ -250,7 +253,7 @@ pub(crate) unsafe fn top<F: KernelFormat>(iommu: *mut bindings::pt_iommu) -> (u6
     // SAFETY: The caller gives an initialised table of format `F`.
     let mem = unsafe { env::<F>(iommu, Tables::None) };
     let (items, level) = mem.top();
-    let oa = KernelMem::table_oa(items);
+    let Oa(oa) = KernelMem::table_oa(items);
     kernel::warn_on!(oa & !F::TOP_OA_MASK != 0);
     (oa, level)
 }
@@ -273,12 +276,12 @@ unsafe extern "C" fn map_range<F: KernelFormat>(
     let map_page = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
         let range = range.ok()?;
         let attrs = F::attrs(Prot(prot), &pt.config().params).ok()?;
-        pt.map_page(range, paddr, attrs)
+        pt.map_page(range, Oa(paddr), attrs)
     };
     if prot & (Prot::READ.0 | Prot::WRITE.0) != 0 {
         // SAFETY: The caller gives an initialised table and holds the lock over the range; a leaf
         // that crosses an edge of it only makes a map fail.
-        if unsafe { enter(iommu, Tables::None, iova, len, map_page) }.is_some() {
+        if unsafe { enter(iommu, Tables::None, Iova(iova), Bytes(len), map_page) }.is_some() {
             // SAFETY: The counter is the caller's, valid and not used by anybody else.
             unsafe { *mapped = (*mapped).wrapping_add(len as usize) };
             return 0;
@@ -323,16 +326,16 @@ unsafe extern "C" fn map_any<F: KernelFormat>(
         stack_pin_init!(let own = OwnGather::new());
         // SAFETY: The caller gives an initialised table, until the op returns.
         let mut gather = unsafe { KernelGather::new_owned(iommu, params.features, own.as_mut()) };
-        let done = pt.map(range, paddr, attrs, &mut gather);
+        let done = pt.map(range, Oa(paddr), attrs, &mut gather);
         // Tables were replaced by large leaves: nothing may walk them any more when we return.
         gather.sync_own();
         // SAFETY: The counter is the caller's, valid and not used by anybody else.
-        unsafe { *mapped = (*mapped).wrapping_add(done.bytes as usize) };
+        unsafe { *mapped = (*mapped).wrapping_add(done.bytes.0 as usize) };
         errno_of(done.result)
     };
     // SAFETY: The caller gives an initialised table and holds the lock over the range; a leaf that
     // crosses an edge of it only makes a map fail.
-    unsafe { enter(iommu, Tables::New(gfp), iova, len, map) }
+    unsafe { enter(iommu, Tables::New(gfp), Iova(iova), Bytes(len), map) }
 }
 
 /// `pt_iommu_ops.unmap_range`.
@@ -355,12 +358,12 @@ unsafe extern "C" fn unmap_range<F: KernelFormat>(
         // SAFETY: The caller lends its initialised gather until the op returns.
         let iotlb = unsafe { Iotlb::new(iommu, pt.config().params.features, iotlb) };
         let mut gather = KernelGather::new(iotlb, list.as_ref());
-        pt.unmap(range, &mut gather) as usize
+        pt.unmap(range, &mut gather).0 as usize
     };
     // SAFETY: The caller gives an initialised table and holds the lock, over whole leaves: the op's
     // contract is that no call of `map_range` is unmapped in part, and no leaf is larger than what
     // one call maps.
-    unsafe { enter(iommu, Tables::None, iova, len, unmap) }
+    unsafe { enter(iommu, Tables::None, Iova(iova), Bytes(len), unmap) }
 }
 
 /// `pt_iommu_ops.split_range`.
@@ -386,7 +389,7 @@ unsafe extern "C" fn split_range<F: KernelFormat>(
     // SAFETY: The caller gives an initialised table, and holds the write range lock over the range
     // and over all of each leaf that crosses one of its edges, until after the op; what a split
     // returns does not leave it.
-    unsafe { enter(iommu, Tables::New(gfp), iova, len, split) }
+    unsafe { enter(iommu, Tables::New(gfp), Iova(iova), Bytes(len), split) }
 }
 
 /// Gathers the leaves that were replaced, and syncs if dirty bits may come late.
@@ -443,7 +446,7 @@ unsafe extern "C" fn carve_prepare<F: KernelFormat>(
     };
     // SAFETY: The caller gives an initialised table, and holds the write range lock over the range
     // and over all of each leaf that crosses one of its edges.
-    errno_of(unsafe { enter(iommu, Tables::New(gfp), iova, len, prepare) })
+    errno_of(unsafe { enter(iommu, Tables::New(gfp), Iova(iova), Bytes(len), prepare) })
 }
 
 /// `pt_iommu_ops.carve_range`.
@@ -472,6 +475,7 @@ unsafe extern "C" fn carve_range<F: KernelFormat>(
             }
         }
     };
+    let (iova, len) = (Iova(iova), Bytes(len));
     // SAFETY: The caller gives an initialised table and list, and holds the write range lock over
     // the range and over all of each leaf that crosses one of its edges, until after the op; what a
     // carve returns does not leave it.
@@ -491,7 +495,7 @@ unsafe extern "C" fn set_dirty<F: KernelFormat>(
     let set = |pt: &View<'_, F>, at: iotable::Result<Locked>| pt.set_dirty(at?);
     // SAFETY: The caller gives an initialised table. As with the C page tables, it is up to the
     // test that calls this not to unmap meanwhile.
-    errno_of(unsafe { enter(iommu, Tables::None, iova, 1, set) })
+    errno_of(unsafe { enter(iommu, Tables::None, Iova(iova), Bytes(1), set) })
 }
 
 /// `pt_iommu_ops.get_info`.
@@ -525,8 +529,8 @@ impl Visitor for Walk {
         };
         if let Some(callback) = callback {
             let leaf = bindings::pt_iommu_leaf {
-                iova: leaf.va,
-                paddr: leaf.oa,
+                iova: leaf.va.0,
+                paddr: leaf.oa.0,
                 attrs: leaf.attrs.0,
                 size_lg2: leaf.size_lg2 as u8,
             };
@@ -557,7 +561,7 @@ unsafe extern "C" fn walk_range<F: KernelFormat>(
     // A length of 2^64 cannot be given, so the upper half is left for another call.
     let whole = iova == 0 && last == u64::MAX;
     let until = if whole { last >> 1 } else { last };
-    let rest = whole.then_some(until.wrapping_add(1));
+    let rest = whole.then_some(Iova(until.wrapping_add(1)));
     let visit = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
         let Ok(range) = range else {
             return false;
@@ -570,13 +574,14 @@ unsafe extern "C" fn walk_range<F: KernelFormat>(
         match pt.walk(range, tables, &mut Walk(walk)).or(rest) {
             Some(next) => {
                 // SAFETY: The caller gives a valid `walk`, which nothing uses after the walk ended.
-                unsafe { (*walk).next = next };
+                unsafe { (*walk).next = next.0 };
                 true
             }
             None => false,
         }
     };
-    let len = until.wrapping_sub(iova).wrapping_add(1);
+    let iova = Iova(iova);
+    let len = iova.through(Iova(until));
     // SAFETY: The caller gives an initialised table and holds the lock over the range.
     unsafe { enter(iommu, Tables::None, iova, len, visit) }
 }
@@ -631,7 +636,8 @@ pub(crate) unsafe fn iova_to_phys<F: KernelFormat>(
     let find = |pt: &View<'_, F>, at: iotable::Result<Locked>| pt.iova_to_phys(at.ok()?);
     // SAFETY: The caller gives the domain of an initialised table, which is the first member of its
     // `struct pt_iommu`, and holds a lock over the address.
-    unsafe { enter(domain.cast(), Tables::None, iova, 1, find) }.unwrap_or(0)
+    let oa = unsafe { enter(domain.cast(), Tables::None, Iova(iova), Bytes(1), find) };
+    oa.map_or(0, |Oa(oa)| oa)
 }
 
 const _: () = assert!(core::mem::offset_of!(bindings::pt_iommu, domain) == 0);
@@ -641,21 +647,21 @@ struct DirtyBitmap(*mut bindings::iommu_dirty_bitmap);
 
 impl DirtySink for DirtyBitmap {
     #[inline]
-    fn dirty(&mut self, va: u64, len: u64) -> iotable::Result {
+    fn dirty(&mut self, va: Iova, len: Bytes) -> iotable::Result {
         // SAFETY: The struct is valid for the call that made this value.
         let bitmap = unsafe { (*self.0).bitmap };
         if bitmap.is_null() {
             return Ok(());
         }
         // SAFETY: Not null, so it is a bitmap, whose use the caller of the op serialises.
-        match unsafe { bindings::iova_bitmap_set(bitmap, va as usize, len as usize) } {
+        match unsafe { bindings::iova_bitmap_set(bitmap, va.0 as usize, len.0 as usize) } {
             0 => Ok(()),
             errno => Err(Error::Env(errno)),
         }
     }
 
     #[inline]
-    fn cleared(&mut self, va: u64, len: u64) {
+    fn cleared(&mut self, va: Iova, len: Bytes) {
         // SAFETY: The struct is valid for the call that made this value, and a caller that lets
         // bits be cleared gives a gather, which nobody else uses meanwhile.
         unsafe { gather::add_range((*self.0).gather, va, len) };
@@ -682,7 +688,8 @@ pub(crate) unsafe fn read_and_clear_dirty<F: KernelFormat>(
     let read = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
         pt.read_dirty(range?, clear, &mut DirtyBitmap(dirty))
     };
+    let (iova, size) = (Iova(iova as u64), Bytes(size as u64));
     // SAFETY: The caller gives the domain of an initialised table, which is the first member of its
     // `struct pt_iommu`, and holds a lock over the range.
-    errno_of(unsafe { enter(domain.cast(), Tables::None, iova as u64, size as u64, read) })
+    errno_of(unsafe { enter(domain.cast(), Tables::None, iova, size, read) })
 }

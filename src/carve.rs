@@ -20,6 +20,7 @@ use crate::mem::PtMem;
 use crate::range::Locked;
 use crate::split::SplitFlush;
 use crate::{
+    Bytes,
     Error,
     Pt,
     Result, //
@@ -57,12 +58,12 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         // The part of the range that no replaced leaf covers.
         let mut from = range.va();
         if edges.first.is_cut() {
-            from = edges.first.last().wrapping_add(1);
+            from = edges.first.last().plus(Bytes(1));
         }
         let mut to = range.last();
         let last = edges.last.as_ref().unwrap_or(&edges.first);
         if last.is_cut() {
-            to = last.va.wrapping_sub(1);
+            to = last.va.before();
         }
         let between = if flush.is_complete() {
             range.part(from, to)

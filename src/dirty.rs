@@ -13,7 +13,11 @@ use crate::mem::{
     PtMem, //
 };
 use crate::range::Locked;
-use crate::size;
+use crate::size::{
+    self,
+    Bytes,
+    Iova, //
+};
 use crate::table::{
     Index,
     Item,
@@ -28,14 +32,14 @@ use crate::{
 
 /// Receives the dirty leaves that [`Pt::read_dirty`] finds.
 pub trait DirtySink {
-    /// `len` bytes from `va`, of one dirty leaf or of several that follow each other, may have been
+    /// `len` from `va` on, of one dirty leaf or of several that follow each other, may have been
     /// written to. None of these leaves is clean yet: after an error all of them stay dirty, and
     /// the read ends.
-    fn dirty(&mut self, va: u64, len: u64) -> Result;
+    fn dirty(&mut self, va: Iova, len: Bytes) -> Result;
 
     /// The leaves at these addresses, all of which were reported, are clean now: what the hardware
     /// caches of them has to be flushed, whatever the read returns in the end.
-    fn cleared(&mut self, va: u64, len: u64);
+    fn cleared(&mut self, va: Iova, len: Bytes);
 }
 
 /// A read of dirty bits that is under way.
@@ -48,16 +52,15 @@ struct Reading<'s, S: DirtySink> {
 impl<S: DirtySink> Reading<'_, S> {
     /// Reports what was asked for of the dirty leaves at `va..=last`.
     #[inline]
-    fn report(&mut self, va: u64, last: u64) -> Result {
+    fn report(&mut self, va: Iova, last: Iova) -> Result {
         let va = va.max(self.range.va());
         let last = last.min(self.range.last());
-        let len = last.wrapping_sub(va).wrapping_add(1);
-        self.sink.dirty(va, len)
+        self.sink.dirty(va, va.through(last))
     }
 
     /// Whether the leaves at `va..=last` may be made clean: only if all of them lies in the range,
     /// so that all was reported.
-    fn clears(&self, va: u64, last: u64) -> bool {
+    fn clears(&self, va: Iova, last: Iova) -> bool {
         self.clear && self.range.va() <= va && last <= self.range.last()
     }
 }
@@ -94,8 +97,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     fn read_dirty_table<S: DirtySink>(
         &self,
         table: Table<'t, F, M>,
-        va: u64,
-        last: u64,
+        va: Iova,
+        last: Iova,
         reading: &mut Reading<'_, S>,
     ) -> Result {
         // Most leaves are at the lowest level; knowing it spares questions about each.
@@ -111,16 +114,16 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         &self,
         table: Table<'t, F, M>,
         level: Level,
-        va: u64,
-        last: u64,
+        va: Iova,
+        last: Iova,
         reading: &mut Reading<'_, S>,
     ) -> Result {
         let item_lg2 = level.item_lg2::<F>();
         let first = Index::of::<F>(va, level);
-        let start = size::floor(va, item_lg2);
-        let want = size::shr(last, item_lg2).wrapping_sub(size::shr(va, item_lg2));
+        let start = va.floor(item_lg2);
+        let want = va.boundaries_to(last, item_lg2);
         let cells = table.cells(first, want.wrapping_add(1));
-        let va_of = |n: usize| start.wrapping_add(size::shl(n as u64, item_lg2));
+        let va_of = |n: usize| start.plus(Bytes::blocks(n as u64, item_lg2));
         let single = |item| F::is_single(item, level, &self.cfg.params);
         let dirty = |item| item & F::DIRTY != 0 && single(item);
         // An empty item may have the bit, too: hardware may set it late, without looking at the
@@ -137,15 +140,15 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             let mut end = at.wrapping_add(1);
             if dirty(cell.read()) {
                 end = skip(cells, end, dirty);
-                reading.report(va_of(at), va_of(end).wrapping_sub(1))?;
+                reading.report(va_of(at), va_of(end).before())?;
                 if reading.clear {
                     // Only the outermost ones can be in the range in part.
                     let from = at.wrapping_add(usize::from(va_of(at) < va));
-                    let cut = usize::from(last < va_of(end).wrapping_sub(1));
+                    let cut = usize::from(last < va_of(end).before());
                     let whole = cells.get(from..end.wrapping_sub(cut)).unwrap_or_default();
                     if !whole.is_empty() {
                         M::Cell::clear_bits_of(whole, F::DIRTY);
-                        let len = size::shl(whole.len() as u64, item_lg2);
+                        let len = Bytes::blocks(whole.len() as u64, item_lg2);
                         reading.sink.cleared(va_of(from), len);
                     }
                 }
@@ -161,33 +164,33 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     fn read_dirty_other<S: DirtySink>(
         &self,
         item: Item<'t, F, M>,
-        at: u64,
-        va: u64,
-        last: u64,
+        at: Iova,
+        va: Iova,
+        last: Iova,
         reading: &mut Reading<'_, S>,
     ) -> Result {
         let item_lg2 = item.table().item_lg2();
         if let Some(child) = item.child(&self.cfg.params) {
-            let child_last = size::block_last(at, item_lg2).min(last);
+            let child_last = at.block_last(item_lg2).min(last);
             return self.read_dirty_table(child, va.max(at), child_last, reading);
         }
         let contig_lg2 = item.contig_lg2(&self.cfg.params);
         let leaf_lg2 = item_lg2.wrapping_add(contig_lg2);
         // At the first of its items that is in the range, and not again.
-        if at > va && size::offset(at, leaf_lg2) != 0 {
+        if at > va && at.offset(leaf_lg2) != Bytes(0) {
             return Ok(());
         }
         let first = item.index().group(contig_lg2);
         let cells = item.table().cells(first, size::pow2(contig_lg2));
         let dirty = |cell: &M::Cell| cell.read() & F::DIRTY != 0;
         if cells.iter().any(dirty) {
-            let (start, end) = (size::floor(at, leaf_lg2), size::block_last(at, leaf_lg2));
+            let (start, end) = (at.floor(leaf_lg2), at.block_last(leaf_lg2));
             reading.report(start, end)?;
             if reading.clears(start, end) {
                 for cell in cells.iter().filter(|&cell| dirty(cell)) {
                     cell.clear_bits(F::DIRTY);
                 }
-                reading.sink.cleared(start, size::pow2(leaf_lg2));
+                reading.sink.cleared(start, Bytes::block(leaf_lg2));
             }
         }
         Ok(())

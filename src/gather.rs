@@ -6,6 +6,8 @@
 
 use crate::mem::PtMem;
 use crate::{
+    Bytes,
+    Iova,
     Level,
     RawTable, //
 };
@@ -23,7 +25,7 @@ pub trait Gather<M: PtMem> {
     /// A leaf of this level was removed.
     fn leaf(&mut self, level: Level);
 
-    /// Names the range of all that was handed over since the last call: `len` bytes from `va`. May
+    /// Names the range of all that was handed over since the last call: `len` from `va` on. May
     /// flush at once.
-    fn range(&mut self, va: u64, len: u64);
+    fn range(&mut self, va: Iova, len: Bytes);
 }

@@ -11,7 +11,8 @@
 //!
 //! The words are those of `drivers/iommu/generic_pt`:
 //!
-//! - **IOVA** or *va*: the address a device uses. **OA**: output address, what it is translated to.
+//! - **IOVA** or *va*: the address a device uses, [`Iova`]. **OA**: output address, what it is
+//!   translated to, [`Oa`].
 //! - **table**: one page of **items** (8 bytes each). An item is *empty*, a *table item* (points to
 //!   a table one level below) or part of a *leaf*.
 //! - **level**: 0 holds the smallest leaves; a level's item covers `item_lg2` bits of IOVA.
@@ -74,7 +75,12 @@ pub use pt::{
     Pt,
     Top, //
 };
-pub use size::Level;
+pub use size::{
+    Bytes,
+    Iova,
+    Level,
+    Oa, //
+};
 pub use split::{
     can_split,
     Replaced,

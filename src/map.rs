@@ -40,7 +40,7 @@ use crate::{
 pub struct Mapped {
     /// Bytes mapped from the start of the range, also if an error ended the call early. On error
     /// the caller unmaps these to get back to where it was.
-    pub bytes: u64,
+    pub bytes: Bytes,
     /// Whether all of the range is mapped.
     pub result: Result,
 }
@@ -59,34 +59,25 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// [`map_page`](Self::map_page) is the fast path for one page. This is the slow path; call it
     /// after `map_page` returned `None`.
     #[inline]
-    pub fn map<G: Gather<M>>(
-        &self,
-        range: Locked,
-        oa: u64,
-        attrs: Attrs,
-        gather: &mut G,
-    ) -> Mapped {
+    pub fn map<G: Gather<M>>(&self, range: Locked, oa: Oa, attrs: Attrs, gather: &mut G) -> Mapped {
         let mut bytes = Bytes(0);
-        let result = self.map_all(range, Oa(oa), attrs, gather, &mut bytes);
-        Mapped {
-            bytes: bytes.0,
-            result,
-        }
+        let result = self.map_all(range, oa, attrs, gather, &mut bytes);
+        Mapped { bytes, result }
     }
 
     /// The fast path: maps one page of the smallest size, into a table that exists. `None` if it
     /// cannot; then nothing has changed, and [`map`](Self::map) has to do it.
     #[inline(always)]
-    pub fn map_page(&self, range: Locked, oa: u64, attrs: Attrs) -> Option<()> {
-        let page = size::pow2(F::GRANULE_LG2);
-        let aligned = size::offset(range.va() | oa, F::GRANULE_LG2) == 0;
-        if range.len() != page || !aligned || self.sizes(Level::LEAF) & page == 0 {
+    pub fn map_page(&self, range: Locked, oa: Oa, attrs: Attrs) -> Option<()> {
+        let page = Bytes::block(F::GRANULE_LG2);
+        let aligned = size::offset(range.va().0 | oa.0, F::GRANULE_LG2) == 0;
+        if range.len() != page || !aligned || self.sizes(Level::LEAF) & page.0 == 0 {
             return None;
         }
         if self.incoherent() || self.check_range(range).is_err() {
             return None;
         }
-        self.check_oa(range, Oa(oa)).ok()?;
+        self.check_oa(range, oa).ok()?;
         let leaf = F::encode_leaf(oa, F::GRANULE_LG2, Level::LEAF, attrs);
         let table = self.descend(range.va()).continue_value()?;
         let item = table.read_at(range.va());
@@ -103,17 +94,17 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     ) -> Result {
         self.check_oa(range, oa)?;
         let mut pt = *self;
-        let mut va = Iova(range.va());
+        let mut va = range.va();
         loop {
-            let oa = oa.plus(va.since(Iova(range.va())));
+            let oa = oa.plus(va.since(range.va()));
             // At most as long as the OA space: does not wrap.
-            let len = Iova(range.last()).since(va).plus(Bytes(1));
+            let len = va.through(range.last());
             let run = best_run(self.cfg.pgsize_bitmap, va, len, oa).ok_or(Error::NoPageSize)?;
             let level = Level::of_size::<F>(run.size_lg2);
             pt = pt.reach(range, level)?;
             pt.map_run(va, oa, run, attrs, gather, bytes)?;
             va = va.plus(run.bytes);
-            if va.0.wrapping_sub(1) == range.last() {
+            if va.before() == range.last() {
                 return Ok(());
             }
         }
@@ -121,7 +112,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     #[inline]
     fn check_oa(&self, range: Locked, oa: Oa) -> Result {
-        let oa_last = oa.0.checked_add(range.last().wrapping_sub(range.va()));
+        let oa_last = oa.0.checked_add(range.last().since(range.va()).0);
         match oa_last {
             Some(last) if last <= size::max_offset(self.cfg.max_oa_lg2) => Ok(()),
             _ => Err(Error::OutOfRange),
@@ -145,8 +136,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
         let mut left = run.bytes;
         while left != Bytes(0) {
-            let table = self.table_for_map(va.0, level)?;
-            let room = Index::of::<F>(va.0, level).room::<F>();
+            let table = self.table_for_map(va, level)?;
+            let room = Index::of::<F>(va, level).room::<F>();
             let part = Run {
                 bytes: left.min(Bytes::blocks(room, table.item_lg2())),
                 ..run
@@ -164,7 +155,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     /// The table of `level` that serves `va`, with all tables on the way to it.
     #[inline]
-    fn table_for_map(&self, va: u64, level: Level) -> Result<Table<'t, F, M>> {
+    fn table_for_map(&self, va: Iova, level: Level) -> Result<Table<'t, F, M>> {
         let mut table = self.top;
         while table.level() > level {
             let item = table.read_at(va);
@@ -202,15 +193,15 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     ) -> (u64, Result) {
         let level = table.level();
         let group_lg2 = level.contig_lg2::<F>(run.size_lg2);
-        let first = Index::of::<F>(va.0, level);
-        let mut leaves = Leaves::new::<F>(oa.0, run.size_lg2, level, attrs);
+        let first = Index::of::<F>(va, level);
+        let mut leaves = Leaves::new::<F>(oa, run.size_lg2, level, attrs);
         let mut done = 0;
         let mut result = Ok(());
         if group_lg2 == 0 {
             for cell in table.cells(first, run.count()) {
                 if F::kind(cell.read(), level) != Kind::Empty {
                     let at = va.plus(Bytes::blocks(done, run.size_lg2));
-                    result = self.clear_tables(table, at.0, 1, gather);
+                    result = self.clear_tables(table, at, 1, gather);
                     if result.is_err() {
                         break;
                     }
@@ -221,10 +212,10 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         } else {
             while done != run.count() {
                 let at = va.plus(Bytes::blocks(done, run.size_lg2));
-                let cells = table.cells(Index::of::<F>(at.0, level), size::pow2(group_lg2));
+                let cells = table.cells(Index::of::<F>(at, level), size::pow2(group_lg2));
                 let empty = |cell: &M::Cell| F::kind(cell.read(), level) == Kind::Empty;
                 if !cells.iter().all(empty) {
-                    result = self.clear_tables(table, at.0, size::pow2(group_lg2), gather);
+                    result = self.clear_tables(table, at, size::pow2(group_lg2), gather);
                     if result.is_err() {
                         break;
                     }
@@ -246,7 +237,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     fn clear_tables<G: Gather<M>>(
         &self,
         table: Table<'t, F, M>,
-        mut va: u64,
+        mut va: Iova,
         items: u64,
         gather: &mut G,
     ) -> Result {
@@ -266,11 +257,11 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         self.clean_items(table, item.index(), 1);
                         self.gather_tables(child, gather);
                         gather.table(child.raw(), table.level());
-                        gather.range(va, size::pow2(table.item_lg2()));
+                        gather.range(va, Bytes::block(table.item_lg2()));
                     }
                 }
             }
-            va = va.wrapping_add(size::pow2(table.item_lg2()));
+            va = va.plus(Bytes::block(table.item_lg2()));
             i = i.wrapping_add(1);
         }
         Ok(())

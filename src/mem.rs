@@ -3,7 +3,9 @@
 //! The environment: what this crate needs from outside.
 
 use crate::{
+    Bytes,
     Level,
+    Oa,
     Result, //
 };
 use core::ptr::NonNull;
@@ -92,14 +94,14 @@ pub unsafe trait PtMem {
     unsafe fn free(&self, table: NonNull<Self::Cell>);
 
     /// The address by which hardware reaches the table.
-    fn table_oa(table: NonNull<Self::Cell>) -> u64;
+    fn table_oa(table: NonNull<Self::Cell>) -> Oa;
 
     /// The table at this address.
     ///
     /// # Safety
     ///
     /// `oa` is the [`table_oa`](Self::table_oa) of a table that is not freed.
-    unsafe fn table_at(oa: u64) -> NonNull<Self::Cell>;
+    unsafe fn table_at(oa: Oa) -> NonNull<Self::Cell>;
 
     /// Makes the table `new` of `level` the top in place of `old`, for hardware and for readers
     /// alike, if `old` still is the top. Only called if the table has
@@ -119,7 +121,7 @@ pub unsafe trait PtMem {
     /// The top table and its level, read as one.
     fn top(&self) -> (NonNull<Self::Cell>, Level);
 
-    /// Makes `len` bytes from byte `start` of the table visible to an incoherent walker. Only
+    /// Makes `len` from byte `start` of the table on visible to an incoherent walker. Only
     /// called if the table has [`DMA_INCOHERENT`](crate::fmt::Features::DMA_INCOHERENT).
-    fn clean(&self, table: NonNull<Self::Cell>, start: usize, len: usize);
+    fn clean(&self, table: NonNull<Self::Cell>, start: usize, len: Bytes);
 }

@@ -15,6 +15,7 @@ use crate::mem::PtMem;
 use crate::range::Locked;
 use crate::size::{
     self,
+    Iova,
     Level, //
 };
 use crate::table::Table;
@@ -98,10 +99,10 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
         let inside = if self.has(Features::SIGN_EXTEND) {
             // All bits from the sign bit on are equal, at both ends.
-            let sign = |va: u64| (va as i64).wrapping_shr(lg2.wrapping_sub(1));
+            let sign = |va: Iova| (va.0 as i64).wrapping_shr(lg2.wrapping_sub(1));
             sign(range.va()) == sign(range.last()) && matches!(sign(range.va()), 0 | -1)
         } else {
-            range.last().wrapping_shr(lg2) == 0
+            range.last().0.wrapping_shr(lg2) == 0
         };
         if inside {
             Ok(())
@@ -133,12 +134,12 @@ pub fn page_sizes<F: Format>(params: &Params, top: Level, max_va_lg2: u32, max_o
 impl Config {
     /// Lowest and highest IOVA of the space, the lower half of it with
     /// [`SIGN_EXTEND`](Features::SIGN_EXTEND): the aperture of a domain.
-    pub fn aperture(&self) -> (u64, u64) {
+    pub fn aperture(&self) -> (Iova, Iova) {
         let lg2 = if self.params.features.has(Features::SIGN_EXTEND) {
             self.max_va_lg2.wrapping_sub(1)
         } else {
             self.max_va_lg2
         };
-        (0, size::max_offset(lg2))
+        (Iova(0), Iova(size::max_offset(lg2)))
     }
 }

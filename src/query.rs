@@ -17,12 +17,14 @@ use crate::table::{
     Table, //
 };
 use crate::{
+    Iova,
     Level,
+    Oa,
     Pt, //
 };
 
 /// Where a walk is: in a table, or at its end with the OA that it has found, if any.
-type Walk<'t, F, M> = ControlFlow<Option<u64>, Table<'t, F, M>>;
+type Walk<'t, F, M> = ControlFlow<Option<Oa>, Table<'t, F, M>>;
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Walks to `va`, which must be inside the table's range: to the table of the lowest level, or
@@ -31,7 +33,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Without a loop: so the level is a constant in each step, and most questions about an item
     /// are answered when it is compiled.
     #[inline(always)]
-    pub(crate) fn descend(&self, va: u64) -> Walk<'t, F, M> {
+    pub(crate) fn descend(&self, va: Iova) -> Walk<'t, F, M> {
         const { assert!(F::MAX_TOP_LEVEL.0 <= 5) };
         let table = self.step(self.top, 5, va)?;
         let table = self.step(table, 4, va)?;
@@ -42,7 +44,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     /// The end of [`descend`](Self::descend), from a table of level 1 or 0.
     #[inline(always)]
-    fn lowest(&self, table: Table<'t, F, M>, va: u64) -> Walk<'t, F, M> {
+    fn lowest(&self, table: Table<'t, F, M>, va: Iova) -> Walk<'t, F, M> {
         match self.step(table, 1, va)?.at(Level::LEAF) {
             Some(table) => ControlFlow::Continue(table),
             // No top is above the highest level.
@@ -52,7 +54,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     /// One step down from a table of this level; none from one of another.
     #[inline(always)]
-    fn step(&self, table: Table<'t, F, M>, level: u8, va: u64) -> Walk<'t, F, M> {
+    fn step(&self, table: Table<'t, F, M>, level: u8, va: Iova) -> Walk<'t, F, M> {
         match table.at(Level(level)) {
             Some(table) if table.level() <= F::MAX_TOP_LEVEL => {
                 let item = table.read_at(va);
@@ -70,7 +72,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     /// The item of the leaf that translates `va`, which must be inside the table's range.
     #[inline(always)]
-    pub(crate) fn find(&self, va: u64) -> Option<Item<'t, F, M>> {
+    pub(crate) fn find(&self, va: Iova) -> Option<Item<'t, F, M>> {
         let mut table = self.top;
         loop {
             let item = table.read_at(va);
@@ -83,7 +85,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     /// The OA of the first address of `at`, exact to the byte; `None` if it is not mapped.
     #[inline]
-    pub fn iova_to_phys(&self, at: Locked) -> Option<u64> {
+    pub fn iova_to_phys(&self, at: Locked) -> Option<Oa> {
         self.check_range(at).ok()?;
         let va = at.va();
         // Rare top levels are handled apart. So few levels remain in most formats that comparisons

@@ -3,7 +3,9 @@
 //! IOVA ranges, and the evidence that they are locked.
 
 use crate::{
+    Bytes,
     Error,
+    Iova,
     Result, //
 };
 
@@ -24,8 +26,8 @@ use crate::{
 ///    addresses of each leaf that crosses an edge of the range, too.
 #[derive(Clone, Copy, Debug)]
 pub struct Locked {
-    va: u64,
-    last: u64,
+    va: Iova,
+    last: Iova,
 }
 
 impl Locked {
@@ -43,13 +45,16 @@ impl Locked {
     /// edge of the range, too, exclusively. The result of a split,
     /// [`SplitFlush`](crate::SplitFlush), counts as a copy.
     #[inline]
-    pub unsafe fn new(va: u64, len: u64) -> Result<Self> {
-        if len == 0 {
+    pub unsafe fn new(va: Iova, len: Bytes) -> Result<Self> {
+        if len == Bytes(0) {
             return Err(Error::Invalid);
         }
         // INVARIANT: 1 by the checked sum, 2 and 3 by the safety requirement.
-        match va.checked_add(len.wrapping_sub(1)) {
-            Some(last) => Ok(Locked { va, last }),
+        match va.0.checked_add(len.minus(Bytes(1)).0) {
+            Some(last) => Ok(Locked {
+                va,
+                last: Iova(last),
+            }),
             None => Err(Error::Overflow),
         }
     }
@@ -58,7 +63,7 @@ impl Locked {
     ///
     /// A leaf may cross an edge of the part only where that is an edge of the range, too.
     #[inline(always)]
-    pub(crate) fn part(self, va: u64, last: u64) -> Option<Self> {
+    pub(crate) fn part(self, va: Iova, last: Iova) -> Option<Self> {
         let inside = self.va <= va && va <= last && last <= self.last;
         // INVARIANT: 1 by the comparison, 2 as a part of this range, 3 by what the caller ensures.
         inside.then_some(Locked { va, last })
@@ -66,20 +71,20 @@ impl Locked {
 
     /// First address.
     #[inline(always)]
-    pub fn va(self) -> u64 {
+    pub fn va(self) -> Iova {
         self.va
     }
 
     /// Last address, inclusive.
     #[inline(always)]
-    pub fn last(self) -> u64 {
+    pub fn last(self) -> Iova {
         self.last
     }
 
-    /// Length in bytes; 0 stands for 2^64.
+    /// Length; 0 stands for 2^64.
     #[inline(always)]
-    pub fn len(self) -> u64 {
-        self.last.wrapping_sub(self.va).wrapping_add(1)
+    pub fn len(self) -> Bytes {
+        self.va.through(self.last)
     }
 
     /// Always false; a range has at least one byte.

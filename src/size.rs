@@ -83,38 +83,32 @@ pub(crate) fn max_offset(lg2: u32) -> u64 {
     pow2(lg2).wrapping_sub(1)
 }
 
-/// The offset of `va` in its block of `2^lg2` bytes.
+/// The offset of `value` in its block of `2^lg2`.
 #[inline(always)]
-pub(crate) fn offset(va: u64, lg2: u32) -> u64 {
-    va & max_offset(lg2)
+pub(crate) fn offset(value: u64, lg2: u32) -> u64 {
+    value & max_offset(lg2)
 }
 
-/// The first address of the block of `2^lg2` bytes around `va`.
+/// The start of the block of `2^lg2` around `value`.
 #[inline(always)]
-pub(crate) fn floor(va: u64, lg2: u32) -> u64 {
-    va & !max_offset(lg2)
-}
-
-/// The last address of the block of `2^lg2` bytes around `va`.
-#[inline(always)]
-pub(crate) fn block_last(va: u64, lg2: u32) -> u64 {
-    va | max_offset(lg2)
+pub(crate) fn floor(value: u64, lg2: u32) -> u64 {
+    value & !max_offset(lg2)
 }
 
 /// An address that devices use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
-pub(crate) struct Iova(pub(crate) u64);
+pub struct Iova(pub u64);
 
-/// An address that an IOVA is translated to.
+/// An output address: what an IOVA is translated to, or where hardware finds a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
-pub(crate) struct Oa(pub(crate) u64);
+pub struct Oa(pub u64);
 
 /// A number of bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(transparent)]
-pub(crate) struct Bytes(pub(crate) u64);
+pub struct Bytes(pub u64);
 
 impl Iova {
     /// So many bytes further. Behind the last address of all comes 0.
@@ -123,10 +117,53 @@ impl Iova {
         Iova(self.0.wrapping_add(bytes.0))
     }
 
+    /// The address before this one. Before 0 comes the last address of all.
+    #[inline(always)]
+    pub(crate) fn before(self) -> Iova {
+        Iova(self.0.wrapping_sub(1))
+    }
+
     /// The bytes from `start`, which is not above, to this address.
     #[inline(always)]
     pub(crate) fn since(self, start: Iova) -> Bytes {
         Bytes(self.0.wrapping_sub(start.0))
+    }
+
+    /// The bytes from this address to `last`, which is not below, with both; 0 stands for 2^64.
+    #[inline(always)]
+    pub fn through(self, last: Iova) -> Bytes {
+        last.since(self).plus(Bytes(1))
+    }
+
+    /// The last one of `len` from this address on.
+    #[inline(always)]
+    pub fn last_of(self, len: Bytes) -> Iova {
+        self.plus(len).before()
+    }
+
+    /// The offset in the block of `2^lg2` bytes around the address.
+    #[inline(always)]
+    pub(crate) fn offset(self, lg2: u32) -> Bytes {
+        Bytes(offset(self.0, lg2))
+    }
+
+    /// The first address of the block of `2^lg2` bytes around this one.
+    #[inline(always)]
+    pub(crate) fn floor(self, lg2: u32) -> Iova {
+        Iova(floor(self.0, lg2))
+    }
+
+    /// The last address of the block of `2^lg2` bytes around this one.
+    #[inline(always)]
+    pub(crate) fn block_last(self, lg2: u32) -> Iova {
+        Iova(self.0 | max_offset(lg2))
+    }
+
+    /// The number of boundaries of blocks of `2^lg2` bytes from this address to `last`, which is
+    /// not below.
+    #[inline(always)]
+    pub(crate) fn boundaries_to(self, last: Iova, lg2: u32) -> u64 {
+        shr(last.0, lg2).wrapping_sub(shr(self.0, lg2))
     }
 }
 
@@ -139,6 +176,12 @@ impl Oa {
 }
 
 impl Bytes {
+    /// The bytes of a block of `2^lg2` bytes; 0 stands for 2^64.
+    #[inline(always)]
+    pub(crate) fn block(lg2: u32) -> Bytes {
+        Bytes(pow2(lg2))
+    }
+
     /// The bytes of `n` blocks of `2^lg2` bytes.
     #[inline(always)]
     pub(crate) fn blocks(n: u64, lg2: u32) -> Bytes {
@@ -151,10 +194,10 @@ impl Bytes {
         shr(self.0, lg2)
     }
 
-    /// The smaller of both.
+    /// Without what is behind the last whole block of `2^lg2` bytes.
     #[inline(always)]
-    pub(crate) fn min(self, other: Bytes) -> Bytes {
-        Bytes(self.0.min(other.0))
+    pub(crate) fn floor(self, lg2: u32) -> Bytes {
+        Bytes(floor(self.0, lg2))
     }
 
     /// The sum: callers add parts of one range.

@@ -76,11 +76,19 @@ pub const fn can_split<F: Format>() -> bool {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replaced {
     /// Its first address.
-    pub va: u64,
+    pub va: Iova,
     /// log2 of its size in bytes.
     pub size_lg2: u32,
     /// Its level.
     pub level: Level,
+}
+
+impl Replaced {
+    /// Its size.
+    #[inline(always)]
+    pub fn bytes(&self) -> Bytes {
+        Bytes::blocks(1, self.size_lg2)
+    }
 }
 
 /// The leaves that [`Pt::split`] or [`Pt::carve`] replaced, at most one at each edge. Only these
@@ -103,7 +111,7 @@ pub struct SplitFlush<'t, F: Format, M: PtMem> {
 /// The place of a leaf that was replaced.
 struct OldLeaf<'t, F: Format, M: PtMem> {
     table: Table<'t, F, M>,
-    va: u64,
+    va: Iova,
     size_lg2: u32,
     /// Hardware set the dirty bit of one item of the leaf just before a table replaced that item.
     /// The bit is in the table's leaves, but what replaced the other items of the leaf may be
@@ -111,7 +119,7 @@ struct OldLeaf<'t, F: Format, M: PtMem> {
     late_dirty: bool,
     /// The number of bytes, from its start on, that were replaced: all, unless another caller
     /// interfered.
-    done: u64,
+    done: Bytes,
 }
 
 /// The leaves at both edges of a range.
@@ -138,7 +146,7 @@ type Raceable<T = ()> = core::result::Result<T, Raced>;
 /// The leaf at an edge of a range, as it was found, and where it is to be cut.
 pub(crate) struct Leaf<'t, F: Format, M: PtMem> {
     item: Item<'t, F, M>,
-    pub(crate) va: u64,
+    pub(crate) va: Iova,
     size_lg2: u32,
     oa: Oa,
     cuts: Cuts,
@@ -147,22 +155,22 @@ pub(crate) struct Leaf<'t, F: Format, M: PtMem> {
 /// Where no leaf may cross, as offsets in the old leaf. Its start and its end are no cuts.
 #[derive(Clone, Copy)]
 struct Cuts {
-    low: u64,
-    high: u64,
+    low: Bytes,
+    high: Bytes,
     /// Whether the range between the two cuts becomes a hole.
     hole: bool,
 }
 
 impl<'t, F: Format, M: PtMem> Leaf<'t, F, M> {
     #[inline(always)]
-    pub(crate) fn last(&self) -> u64 {
-        size::block_last(self.va, self.size_lg2)
+    pub(crate) fn last(&self) -> Iova {
+        self.va.block_last(self.size_lg2)
     }
 
     /// The offset cannot wrap, because no leaf is as large as the address space.
     #[inline(always)]
-    fn end(&self) -> u64 {
-        size::pow2(self.size_lg2)
+    fn end(&self) -> Bytes {
+        Bytes::block(self.size_lg2)
     }
 
     #[inline(always)]
@@ -184,7 +192,7 @@ impl<'t, F: Format, M: PtMem> Leaf<'t, F, M> {
     /// Whether the range has an edge inside.
     #[inline(always)]
     pub(crate) fn is_cut(&self) -> bool {
-        self.cuts.low != 0 || self.cuts.high != self.end()
+        self.cuts.low != Bytes(0) || self.cuts.high != self.end()
     }
 }
 
@@ -195,7 +203,7 @@ enum Piece {
     /// One item needs a table below.
     Table,
     /// A hole of this many bytes, whole items.
-    Hole(u64),
+    Hole(Bytes),
 }
 
 /// For which pieces of a leaf a walk is: for those that need a table, or for all.
@@ -231,7 +239,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     #[inline(always)]
     pub(crate) fn edges(&self, range: Locked, hole: bool) -> Result<Edges<'t, F, M>> {
         let page_lg2 = self.cfg.pgsize_bitmap.trailing_zeros();
-        if size::offset(range.va() | range.len(), page_lg2) != 0 {
+        if size::offset(range.va().0 | range.len().0, page_lg2) != 0 {
             return Err(Error::Invalid);
         }
         if self.check_range(range).is_err() {
@@ -268,19 +276,19 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// The leaf that translates `va`, to be cut at the edges of `range`. Not inlined, because it is
     /// large.
     #[inline(never)]
-    fn leaf_at(&self, range: Locked, va: u64, hole: bool) -> Result<Leaf<'t, F, M>> {
+    fn leaf_at(&self, range: Locked, va: Iova, hole: bool) -> Result<Leaf<'t, F, M>> {
         let item = self.find(va).ok_or(Error::NotMapped)?;
         let size_lg2 = item.leaf_lg2(&self.cfg.params);
-        let start = size::floor(va, size_lg2);
-        let last = size::block_last(va, size_lg2);
+        let start = va.floor(size_lg2);
+        let last = va.block_last(size_lg2);
         Ok(Leaf {
             item,
             va: start,
             size_lg2,
-            oa: Oa(item.leaf_oa_at(start, &self.cfg.params)),
+            oa: item.leaf_oa_at(start, &self.cfg.params),
             cuts: Cuts {
-                low: range.va().saturating_sub(start),
-                high: range.last().min(last).wrapping_sub(start).wrapping_add(1),
+                low: range.va().max(start).since(start),
+                high: start.through(range.last().min(last)),
                 hole,
             },
         })
@@ -292,7 +300,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         if !leaf.is_cut() {
             return Ok(0);
         }
-        let tables = self.count_tables(leaf.cuts, leaf.level(), 0, leaf.end());
+        let tables = self.count_tables(leaf.cuts, leaf.level(), Bytes(0), leaf.end());
         let contig = leaf.level().contig_lg2::<F>(leaf.size_lg2) != 0;
         if (tables != 0 && !F::LIVE.leaf_to_table) || (contig && !F::LIVE.contig_resize) {
             return Err(Error::NotSupported);
@@ -308,19 +316,19 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         &self,
         cuts: Cuts,
         level: Level,
-        mut at: u64,
-        end: u64,
-        mut f: impl FnMut(u64, Piece) -> Raceable,
+        mut at: Bytes,
+        end: Bytes,
+        mut f: impl FnMut(Bytes, Piece) -> Raceable,
     ) -> Raceable {
         let sizes = self.sizes(level);
         let item_lg2 = level.item_lg2::<F>();
-        let item = size::pow2(item_lg2);
+        let item = Bytes::block(item_lg2);
         // The next cut, where a leaf must end. If every leaf is one item, a cut between two items
         // changes nothing.
-        let single = sizes == item && !cuts.hole;
-        let stop = |cut: u64| {
-            if single && size::offset(cut, item_lg2) == 0 {
-                0 // Nowhere.
+        let single = sizes == item.0 && !cuts.hole;
+        let stop = |cut: Bytes| {
+            if single && size::offset(cut.0, item_lg2) == 0 {
+                Bytes(0) // Nowhere.
             } else {
                 cut.min(end)
             }
@@ -332,23 +340,23 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         ];
         for (stop, hole) in parts {
             while at < stop {
-                let left = stop.wrapping_sub(at);
-                let whole = size::floor(left, item_lg2);
+                let left = stop.minus(at);
+                let whole = left.floor(item_lg2);
                 // IOVA and OA are as aligned as the offset, up to the size of the old leaf. Where a
                 // cut goes through an item no leaf fits.
-                let (piece, bytes) = if hole && whole != 0 {
+                let (piece, bytes) = if hole && whole != Bytes(0) {
                     (Piece::Hole(whole), whole)
-                } else if PIECES == TABLES && sizes & item != 0 && whole != 0 {
-                    at = at.wrapping_add(whole);
+                } else if PIECES == TABLES && sizes & item.0 != 0 && whole != Bytes(0) {
+                    at = at.plus(whole);
                     continue;
                 } else {
-                    match best_run(sizes, Iova(at), Bytes(left), Oa(at)) {
-                        Some(run) if !hole => (Piece::Leaves(run), run.bytes.0),
+                    match best_run(sizes, Iova(at.0), left, Oa(at.0)) {
+                        Some(run) if !hole => (Piece::Leaves(run), run.bytes),
                         _ => (Piece::Table, item),
                     }
                 };
                 f(at, piece)?;
-                at = at.wrapping_add(bytes);
+                at = at.plus(bytes);
             }
         }
         Ok(())
@@ -357,7 +365,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// The number of tables below a table of `level`, or a part of one, that translates what a leaf
     /// did from offset `at` to `end`. Not inlined, for the size of it.
     #[inline(never)]
-    fn count_tables(&self, cuts: Cuts, level: Level, at: u64, end: u64) -> usize {
+    fn count_tables(&self, cuts: Cuts, level: Level, at: Bytes, end: Bytes) -> usize {
         let mut tables = 0usize;
         if level == Level::LEAF {
             return tables;
@@ -365,7 +373,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         // It goes to the end: here nobody is in the way.
         let _ = self.pieces::<TABLES>(cuts, level, at, end, |at, piece| {
             if let Piece::Table = piece {
-                let end = at.wrapping_add(size::pow2(level.item_lg2::<F>()));
+                let end = at.plus(Bytes::block(level.item_lg2::<F>()));
                 let below = self.count_tables(cuts, level.below(), at, end);
                 tables = tables.wrapping_add(1).wrapping_add(below);
             }
@@ -379,17 +387,17 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         &self,
         leaf: &Leaf<'t, F, M>,
         level: Level,
-        at: u64,
+        at: Bytes,
         attrs: Attrs,
         reserve: &mut Reserve<'p, 't, F, M>,
     ) -> Raceable<Unlinked<'p, 't, F, M>> {
-        let end = at.wrapping_add(size::pow2(level.above().item_lg2::<F>()));
+        let end = at.plus(Bytes::block(level.above().item_lg2::<F>()));
         // The same walk counted it, so there is one. If not, nothing would be replaced from here.
         let mut new = reserve.take(level).ok_or(Raced)?;
         self.pieces::<ALL>(leaf.cuts, level, at, end, |at, piece| {
             match piece {
-                Piece::Leaves(run) => new.leaves(leaf.oa.plus(Bytes(at)), run, attrs),
-                Piece::Hole(bytes) => new.empty(size::shr(bytes, level.item_lg2::<F>())),
+                Piece::Leaves(run) => new.leaves(leaf.oa.plus(at), run, attrs),
+                Piece::Hole(bytes) => new.empty(bytes.count(level.item_lg2::<F>())),
                 Piece::Table => {
                     new.subtree(self.build(leaf, level.below(), at, attrs, reserve)?);
                 }
@@ -427,21 +435,21 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         }
         let dirty = self.group_dirty(leaf);
         let mut late = 0;
-        let mut done = 0;
+        let mut done = Bytes(0);
         let (level, end) = (leaf.level(), leaf.end());
-        let result = self.pieces::<ALL>(leaf.cuts, level, 0, end, |at, piece| {
+        let result = self.pieces::<ALL>(leaf.cuts, level, Bytes(0), end, |at, piece| {
             done = at;
             match piece {
                 Piece::Leaves(run) => self.demote(leaf, run, dirty, &mut done),
                 Piece::Table => {
                     late |= self.subdivide(leaf, at, dirty, reserve)?.0;
-                    done = at.wrapping_add(size::pow2(leaf.item.table().item_lg2()));
+                    done = at.plus(Bytes::block(leaf.item.table().item_lg2()));
                     Ok(())
                 }
                 Piece::Hole(bytes) => self.empty(leaf, bytes, &mut late, &mut done),
             }
         });
-        if done != 0 {
+        if done != Bytes(0) {
             *old = Some(OldLeaf {
                 table: leaf.item.table(),
                 va: leaf.va,
@@ -458,12 +466,12 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     fn subdivide(
         &self,
         leaf: &Leaf<'t, F, M>,
-        at: u64,
+        at: Bytes,
         dirty: u64,
         reserve: &mut Reserve<'_, 't, F, M>,
     ) -> Raceable<Attrs> {
         let level = leaf.level();
-        let index = Index::of::<F>(leaf.va.wrapping_add(at), level);
+        let index = Index::of::<F>(leaf.va.plus(at), level);
         let mut item = leaf.reread(index)?;
         let mut attrs = self.attrs_of(item, dirty);
         let mut new = self.build(leaf, level.below(), at, attrs, reserve)?;
@@ -485,11 +493,17 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// Empties items of a live contiguous leaf, `bytes` from offset `done` on. `late` gets what
     /// they had in the end: a dirty bit in one of them counts for the rest of the leaf, too. `done`
     /// is the end of what was emptied.
-    fn empty(&self, leaf: &Leaf<'t, F, M>, bytes: u64, late: &mut u64, done: &mut u64) -> Raceable {
+    fn empty(
+        &self,
+        leaf: &Leaf<'t, F, M>,
+        bytes: Bytes,
+        late: &mut u64,
+        done: &mut Bytes,
+    ) -> Raceable {
         let table = leaf.item.table();
         let item_lg2 = table.item_lg2();
-        let first = Index::of::<F>(leaf.va.wrapping_add(*done), table.level());
-        let items = size::shr(bytes, item_lg2);
+        let first = Index::of::<F>(leaf.va.plus(*done), table.level());
+        let items = bytes.count(item_lg2);
         let mut i = 0;
         let mut result = Ok(());
         while i != items && result.is_ok() {
@@ -497,7 +511,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 Ok(item) if item.cell().publish(item.raw(), 0).is_ok() => {
                     *late |= item.raw();
                     i = i.wrapping_add(1);
-                    *done = done.wrapping_add(size::pow2(item_lg2));
+                    *done = done.plus(Bytes::block(item_lg2));
                 }
                 // Hardware set a bit meanwhile.
                 Ok(_) => {}
@@ -510,20 +524,20 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     /// Rewrites items of a live contiguous leaf, from offset `done` on, as smaller leaves of the
     /// same level. `done` is the end of what was rewritten.
-    fn demote(&self, leaf: &Leaf<'t, F, M>, run: Run, dirty: u64, done: &mut u64) -> Raceable {
+    fn demote(&self, leaf: &Leaf<'t, F, M>, run: Run, dirty: u64, done: &mut Bytes) -> Raceable {
         let table = leaf.item.table();
         let item_lg2 = table.item_lg2();
-        let first = Index::of::<F>(leaf.va.wrapping_add(*done), table.level());
+        let first = Index::of::<F>(leaf.va.plus(*done), table.level());
         let items = run.bytes.count(item_lg2);
         let mut i = 0;
         let mut result = Ok(());
         while i != items && result.is_ok() {
             // A leaf is aligned to its size, so it starts where the item is in it.
-            let oa = leaf.oa.plus(Bytes(size::floor(*done, run.size_lg2)));
+            let oa = leaf.oa.plus(done.floor(run.size_lg2));
             result = self.demote_item(leaf, first.plus::<F>(i), oa, run.size_lg2, dirty);
             if result.is_ok() {
                 i = i.wrapping_add(1);
-                *done = done.wrapping_add(size::pow2(item_lg2));
+                *done = done.plus(Bytes::block(item_lg2));
             }
         }
         self.clean_items(table, first, i);
@@ -543,7 +557,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         loop {
             let item = leaf.reread(index)?;
             let attrs = self.attrs_of(item, dirty);
-            let new = F::encode_leaf(oa.0, size_lg2, leaf.level(), attrs);
+            let new = F::encode_leaf(oa, size_lg2, leaf.level(), attrs);
             if item.cell().publish(item.raw(), new).is_ok() {
                 return Ok(());
             }
@@ -599,9 +613,9 @@ impl<'t, F: Format, M: PtMem> Plan<'_, 't, F, M> {
 
 impl<F: Format, M: PtMem> OldLeaf<'_, F, M> {
     fn fold_late_dirty(&self, params: &Params) {
-        let items = |bytes: u64| size::shr(bytes, self.table.item_lg2());
+        let items = |bytes: Bytes| bytes.count(self.table.item_lg2());
         let first = Index::of::<F>(self.va, self.table.level());
-        let all = items(size::pow2(self.size_lg2));
+        let all = items(Bytes::block(self.size_lg2));
         let mut late = self.late_dirty;
         let mut i = 0;
         while i != all && !late {
@@ -631,7 +645,7 @@ fn make_dirty<F: Format, M: PtMem>(
                 Kind::Leaf => item.raw() | F::DIRTY,
                 Kind::Table if i < own => {
                     if let Some(child) = item.child(params) {
-                        let first = Index::of::<F>(0, child.level());
+                        let first = Index::of::<F>(Iova(0), child.level());
                         let items = first.room::<F>();
                         make_dirty(child, first, items, items, params);
                     }

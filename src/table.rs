@@ -24,6 +24,8 @@ use crate::mem::{
 };
 use crate::size::{
     self,
+    Bytes,
+    Iova,
     Level,
     Oa,
     Run, //
@@ -93,9 +95,9 @@ pub(crate) struct Index(u16);
 impl Index {
     /// The item that serves `va` in a table of this level.
     #[inline(always)]
-    pub(crate) fn of<F: Format>(va: u64, level: Level) -> Index {
+    pub(crate) fn of<F: Format>(va: Iova, level: Level) -> Index {
         // INVARIANT: masked.
-        Index((size::shr(va, level.item_lg2::<F>()) & size::max_offset(F::ITEMS_LG2)) as u16)
+        Index((size::shr(va.0, level.item_lg2::<F>()) & size::max_offset(F::ITEMS_LG2)) as u16)
     }
 
     /// The number of items from this one to the end of the table.
@@ -188,7 +190,7 @@ impl<'t, F: Format, M: PtMem> Table<'t, F, M> {
 
     /// The item that serves `va`.
     #[inline(always)]
-    pub(crate) fn read_at(self, va: u64) -> Item<'t, F, M> {
+    pub(crate) fn read_at(self, va: Iova) -> Item<'t, F, M> {
         self.read(Index::of::<F>(va, self.level))
     }
 
@@ -279,8 +281,10 @@ impl<'t, F: Format, M: PtMem> Item<'t, F, M> {
 
     /// The OA that the leaf translates `va`, one of its addresses, to.
     #[inline(always)]
-    pub(crate) fn leaf_oa_at(self, va: u64, params: &Params) -> u64 {
-        F::leaf_oa(self.raw, self.table.level, params) | size::offset(va, self.leaf_lg2(params))
+    pub(crate) fn leaf_oa_at(self, va: Iova, params: &Params) -> Oa {
+        let Oa(oa) = F::leaf_oa(self.raw, self.table.level, params);
+        let Bytes(offset) = va.offset(self.leaf_lg2(params));
+        Oa(oa | offset)
     }
 }
 
@@ -339,9 +343,9 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
         let item_lg2 = self.table.item_lg2();
         let cells = self.next(run.bytes.count(item_lg2));
         if run.count() == 1 {
-            init_all(cells, F::encode_leaf(oa.0, run.size_lg2, level, attrs));
+            init_all(cells, F::encode_leaf(oa, run.size_lg2, level, attrs));
         } else {
-            let leaves = Leaves::new::<F>(oa.0, run.size_lg2, level, attrs);
+            let leaves = Leaves::new::<F>(oa, run.size_lg2, level, attrs);
             init_run(cells, level.contig_lg2::<F>(run.size_lg2), leaves);
         }
         // INVARIANT: 2: leaves, all of `cells`.
@@ -441,7 +445,7 @@ fn by_eights<C: Cell>(cells: &[C], mut item: impl FnMut() -> u64) {
 /// 1. `head` is the first of `len` tables, each chained to the next through its item 0 (as an
 ///    address, 0 at the end) and otherwise undefined. They never were reachable for hardware.
 pub(crate) struct Reserve<'p, 't, F: Format, M: PtMem> {
-    head: u64,
+    head: Oa,
     len: usize,
     pt: &'p Pt<'t, F, M>,
 }
@@ -451,14 +455,14 @@ impl<'p, 't, F: Format, M: PtMem> Reserve<'p, 't, F, M> {
     #[inline]
     pub(crate) fn new(pt: &'p Pt<'t, F, M>, n: usize) -> Result<Self> {
         let mut reserve = Reserve {
-            head: 0,
+            head: Oa(0),
             len: 0,
             pt,
         };
         while reserve.len < n {
             let table = pt.mem.alloc_undefined(table_lg2::<F>())?;
             // SAFETY: 8 * 2^ITEMS_LG2 bytes; item 0 is in bounds and nobody else's.
-            unsafe { table.as_ref() }.init(reserve.head);
+            unsafe { table.as_ref() }.init(reserve.head.0);
             // INVARIANT: chained in front.
             reserve.head = M::table_oa(table);
             reserve.len = reserve.len.wrapping_add(1);
@@ -477,7 +481,7 @@ impl<'p, 't, F: Format, M: PtMem> Reserve<'p, 't, F, M> {
         // SAFETY: The table is not freed, and nobody else refers to it.
         let cell = unsafe { items.as_ref() };
         // INVARIANT: unchained from the front.
-        self.head = cell.read();
+        self.head = Oa(cell.read());
         self.len = self.len.wrapping_sub(1);
         Some(Unwritten {
             // SAFETY: A whole table is a table of any level once its items are written; it lives
@@ -505,10 +509,13 @@ impl<F: Format, M: PtMem> Clone for Pt<'_, F, M> {
 
 impl<F: Format, M: PtMem> Copy for Pt<'_, F, M> {}
 
+/// log2 of the bytes of an item.
+const ITEM_LG2: u32 = 3;
+
 /// log2 of the bytes of a table.
 #[inline(always)]
 fn table_lg2<F: Format>() -> u32 {
-    F::ITEMS_LG2.wrapping_add(3)
+    F::ITEMS_LG2.wrapping_add(ITEM_LG2)
 }
 
 impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
@@ -616,7 +623,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     #[inline(always)]
     pub(crate) fn clean_items(&self, table: Table<'t, F, M>, index: Index, n: u64) {
         if self.incoherent() && n != 0 {
-            let len = (n as usize).wrapping_mul(8);
+            let len = Bytes::blocks(n, ITEM_LG2);
             self.mem.clean(table.items, index.byte(), len);
         }
     }

@@ -53,7 +53,8 @@ impl<F: Format, M: PtMem> Pt<'_, F, M> {
     #[cold]
     fn grow(&self, range: Locked, level: Level) -> Result<Self> {
         // Only grow the top if the range fits then.
-        if range.last() & !size::max_offset(self.cfg.max_va_lg2) != 0 || level > F::MAX_TOP_LEVEL {
+        let outside = !size::max_offset(self.cfg.max_va_lg2);
+        if range.last().0 & outside != 0 || level > F::MAX_TOP_LEVEL {
             return Err(Error::OutOfRange);
         }
         let mut pt = *self;

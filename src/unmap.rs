@@ -14,7 +14,11 @@ use crate::mem::{
     PtMem, //
 };
 use crate::range::Locked;
-use crate::size;
+use crate::size::{
+    self,
+    Bytes,
+    Iova, //
+};
 use crate::table::{
     Index,
     Table, //
@@ -34,14 +38,14 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// if the range ends inside a leaf, which is then removed as a whole ([`split`](Self::split) it
     /// first to avoid that). Tables that the range covers go to `gather` as well.
     #[inline]
-    pub fn unmap<G: Gather<M>>(&self, range: Locked, gather: &mut G) -> u64 {
-        let mut bytes = 0;
+    pub fn unmap<G: Gather<M>>(&self, range: Locked, gather: &mut G) -> Bytes {
+        let mut bytes = Bytes(0);
         if self.check_range(range).is_ok() {
             // An error says where it ended early, and so does the count.
             let table = self.lowest_table(range);
             let _ = self.unmap_table(table, range.va(), range.last(), gather, &mut bytes);
         }
-        if bytes != 0 {
+        if bytes != Bytes(0) {
             gather.range(range.va(), bytes);
         }
         bytes
@@ -53,8 +57,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let mut table = self.top;
         loop {
             let item_lg2 = table.item_lg2();
-            let crosses = size::shr(range.va() ^ range.last(), item_lg2) != 0;
-            if crosses || range.len() == size::pow2(item_lg2) {
+            let crosses = size::shr(range.va().0 ^ range.last().0, item_lg2) != 0;
+            if crosses || range.len() == Bytes::block(item_lg2) {
                 return table;
             }
             match table.read_at(range.va()).child(&self.cfg.params) {
@@ -67,10 +71,10 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     fn unmap_table<G: Gather<M>>(
         &self,
         table: Table<'t, F, M>,
-        mut va: u64,
-        last: u64,
+        mut va: Iova,
+        last: Iova,
         gather: &mut G,
-        bytes: &mut u64,
+        bytes: &mut Bytes,
     ) -> Result {
         let level = table.level();
         let item_lg2 = table.item_lg2();
@@ -90,7 +94,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 Kind::Leaf => {
                     let contig_lg2 = item.contig_lg2(&self.cfg.params);
                     let leaf_lg2 = item_lg2.wrapping_add(contig_lg2);
-                    if size::offset(va, leaf_lg2) != 0 {
+                    if va.offset(leaf_lg2) != Bytes(0) {
                         result = Err(Error::NotMapped);
                         break;
                     }
@@ -99,7 +103,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         cell.set(0);
                     }
                     // Usually more leaves follow.
-                    let more = size::shr(last, item_lg2).wrapping_sub(size::shr(va, item_lg2));
+                    let more = va.boundaries_to(last, item_lg2);
                     if contig_lg2 == 0 && more != 0 && left != 1 {
                         let more = more.min(left.wrapping_sub(1));
                         let behind = table.cells(index.plus::<F>(1), more);
@@ -110,16 +114,14 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         });
                     }
                     gather.leaf(level);
-                    *bytes = bytes.wrapping_add(size::shl(items, item_lg2));
+                    let gone = Bytes::blocks(items, item_lg2);
+                    *bytes = bytes.plus(gone);
                     emptied = first.room::<F>().wrapping_sub(left).wrapping_add(items);
-                    (
-                        items,
-                        va.wrapping_add(size::shl(items, item_lg2).wrapping_sub(1)),
-                    )
+                    (items, va.plus(gone.minus(Bytes(1))))
                 }
                 Kind::Table => {
-                    let block_last = size::block_last(va, item_lg2);
-                    let covered = size::offset(va, item_lg2) == 0 && block_last <= last;
+                    let block_last = va.block_last(item_lg2);
+                    let covered = va.offset(item_lg2) == Bytes(0) && block_last <= last;
                     if let Some(child) = item.child(&self.cfg.params) {
                         let child_last = block_last.min(last);
                         result = self.unmap_table(child, va, child_last, gather, bytes);
@@ -140,7 +142,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             }
             index = index.plus::<F>(items);
             left = left.wrapping_sub(items);
-            va = block_last.wrapping_add(1);
+            va = block_last.plus(Bytes(1));
         }
         self.clean_items(table, first, emptied);
         result

@@ -20,7 +20,12 @@ use crate::mem::{
     PtMem, //
 };
 use crate::range::Locked;
-use crate::size;
+use crate::size::{
+    self,
+    Bytes,
+    Iova,
+    Oa, //
+};
 use crate::table::{
     Index,
     Table, //
@@ -34,9 +39,9 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Its first address.
-    pub va: u64,
+    pub va: Iova,
     /// What that is translated to.
-    pub oa: u64,
+    pub oa: Oa,
     /// log2 of its size in bytes.
     pub size_lg2: u32,
     /// Its attributes as its first item has them, without those that hardware sets.
@@ -56,7 +61,7 @@ pub trait Visitor {
 struct Walk<'v, V: Visitor> {
     visitor: &'v mut V,
     /// Where it started.
-    from: u64,
+    from: Iova,
     /// How many tables it may still enter.
     tables: u32,
 }
@@ -70,7 +75,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     ///
     /// The range may be locked shared. Nothing is reported for addresses that the table cannot
     /// translate.
-    pub fn walk<V: Visitor>(&self, range: Locked, tables: u32, visitor: &mut V) -> Option<u64> {
+    pub fn walk<V: Visitor>(&self, range: Locked, tables: u32, visitor: &mut V) -> Option<Iova> {
         let (va, last, rest) = self.translated(range)?;
         let mut walk = Walk {
             visitor,
@@ -82,14 +87,14 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
 
     /// What lies in the table's range, up to the gap between its halves, and where the upper half
     /// begins if that is still to come.
-    fn translated(&self, range: Locked) -> Option<(u64, u64, Option<u64>)> {
+    fn translated(&self, range: Locked) -> Option<(Iova, Iova, Option<Iova>)> {
         let lg2 = self.top_va_lg2();
         if !self.has(Features::SIGN_EXTEND) {
-            let last = range.last().min(size::max_offset(lg2));
+            let last = range.last().min(Iova(size::max_offset(lg2)));
             return (range.va() <= last).then_some((range.va(), last, None));
         }
-        let low_last = size::max_offset(lg2.wrapping_sub(1));
-        let high = !low_last;
+        let low_last = Iova(size::max_offset(lg2.wrapping_sub(1)));
+        let high = Iova(!low_last.0);
         if range.va() <= low_last {
             let rest = (range.last() >= high).then_some(high);
             return Some((range.va(), range.last().min(low_last), rest));
@@ -101,10 +106,10 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     fn walk_table<V: Visitor>(
         &self,
         table: Table<'t, F, M>,
-        va: u64,
-        last: u64,
+        va: Iova,
+        last: Iova,
         walk: &mut Walk<'_, V>,
-    ) -> Option<u64> {
+    ) -> Option<Iova> {
         walk.tables = walk.tables.saturating_sub(1);
         // Most leaves are at the lowest level; knowing it spares questions about each.
         if table.level() == Level::LEAF {
@@ -119,15 +124,15 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         &self,
         table: Table<'t, F, M>,
         level: Level,
-        va: u64,
-        last: u64,
+        va: Iova,
+        last: Iova,
         walk: &mut Walk<'_, V>,
-    ) -> Option<u64> {
+    ) -> Option<Iova> {
         let params = &self.cfg.params;
         let item_lg2 = level.item_lg2::<F>();
         let first = Index::of::<F>(va, level);
-        let want = size::shr(last, item_lg2).wrapping_sub(size::shr(va, item_lg2));
-        let mut at = size::floor(va, item_lg2);
+        let want = va.boundaries_to(last, item_lg2);
+        let mut at = va.floor(item_lg2);
         for (n, cell) in table.cells(first, want.wrapping_add(1)).iter().enumerate() {
             let raw = cell.read();
             match F::kind(raw, level) {
@@ -135,7 +140,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 Kind::Leaf => {
                     let size_lg2 = item_lg2.wrapping_add(F::contig_lg2(raw, level, params));
                     // At the first of its items, and not again.
-                    if at >= walk.from && size::offset(at, size_lg2) == 0 {
+                    if at >= walk.from && at.offset(size_lg2) == Bytes(0) {
                         walk.visitor.leaf(Seen {
                             va: at,
                             oa: F::leaf_oa(raw, level, params),
@@ -156,7 +161,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         if at >= walk.from {
                             walk.visitor.table(level.below());
                         }
-                        let child_last = size::block_last(at, item_lg2).min(last);
+                        let child_last = at.block_last(item_lg2).min(last);
                         let next = self.walk_table(child, va.max(at), child_last, walk);
                         if next.is_some() {
                             return next;
@@ -164,7 +169,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                     }
                 }
             }
-            at = at.wrapping_add(size::pow2(item_lg2));
+            at = at.plus(Bytes::block(item_lg2));
         }
         None
     }

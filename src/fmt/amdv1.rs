@@ -21,6 +21,7 @@ use super::{
 use crate::size;
 use crate::{
     Level,
+    Oa,
     Result, //
 };
 
@@ -100,18 +101,18 @@ impl<const MOCK: bool> Format for Amdv1<MOCK> {
     }
 
     #[inline(always)]
-    fn table_oa(item: u64, params: &Params) -> u64 {
-        ((item & OA & !params.enc_mask) >> OA_SHIFT) << Self::GRANULE_LG2
+    fn table_oa(item: u64, params: &Params) -> Oa {
+        Oa(((item & OA & !params.enc_mask) >> OA_SHIFT) << Self::GRANULE_LG2)
     }
 
     #[inline(always)]
-    fn leaf_oa(item: u64, _level: Level, params: &Params) -> u64 {
+    fn leaf_oa(item: u64, _level: Level, params: &Params) -> Oa {
         let mut field = (item & OA & !params.enc_mask) >> OA_SHIFT;
         if item & NEXT_LEVEL == NEXT_LEVEL {
             // The low bits that are one, and the zero above them, say the size.
             field = size::floor(field, field.trailing_ones());
         }
-        field << Self::GRANULE_LG2
+        Oa(field << Self::GRANULE_LG2)
     }
 
     #[inline(always)]
@@ -140,7 +141,7 @@ impl<const MOCK: bool> Format for Amdv1<MOCK> {
     }
 
     #[inline(always)]
-    fn encode_leaf(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
+    fn encode_leaf(Oa(oa): Oa, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
         let mut address = oa;
         let mut next_level = 0;
         if size_lg2 != level.item_lg2::<Self>() {
@@ -152,7 +153,7 @@ impl<const MOCK: bool> Format for Amdv1<MOCK> {
     }
 
     #[inline(always)]
-    fn encode_table(oa: u64, level: Level, params: &Params) -> u64 {
+    fn encode_table(Oa(oa): Oa, level: Level, params: &Params) -> u64 {
         // IR and IW are the AND over all levels: the leaf alone decides.
         let field = ((oa >> Self::GRANULE_LG2) << OA_SHIFT) & OA;
         field | (u64::from(level.0) << NEXT_LEVEL_SHIFT) | PR | IR | IW | params.enc_mask

@@ -27,9 +27,10 @@
 
 #![forbid(unsafe_code)]
 
-use crate::size::pow2;
 use crate::{
+    Bytes,
     Level,
+    Oa,
     Result, //
 };
 
@@ -100,9 +101,9 @@ pub(crate) struct Leaves {
 impl Leaves {
     /// Items for leaves of `2^size_lg2` bytes from `oa` on.
     #[inline(always)]
-    pub(crate) fn new<F: Format>(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> Self {
+    pub(crate) fn new<F: Format>(oa: Oa, size_lg2: u32, level: Level, attrs: Attrs) -> Self {
         let item = F::encode_leaf(oa, size_lg2, level, attrs);
-        let second = F::encode_leaf(oa.wrapping_add(pow2(size_lg2)), size_lg2, level, attrs);
+        let second = F::encode_leaf(oa.plus(Bytes::block(size_lg2)), size_lg2, level, attrs);
         Leaves {
             item,
             step: second.wrapping_sub(item),
@@ -201,10 +202,10 @@ pub trait Format: 'static {
     fn kind(item: u64, level: Level) -> Kind;
 
     /// Where a table item points to.
-    fn table_oa(item: u64, params: &Params) -> u64;
+    fn table_oa(item: u64, params: &Params) -> Oa;
 
     /// The OA of the start of the leaf that `item` is part of.
-    fn leaf_oa(item: u64, level: Level, params: &Params) -> u64;
+    fn leaf_oa(item: u64, level: Level, params: &Params) -> Oa;
 
     /// log2 of the number of items of the leaf that `item` is part of.
     #[inline(always)]
@@ -224,10 +225,10 @@ pub trait Format: 'static {
 
     /// The item, the same for all items of a contiguous leaf, that translates `2^size_lg2` bytes to
     /// `oa`.
-    fn encode_leaf(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> u64;
+    fn encode_leaf(oa: Oa, size_lg2: u32, level: Level, attrs: Attrs) -> u64;
 
     /// The item of this level that points to the table at `oa`.
-    fn encode_table(oa: u64, level: Level, params: &Params) -> u64;
+    fn encode_table(oa: Oa, level: Level, params: &Params) -> u64;
 
     /// The leaf sizes of this level, bit n for `2^n` bytes; 0 where no leaf is possible.
     fn leaf_sizes(level: Level, params: &Params) -> u64;

@@ -22,6 +22,7 @@ use crate::size;
 use crate::{
     Error,
     Level,
+    Oa,
     Result, //
 };
 
@@ -99,18 +100,18 @@ impl Format for Riscv64 {
     }
 
     #[inline(always)]
-    fn table_oa(item: u64, _params: &Params) -> u64 {
-        ((item & PPN) >> PPN_SHIFT) << 12
+    fn table_oa(item: u64, _params: &Params) -> Oa {
+        Oa(((item & PPN) >> PPN_SHIFT) << 12)
     }
 
     #[inline(always)]
-    fn leaf_oa(item: u64, _level: Level, _params: &Params) -> u64 {
+    fn leaf_oa(item: u64, _level: Level, _params: &Params) -> Oa {
         let ppn = if item & N != 0 {
             item & PPN & !PPN_NAPOT
         } else {
             item & PPN
         };
-        (ppn >> PPN_SHIFT) << 12
+        Oa((ppn >> PPN_SHIFT) << 12)
     }
 
     #[inline(always)]
@@ -128,7 +129,7 @@ impl Format for Riscv64 {
     }
 
     #[inline(always)]
-    fn encode_leaf(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
+    fn encode_leaf(Oa(oa): Oa, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
         let napot = if size_lg2 != level.item_lg2::<Self>() {
             N | NAPOT_64K
         } else {
@@ -138,7 +139,7 @@ impl Format for Riscv64 {
     }
 
     #[inline(always)]
-    fn encode_table(oa: u64, _level: Level, _params: &Params) -> u64 {
+    fn encode_table(Oa(oa): Oa, _level: Level, _params: &Params) -> u64 {
         (((oa >> 12) << PPN_SHIFT) & PPN) | V
     }
 

@@ -28,6 +28,7 @@ use crate::size;
 use crate::{
     Error,
     Level,
+    Oa,
     Result, //
 };
 
@@ -94,13 +95,13 @@ impl Format for Vtdss {
     }
 
     #[inline(always)]
-    fn table_oa(item: u64, _params: &Params) -> u64 {
-        item & OA
+    fn table_oa(item: u64, _params: &Params) -> Oa {
+        Oa(item & OA)
     }
 
     #[inline(always)]
-    fn leaf_oa(item: u64, _level: Level, _params: &Params) -> u64 {
-        item & OA
+    fn leaf_oa(item: u64, _level: Level, _params: &Params) -> Oa {
+        Oa(item & OA)
     }
 
     #[inline(always)]
@@ -109,13 +110,13 @@ impl Format for Vtdss {
     }
 
     #[inline(always)]
-    fn encode_leaf(oa: u64, _size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
+    fn encode_leaf(Oa(oa): Oa, _size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
         let ps = if level.0 == 0 { 0 } else { PS };
         (oa & OA) | ps | attrs.0
     }
 
     #[inline(always)]
-    fn encode_table(oa: u64, _level: Level, _params: &Params) -> u64 {
+    fn encode_table(Oa(oa): Oa, _level: Level, _params: &Params) -> u64 {
         // Rights are the AND over all levels: the leaf alone decides.
         (oa & OA) | R | W
     }

@@ -28,6 +28,7 @@ use super::{
 use crate::size;
 use crate::{
     Level,
+    Oa,
     Result, //
 };
 
@@ -96,13 +97,14 @@ impl Format for X86_64 {
     }
 
     #[inline(always)]
-    fn table_oa(item: u64, params: &Params) -> u64 {
-        item & OA & !params.enc_mask
+    fn table_oa(item: u64, params: &Params) -> Oa {
+        Oa(item & OA & !params.enc_mask)
     }
 
     #[inline(always)]
-    fn leaf_oa(item: u64, level: Level, params: &Params) -> u64 {
-        size::floor(item & OA & !params.enc_mask, level.item_lg2::<Self>())
+    fn leaf_oa(item: u64, level: Level, params: &Params) -> Oa {
+        let oa = size::floor(item & OA & !params.enc_mask, level.item_lg2::<Self>());
+        Oa(oa)
     }
 
     #[inline(always)]
@@ -116,7 +118,7 @@ impl Format for X86_64 {
     }
 
     #[inline(always)]
-    fn encode_leaf(oa: u64, _size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
+    fn encode_leaf(Oa(oa): Oa, _size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
         let item = (oa & OA) | attrs.0;
         if level.0 == 0 {
             return item;
@@ -126,7 +128,7 @@ impl Format for X86_64 {
     }
 
     #[inline(always)]
-    fn encode_table(oa: u64, _level: Level, params: &Params) -> u64 {
+    fn encode_table(Oa(oa): Oa, _level: Level, params: &Params) -> u64 {
         (oa & OA) | P | RW | U | A | params.enc_mask
     }
 

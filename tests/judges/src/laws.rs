@@ -7,7 +7,7 @@
 use super::hw::{Entry, Hardware};
 use crate::size::pow2;
 use iotable::fmt::{Attrs, Features, Format, Kind, Params, Prot};
-use iotable::Level;
+use iotable::{Level, Oa};
 
 /// Every protection there is.
 pub fn all_prots() -> impl Iterator<Item = Prot> {
@@ -100,9 +100,13 @@ fn check_leaf<H: Hardware>(hw: &H, params: &Params, level: Level, size_lg2: u32,
                 attrs.push(Attrs(base.0 | extra.0));
             }
             for attrs in attrs {
-                let item = F::<H>::encode_leaf(oa, size_lg2, level, attrs);
+                let item = F::<H>::encode_leaf(Oa(oa), size_lg2, level, attrs);
                 assert_eq!(F::<H>::kind(item, level), Kind::Leaf, "law 1: {item:#x}");
-                assert_eq!(F::<H>::leaf_oa(item, level, params), oa, "law 2: {item:#x}");
+                assert_eq!(
+                    F::<H>::leaf_oa(item, level, params),
+                    Oa(oa),
+                    "law 2: {item:#x}"
+                );
                 assert_eq!(F::<H>::contig_lg2(item, level, params), contig_lg2, "law 2");
                 let single = F::<H>::is_single(item, level, params);
                 assert_eq!(single, contig_lg2 == 0, "law 2: {item:#x}");
@@ -110,13 +114,17 @@ fn check_leaf<H: Hardware>(hw: &H, params: &Params, level: Level, size_lg2: u32,
                 for set in [H::ACCESSED, H::DIRTY, H::ACCESSED | H::DIRTY] {
                     let now = item | set;
                     assert_eq!(F::<H>::kind(now, level), Kind::Leaf, "law 8: {now:#x}");
-                    assert_eq!(F::<H>::leaf_oa(now, level, params), oa, "law 8: {now:#x}");
+                    assert_eq!(
+                        F::<H>::leaf_oa(now, level, params),
+                        Oa(oa),
+                        "law 8: {now:#x}"
+                    );
                     let contig = F::<H>::contig_lg2(now, level, params);
                     assert_eq!(contig, contig_lg2, "law 8: {now:#x}");
                     let with = Attrs(attrs.0 | set);
                     assert_eq!(F::<H>::leaf_attrs(now, level, params), with, "law 8");
                 }
-                let encode = |oa| F::<H>::encode_leaf(oa, size_lg2, level, attrs);
+                let encode = |oa| F::<H>::encode_leaf(Oa(oa), size_lg2, level, attrs);
                 if 2 * pow2(size_lg2) <= pow2(oa_lg2) {
                     let step = encode(pow2(size_lg2)).wrapping_sub(encode(0));
                     let steps = step.wrapping_mul(oa >> size_lg2);
@@ -138,7 +146,7 @@ fn check_leaf<H: Hardware>(hw: &H, params: &Params, level: Level, size_lg2: u32,
         for bit in (0..64).map(pow2) {
             if (H::IGNORED | H::ACCESSED | H::DIRTY) & bit != 0 {
                 let attrs = Attrs(base.0 | bit);
-                let item = F::<H>::encode_leaf(0, size_lg2, level, attrs);
+                let item = F::<H>::encode_leaf(Oa(0), size_lg2, level, attrs);
                 assert_eq!(item & bit, bit, "bit {bit:#x} is not written");
                 assert_eq!(
                     F::<H>::leaf_attrs(item, level, params),
@@ -154,12 +162,12 @@ fn check_table<H: Hardware>(hw: &H, params: &Params, level: Level, oa_lg2: u32) 
     type F<H> = <H as Hardware>::Format;
     for oa in oas(F::<H>::ITEMS_LG2 + 3, oa_lg2) {
         assert_eq!(oa & !F::<H>::TOP_OA_MASK, 0, "no top table at {oa:#x}");
-        let item = F::<H>::encode_table(oa, level, params);
+        let item = F::<H>::encode_table(Oa(oa), level, params);
         // As it is, once cleaned, and after the hardware came by.
         for item in [item, item | F::<H>::CLEANED, item | H::TABLE_ACCESSED] {
             assert_eq!(F::<H>::kind(item, level), Kind::Table, "law 1: {item:#x}");
             assert!(!F::<H>::is_single(item, level, params), "law 2: {item:#x}");
-            assert_eq!(F::<H>::table_oa(item, params), oa, "law 5: {item:#x}");
+            assert_eq!(F::<H>::table_oa(item, params), Oa(oa), "law 5: {item:#x}");
             let want = Entry::Table {
                 addr: oa,
                 read: true,

@@ -18,7 +18,7 @@ use super::runs::{Place, Runs};
 use crate::size::max_offset;
 use iotable::fmt::Prot;
 use iotable::gather::Gather;
-use iotable::{Error, Level, Mapped, RawTable, Result};
+use iotable::{Bytes, Error, Iova, Level, Mapped, Oa, RawTable, Result};
 
 /// After so many operations all leaves and all tables are compared.
 pub const EVERY: u32 = 2048;
@@ -101,7 +101,7 @@ impl<H: Hardware> Gather<Arena> for Gone<'_, H> {
         self.levels |= 1 << level.0;
     }
 
-    fn range(&mut self, va: u64, len: u64) {
+    fn range(&mut self, Iova(va): Iova, Bytes(len): Bytes) {
         let last = va + (len - 1);
         self.ranges = match self.ranges {
             // Without a gap, for what unmap names.
@@ -176,7 +176,7 @@ impl<H: Hardware> Lean<H> {
         let found = self.rig.pt().iova_to_phys(lock.range());
         let leaf = self.runs.find(va);
         let want = leaf.map(|(start, bits)| bits.oa + (va - start));
-        assert_eq!(found, want, "iova_to_phys({va:#x})");
+        assert_eq!(found, want.map(Oa), "iova_to_phys({va:#x})");
         self.probe(va);
     }
 
@@ -274,8 +274,8 @@ impl<H: Hardware> Lean<H> {
         assert_eq!(gone.levels, 0, "map removed a leaf");
         gone.finish();
         drop(lock);
-        if mapped.bytes != 0 {
-            self.probe_range(va, va + (mapped.bytes - 1));
+        if mapped.bytes != Bytes(0) {
+            self.probe_range(va, va + (mapped.bytes.0 - 1));
         }
         self.lookup(va + (len - 1));
         self.done(before, tables.new);
@@ -293,7 +293,7 @@ impl<H: Hardware> Lean<H> {
         };
         let mut gone = Gone::new(self.root(), &tables.gone);
         let lock = self.rig.arena.lock(va, len).unwrap();
-        let bytes = self.rig.pt().unmap(lock.range(), &mut gone);
+        let Bytes(bytes) = self.rig.pt().unmap(lock.range(), &mut gone);
         assert_eq!(bytes, want, "bytes unmapped");
         assert_eq!(gone.levels, levels, "levels of removed leaves");
         // Exactly what changed.
@@ -360,7 +360,7 @@ impl<H: Hardware> Lean<H> {
         let tables = self.rig.arena.allocated() - before;
         let result = result.map(|flush| {
             let leaves = flush.leaves();
-            let leaves = leaves.map(|leaf| (leaf.va, leaf.size_lg2, leaf.level.0));
+            let leaves = leaves.map(|leaf| (leaf.va.0, leaf.size_lg2, leaf.level.0));
             let level = |cut: &Cut| self.runs.rules.level_of(cut.size_lg2);
             let flushed = cuts.iter().map(|cut| (cut.va, cut.size_lg2, level(cut)));
             assert!(leaves.eq(flushed), "leaves to flush");
@@ -437,7 +437,7 @@ impl<H: Hardware> Lean<H> {
     pub fn read_dirty(&mut self, va: u64, len: u64, clear: bool) {
         let before = self.rig.arena.allocated();
         let lock = self.rig.arena.lock(va, len).unwrap();
-        let last = lock.range().last();
+        let last = lock.range().last().0;
         let mut sink = Dirty::default();
         let result = self.rig.pt().read_dirty(lock.range(), clear, &mut sink);
         drop(lock);

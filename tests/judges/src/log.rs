@@ -10,7 +10,7 @@ use super::arena::{Arena, View};
 use super::hw::{Hardware, Root, TableAt};
 use crate::size::max_offset;
 use iotable::gather::Gather;
-use iotable::{DirtySink, Error, Level, RawTable, Result};
+use iotable::{Bytes, DirtySink, Error, Iova, Level, RawTable, Result};
 
 /// Checks a gather while it happens, and frees tables as early as the contract allows.
 pub struct Log<'a, H: Hardware> {
@@ -85,7 +85,7 @@ impl<H: Hardware> Gather<Arena> for Log<'_, H> {
         self.seen.levels |= 1 << level.0;
     }
 
-    fn range(&mut self, va: u64, len: u64) {
+    fn range(&mut self, Iova(va): Iova, Bytes(len): Bytes) {
         let last = va + (len - 1);
         self.seen.ranges.push((va, last));
         if self.pending.is_empty() {
@@ -137,7 +137,7 @@ impl Dirty {
 }
 
 impl DirtySink for Dirty {
-    fn dirty(&mut self, va: u64, len: u64) -> Result {
+    fn dirty(&mut self, Iova(va): Iova, Bytes(len): Bytes) -> Result {
         match &mut self.room {
             Some(0) => return Err(Error::Env(-14)),
             Some(room) => *room -= 1,
@@ -147,7 +147,7 @@ impl DirtySink for Dirty {
         Ok(())
     }
 
-    fn cleared(&mut self, va: u64, len: u64) {
+    fn cleared(&mut self, Iova(va): Iova, Bytes(len): Bytes) {
         let &(found, of) = self
             .found
             .last()

@@ -31,7 +31,7 @@
 #![forbid(unsafe_code)]
 
 use iotable::fmt::{Attrs, Features, Format, Kind, Live, Params, Prot};
-use iotable::{Error, Level, Result};
+use iotable::{Error, Level, Oa, Result};
 
 const A: u64 = 1 << 0;
 const D: u64 = 1 << 1;
@@ -90,13 +90,13 @@ impl<const TO_TABLE: bool, const RESIZE: bool> Format for OddFmt<TO_TABLE, RESIZ
     }
 
     #[inline(always)]
-    fn table_oa(item: u64, params: &Params) -> u64 {
-        item & OA & !params.enc_mask
+    fn table_oa(item: u64, params: &Params) -> Oa {
+        Oa(item & OA & !params.enc_mask)
     }
 
     #[inline(always)]
-    fn leaf_oa(item: u64, _level: Level, params: &Params) -> u64 {
-        item & OA & !params.enc_mask
+    fn leaf_oa(item: u64, _level: Level, params: &Params) -> Oa {
+        Oa(item & OA & !params.enc_mask)
     }
 
     #[inline(always)]
@@ -110,14 +110,14 @@ impl<const TO_TABLE: bool, const RESIZE: bool> Format for OddFmt<TO_TABLE, RESIZ
     }
 
     #[inline(always)]
-    fn encode_leaf(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
+    fn encode_leaf(Oa(oa): Oa, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
         let contig_lg2 = size_lg2.wrapping_sub(level.item_lg2::<Self>());
         let size = ((u64::from(contig_lg2) ^ SIZE_XOR) << SIZE_SHIFT) & SIZE;
         VALID | size | (oa & OA) | attrs.0
     }
 
     #[inline(always)]
-    fn encode_table(oa: u64, _level: Level, params: &Params) -> u64 {
+    fn encode_table(Oa(oa): Oa, _level: Level, params: &Params) -> u64 {
         VALID | TABLE | READ | (oa & OA) | params.enc_mask
     }
 

@@ -13,7 +13,7 @@ use super::hw::{Bits, LeafAt};
 use super::log::Dirty;
 use super::model::{last_of, Cut, Grant, Rules};
 use crate::size::{floor, max_offset};
-use iotable::{Error, Mapped, Result};
+use iotable::{Bytes, Error, Mapped, Result};
 
 /// Leaves of one size, one behind the other, that go to one place and have the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,6 +299,7 @@ impl Runs {
         let mut tables = Tables::default();
         let mut bytes = 0;
         let result = self.map_all(va, len, oa, grant, fail, &mut tables, &mut bytes);
+        let bytes = Bytes(bytes);
         (Mapped { bytes, result }, tables)
     }
 

@@ -18,7 +18,7 @@ use super::rig::{Rig, Setup};
 use super::setups::{for_each_format, Choice};
 use crate::size::max_offset;
 use iotable::fmt::{Format as _, Prot};
-use iotable::{Error, Mapped, Result};
+use iotable::{Bytes, Error, Mapped, Result};
 
 /// Leaves that one call may make: more would only take longer.
 const MANY: u64 = 1500;
@@ -391,8 +391,9 @@ fn run_op<S: Subject>(subject: &mut S, op: &Op, failures: &mut u64) -> Option<()
             // A mapping that no format has was compared too.
             if let Some(mapped) = mapped {
                 // As the callers of map do.
-                if mapped.result.is_err() && mapped.bytes != 0 && prot & 128 != 0 {
-                    assert_eq!(subject.unmap(va, mapped.bytes), mapped.bytes);
+                if mapped.result.is_err() && mapped.bytes != Bytes(0) && prot & 128 != 0 {
+                    let Bytes(bytes) = mapped.bytes;
+                    assert_eq!(subject.unmap(va, bytes), bytes);
                 }
             }
         }

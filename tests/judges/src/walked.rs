@@ -7,7 +7,7 @@
 
 use super::hw::{Hardware, Scan};
 use super::rig::Rig;
-use iotable::{Level, Seen, Visitor};
+use iotable::{Iova, Level, Seen, Visitor};
 
 /// All that a walk reported.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -60,6 +60,7 @@ impl<H: Hardware> Rig<H> {
         let before = walked.tables.len();
         let lock = self.arena.lock(va, last - va + 1).unwrap();
         let next = self.pt().walk(lock.range(), limit, walked);
+        let next = next.map(|Iova(next)| next);
         let entered = (walked.tables.len() - before) as u32;
         assert!(entered <= limit.saturating_add(u32::from(self.root().start().1)));
         next
@@ -69,7 +70,7 @@ impl<H: Hardware> Rig<H> {
     pub(super) fn check_walk(&self, scan: &Scan) {
         let all = self.walk(0, u64::MAX, u32::MAX);
         for (seen, leaf) in all.leaves.iter().zip(&scan.leaves) {
-            let seen = (seen.va, seen.oa, seen.size_lg2);
+            let seen = (seen.va.0, seen.oa.0, seen.size_lg2);
             let leaf = (leaf.va, leaf.bits.oa, leaf.bits.size_lg2);
             assert_eq!(seen, leaf, "the walk reports another leaf");
         }

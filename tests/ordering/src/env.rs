@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Std};
 use std::sync::Arc;
 
 use iotable::mem::{Cell, PtMem};
-use iotable::{Error, Level, RawTable, Result};
+use iotable::{Bytes, Error, Level, Oa, RawTable, Result};
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{fence, Ordering};
 use loom::sync::Mutex;
@@ -259,7 +259,7 @@ impl Pool {
     }
 
     fn free(&self, table: NonNull<LoomCell>) {
-        for cell in self.table(LoomMem::table_oa(table)) {
+        for cell in self.table(address(table)) {
             // Whatever anybody did with it comes before.
             cell.exclusive();
             assert!(!cell.freed.swap(true, Std::Relaxed), "freed twice");
@@ -307,7 +307,7 @@ impl LoomMem {
 
     /// Makes the first top known, before there are threads.
     pub(crate) fn set_top(&self, table: NonNull<LoomCell>, level: Level) {
-        let word = Self::table_oa(table) | u64::from(level.0);
+        let word = address(table) | u64::from(level.0);
         self.top.store(word, Ordering::Relaxed);
         self.hw_top.store(word, Ordering::Relaxed);
     }
@@ -336,6 +336,15 @@ impl Drop for LoomMem {
     }
 }
 
+/// Where hardware finds a table.
+fn address(table: NonNull<LoomCell>) -> u64 {
+    let pool = Pool::current();
+    let start = pool.cells.as_ptr();
+    let offset = table.as_ptr() as usize - start as usize;
+    let n = offset / size_of::<LoomCell>() / pool.items + 1;
+    (n as u64) << TABLE_LG2
+}
+
 // SAFETY: 1. Each table is given out once, with all items 0. 2. Both count tables from 1. 3. Tables
 // stay in the pool, which is dropped with the model. 4. `clean` copies to what a walker that does
 // not snoop sees, and ends with a fence.
@@ -360,15 +369,11 @@ unsafe impl PtMem for LoomMem {
         self.pool.free(table);
     }
 
-    fn table_oa(table: NonNull<LoomCell>) -> u64 {
-        let pool = Pool::current();
-        let start = pool.cells.as_ptr();
-        let offset = table.as_ptr() as usize - start as usize;
-        let n = offset / size_of::<LoomCell>() / pool.items + 1;
-        (n as u64) << TABLE_LG2
+    fn table_oa(table: NonNull<LoomCell>) -> Oa {
+        Oa(address(table))
     }
 
-    unsafe fn table_at(oa: u64) -> NonNull<LoomCell> {
+    unsafe fn table_at(Oa(oa): Oa) -> NonNull<LoomCell> {
         let pool = Pool::current();
         pool.follow();
         NonNull::from(pool.table(oa)).cast()
@@ -376,8 +381,8 @@ unsafe impl PtMem for LoomMem {
 
     // As pt_iommu_rust_change_top() in iommu_pt/shim.c.
     fn change_top(&self, old: NonNull<LoomCell>, new: NonNull<LoomCell>, level: Level) -> Result {
-        let old = Self::table_oa(old) | u64::from(level.0 - 1);
-        let new = Self::table_oa(new) | u64::from(level.0);
+        let old = address(old) | u64::from(level.0 - 1);
+        let new = address(new) | u64::from(level.0);
         let order = if self.broken.relaxed {
             Ordering::Relaxed
         } else {
@@ -396,13 +401,14 @@ unsafe impl PtMem for LoomMem {
     fn top(&self) -> (NonNull<LoomCell>, Level) {
         let word = self.top.load(Ordering::Relaxed);
         // SAFETY: `set_top` and `change_top` are given tables.
-        let table = unsafe { Self::table_at(word & !0xff) };
+        let table = unsafe { Self::table_at(Oa(word & !0xff)) };
         (table, Level(word as u8))
     }
 
-    fn clean(&self, table: NonNull<LoomCell>, start: usize, len: usize) {
-        let items = self.pool.table(Self::table_oa(table));
-        for cell in &items[start / 8..(start + len) / 8] {
+    fn clean(&self, table: NonNull<LoomCell>, start: usize, len: Bytes) {
+        let end = start + len.0 as usize;
+        let items = self.pool.table(address(table));
+        for cell in &items[start / 8..end / 8] {
             cell.shared();
             let memory = cell.memory.as_ref().expect("clean() of a coherent table");
             if !self.broken.no_clean {

@@ -8,7 +8,9 @@ use iotable::fmt::{Features, Format, Params, Prot};
 use iotable::gather::Gather;
 use iotable::mem::PtMem;
 use iotable::range::Locked;
-use iotable::{page_sizes, Config, DirtySink, Level, Pt, RawTable, SplitFlush, Table};
+use iotable::{
+    page_sizes, Bytes, Config, DirtySink, Iova, Level, Oa, Pt, RawTable, SplitFlush, Table,
+};
 use iotable_judges::hw::{Bits, Entry, Hardware};
 
 use crate::env::{Broken, Init, LoomMem, Options};
@@ -94,7 +96,7 @@ impl Gather<LoomMem> for Pending {
 
     fn leaf(&mut self, _level: Level) {}
 
-    fn range(&mut self, _va: u64, _len: u64) {}
+    fn range(&mut self, _va: Iova, _len: Bytes) {}
 }
 
 /// Leaves that were reported as dirty.
@@ -110,12 +112,12 @@ impl Dirty {
 }
 
 impl DirtySink for Dirty {
-    fn dirty(&mut self, va: u64, len: u64) -> iotable::Result {
+    fn dirty(&mut self, Iova(va): Iova, Bytes(len): Bytes) -> iotable::Result {
         self.0.push((va, len));
         Ok(())
     }
 
-    fn cleared(&mut self, _va: u64, _len: u64) {}
+    fn cleared(&mut self, _va: Iova, _len: Bytes) {}
 }
 
 /// A translation, as hardware keeps it.
@@ -175,7 +177,7 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Rig<ITEMS_LG2, MARKED> {
     /// overlap, unless it says so.
     pub(crate) fn range(va: u64, len: u64) -> Locked {
         // SAFETY: Each model sees to it, as said above.
-        unsafe { Locked::new(va, len) }.unwrap()
+        unsafe { Locked::new(Iova(va), Bytes(len)) }.unwrap()
     }
 
     /// Maps, and needs no flush.
@@ -209,11 +211,11 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Rig<ITEMS_LG2, MARKED> {
     ) {
         let rw = Prot::READ.with(Prot::WRITE);
         let attrs = Tiny::<ITEMS_LG2, MARKED>::attrs(rw, &self.cfg.params).unwrap();
-        let (range, oa) = (Self::range(va, len), Self::oa(va));
+        let (range, oa) = (Self::range(va, len), Oa(Self::oa(va)));
         // As the kernel layer does.
         if pt.map_page(range, oa, attrs).is_none() {
             let mapped = pt.map(range, oa, attrs, gather);
-            assert_eq!((mapped.bytes, mapped.result), (len, Ok(())));
+            assert_eq!((mapped.bytes, mapped.result), (Bytes(len), Ok(())));
         }
     }
 
@@ -338,7 +340,7 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Rig<ITEMS_LG2, MARKED> {
         }
         let first = pages[0] * K4;
         let oa = self.pt().iova_to_phys(Self::range(first, 1));
-        assert_eq!(oa, Some(Self::oa(first)));
+        assert_eq!(oa, Some(Oa(Self::oa(first))));
     }
 
     fn count(&self, table: u64, level: u8) -> usize {

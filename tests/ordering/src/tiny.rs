@@ -20,7 +20,7 @@
 //! | others | ignored | 0 |
 
 use iotable::fmt::{Attrs, Features, Format, Kind, Live, Params, Prot};
-use iotable::{Error, Level, Result};
+use iotable::{Error, Level, Oa, Result};
 use iotable_judges::hw::{Bits, Entry, Hardware};
 
 /// The accessed bit.
@@ -69,12 +69,12 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Format for Tiny<ITEMS_LG2, MARKED
         }
     }
 
-    fn table_oa(item: u64, _params: &Params) -> u64 {
-        item & TABLE_OA
+    fn table_oa(item: u64, _params: &Params) -> Oa {
+        Oa(item & TABLE_OA)
     }
 
-    fn leaf_oa(item: u64, _level: Level, _params: &Params) -> u64 {
-        item & LEAF_OA
+    fn leaf_oa(item: u64, _level: Level, _params: &Params) -> Oa {
+        Oa(item & LEAF_OA)
     }
 
     fn contig_lg2(item: u64, _level: Level, _params: &Params) -> u32 {
@@ -85,12 +85,12 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Format for Tiny<ITEMS_LG2, MARKED
         Attrs(item & !(LEAF_OA | SIZE | LEAF | TABLE))
     }
 
-    fn encode_leaf(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
+    fn encode_leaf(Oa(oa): Oa, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
         let contig_lg2 = size_lg2 - level.item_lg2::<Self>();
         LEAF | (u64::from(3 - contig_lg2) << SIZE_SHIFT) | (oa & LEAF_OA) | attrs.0
     }
 
-    fn encode_table(oa: u64, _level: Level, _params: &Params) -> u64 {
+    fn encode_table(Oa(oa): Oa, _level: Level, _params: &Params) -> u64 {
         TABLE | (oa & TABLE_OA) | if MARKED { CLEANED } else { 0 }
     }
 

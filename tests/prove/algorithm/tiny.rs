@@ -13,7 +13,7 @@ use iotable::fmt::{Attrs, Features, Format, Kind, Live, Params, Prot};
 use iotable::gather::Gather;
 use iotable::mem::{Cell, PtMem};
 use iotable::range::Locked;
-use iotable::{Config, Error, Level, Pt, RawTable, Result, SplitFlush, Table};
+use iotable::{Bytes, Config, Error, Iova, Level, Oa, Pt, RawTable, Result, SplitFlush, Table};
 
 const ITEMS_LG2: u32 = if cfg!(four) { 2 } else { 1 };
 const TOP: u8 = if cfg!(four) { 1 } else { 2 };
@@ -74,12 +74,12 @@ impl Format for Tiny {
         }
     }
 
-    fn table_oa(item: u64, _params: &Params) -> u64 {
-        item & OA
+    fn table_oa(item: u64, _params: &Params) -> Oa {
+        Oa(item & OA)
     }
 
-    fn leaf_oa(item: u64, _level: Level, _params: &Params) -> u64 {
-        item & OA
+    fn leaf_oa(item: u64, _level: Level, _params: &Params) -> Oa {
+        Oa(item & OA)
     }
 
     fn contig_lg2(item: u64, _level: Level, _params: &Params) -> u32 {
@@ -90,13 +90,13 @@ impl Format for Tiny {
         Attrs(item & ATTRS)
     }
 
-    fn encode_leaf(oa: u64, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
+    fn encode_leaf(Oa(oa): Oa, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
         let two = Self::CONTIG && size_lg2 != level.item_lg2::<Self>();
         let low = PRESENT | LEAF | if two { TWO } else { 0 };
         u64::from(low) | (oa & OA) | attrs.0
     }
 
-    fn encode_table(oa: u64, _level: Level, _params: &Params) -> u64 {
+    fn encode_table(Oa(oa): Oa, _level: Level, _params: &Params) -> u64 {
         u64::from(PRESENT) | (oa & OA)
     }
 
@@ -212,7 +212,7 @@ fn alloc(zeroed: u32) -> Result<NonNull<Item>> {
         return Err(Error::NoMemory);
     }
     // SAFETY: any argument; it gives the number of a table.
-    Ok(unsafe { Mem::table_at(u64::from(table_alloc(zeroed)) << PAGE) })
+    Ok(unsafe { Mem::table_at(Oa(u64::from(table_alloc(zeroed)) << PAGE)) })
 }
 
 // SAFETY: 1. The harness gives each table out once. 2. Both count tables from 0. 3. No table is used
@@ -233,11 +233,11 @@ unsafe impl PtMem for Mem {
         unsafe { table_free(number(table)) }
     }
 
-    fn table_oa(table: NonNull<Item>) -> u64 {
-        u64::from(number(table)) << 8
+    fn table_oa(table: NonNull<Item>) -> Oa {
+        Oa(u64::from(number(table)) << 8)
     }
 
-    unsafe fn table_at(oa: u64) -> NonNull<Item> {
+    unsafe fn table_at(Oa(oa): Oa) -> NonNull<Item> {
         let place = PLACES.as_ptr().wrapping_add((oa as usize >> PAGE) * ITEMS);
         // SAFETY: not null: it counts from a place.
         unsafe { NonNull::new_unchecked(place.cast_mut()) }
@@ -249,10 +249,10 @@ unsafe impl PtMem for Mem {
 
     fn top(&self) -> (NonNull<Item>, Level) {
         // SAFETY: table 0.
-        (unsafe { Self::table_at(0) }, Level(TOP))
+        (unsafe { Self::table_at(Oa(0)) }, Level(TOP))
     }
 
-    fn clean(&self, _table: NonNull<Item>, _start: usize, _len: usize) {}
+    fn clean(&self, _table: NonNull<Item>, _start: usize, _len: Bytes) {}
 }
 
 impl Gather<Mem> for Mem {
@@ -263,7 +263,7 @@ impl Gather<Mem> for Mem {
 
     fn leaf(&mut self, _level: Level) {}
 
-    fn range(&mut self, va: u64, len: u64) {
+    fn range(&mut self, Iova(va): Iova, Bytes(len): Bytes) {
         // SAFETY: judges it.
         unsafe { gather_range((va >> PAGE) as u32, (len >> PAGE) as u32) }
     }
@@ -297,7 +297,7 @@ fn end(flush_of: Result<SplitFlush<'_, Tiny, Mem>>) -> u32 {
             // SAFETY: any arguments.
             unsafe {
                 replaced(
-                    (leaf.va >> PAGE) as u32,
+                    (leaf.va.0 >> PAGE) as u32,
                     leaf.size_lg2 - PAGE,
                     leaf.level.0.into(),
                 )
@@ -310,8 +310,9 @@ fn end(flush_of: Result<SplitFlush<'_, Tiny, Mem>>) -> u32 {
 }
 
 fn locked(page: u32, pages: u32) -> Result<Locked> {
+    let (va, len) = (u64::from(page) << PAGE, u64::from(pages) << PAGE);
     // SAFETY: there is one thread.
-    unsafe { Locked::new(u64::from(page) << PAGE, u64::from(pages) << PAGE) }
+    unsafe { Locked::new(Iova(va), Bytes(len)) }
 }
 
 #[no_mangle]
@@ -327,18 +328,18 @@ extern "C" fn carve(page: u32, pages: u32) -> u32 {
 /// Returns the pages that it unmapped.
 #[no_mangle]
 extern "C" fn unmap(page: u32, pages: u32) -> u32 {
-    let bytes = locked(page, pages).map_or(0, |range| pt(&Mem).unmap(range, &mut Mem));
-    (bytes >> PAGE) as u32
+    let bytes = locked(page, pages).map_or(Bytes(0), |range| pt(&Mem).unmap(range, &mut Mem));
+    (bytes.0 >> PAGE) as u32
 }
 
 /// Returns the pages that it mapped, times 8, and the code of its result.
 #[no_mangle]
 extern "C" fn map(page: u32, pages: u32, oa_page: u32, attrs: u32) -> u32 {
-    let oa = u64::from(oa_page) << PAGE;
+    let oa = Oa(u64::from(oa_page) << PAGE);
     match locked(page, pages) {
         Ok(range) => {
             let mapped = pt(&Mem).map(range, oa, Attrs(u64::from(attrs) << 32), &mut Mem);
-            ((mapped.bytes >> PAGE) as u32) << 3 | code(mapped.result)
+            ((mapped.bytes.0 >> PAGE) as u32) << 3 | code(mapped.result)
         }
         Err(error) => code(Err(error)),
     }

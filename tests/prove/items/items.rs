@@ -6,7 +6,7 @@
 #![no_std]
 
 use iotable::fmt::{Attrs, Features, Format, Kind, Params, Prot};
-use iotable::Level;
+use iotable::{Level, Oa};
 
 type F = FORMAT;
 
@@ -31,9 +31,9 @@ pub extern "C" fn kind(item: u64, level: u32) -> u32 {
 #[no_mangle]
 pub extern "C" fn child(item: u64, level: u32, at: u64, size: u32, below: u32, enc: u64) -> u64 {
     let (level, params) = (Level(level as u8), params(0, enc));
-    let oa = F::leaf_oa(item, level, &params).wrapping_add(at);
+    let Oa(oa) = F::leaf_oa(item, level, &params);
     F::encode_leaf(
-        oa,
+        Oa(oa.wrapping_add(at)),
         size,
         Level(below as u8),
         F::leaf_attrs(item, level, &params),
@@ -42,7 +42,7 @@ pub extern "C" fn child(item: u64, level: u32, at: u64, size: u32, below: u32, e
 
 #[no_mangle]
 pub extern "C" fn leaf_oa(item: u64, level: u32, enc: u64) -> u64 {
-    F::leaf_oa(item, Level(level as u8), &params(0, enc))
+    F::leaf_oa(item, Level(level as u8), &params(0, enc)).0
 }
 
 #[no_mangle]
@@ -65,19 +65,19 @@ pub extern "C" fn leaf_sizes(level: u32, features: u32) -> u64 {
 #[no_mangle]
 pub extern "C" fn map(oa: u64, size: u32, level: u32, prot: u32, features: u32, enc: u64) -> u64 {
     match F::attrs(Prot(prot), &params(features, enc)) {
-        Ok(Attrs(attrs)) => F::encode_leaf(oa, size, Level(level as u8), Attrs(attrs)),
+        Ok(Attrs(attrs)) => F::encode_leaf(Oa(oa), size, Level(level as u8), Attrs(attrs)),
         Err(_) => 0,
     }
 }
 
 #[no_mangle]
 pub extern "C" fn table(oa: u64, level: u32, enc: u64) -> u64 {
-    F::encode_table(oa, Level(level as u8), &params(0, enc))
+    F::encode_table(Oa(oa), Level(level as u8), &params(0, enc))
 }
 
 #[no_mangle]
 pub extern "C" fn table_oa(item: u64, enc: u64) -> u64 {
-    F::table_oa(item, &params(0, enc))
+    F::table_oa(item, &params(0, enc)).0
 }
 
 /// What hardware may set in a leaf, and the dirty bit that software reads.

@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use iotable::fmt::Format;
 use iotable::mem::PtMem;
 use iotable::range::Locked;
-use iotable::{Error, Level, RawTable, Result, Table};
+use iotable::{Bytes, Error, Iova, Level, Oa, RawTable, Result, Table};
 
 use slab::{check_in_slab, not_poison, Slab, SLABS, SLOT, UNWRITTEN};
 use watch::fire;
@@ -227,7 +227,7 @@ impl Arena {
 
     /// A new, empty top table.
     pub fn new_top<F: Format>(&self) -> Result<u64> {
-        self.alloc(F::ITEMS_LG2 + 3).map(Self::table_oa)
+        self.alloc(F::ITEMS_LG2 + 3).map(address)
     }
 
     /// Tells hardware of a top table that may change from now on.
@@ -250,7 +250,7 @@ impl Arena {
     pub fn memory(&self, addr: u64) -> NonNull<HostCell> {
         assert!(self.is_table(addr), "{addr:#x} is not a table");
         // SAFETY: The address is that of a table from `alloc`.
-        unsafe { Self::table_at(addr) }
+        unsafe { Self::table_at(Oa(addr)) }
     }
 
     /// The table at `addr`, taken to be of this level.
@@ -262,7 +262,7 @@ impl Arena {
 
     /// Frees a table that went through a gather.
     pub fn free_gathered(&self, table: RawTable<Arena>) {
-        self.release(Self::table_oa(table.ptr()));
+        self.release(address(table.ptr()));
     }
 
     /// Frees the table at `addr`.
@@ -302,14 +302,20 @@ impl Arena {
         // SAFETY: The guard that holds the value is what locks the range; tests use the value only
         // while they have the guard. Those with threads lock whole leaves; in the others nothing
         // else runs, but for what a test of violated locks does on purpose.
-        let range = unsafe { Locked::new(va, len) }?;
+        let range = unsafe { Locked::new(Iova(va), Bytes(len)) }?;
+        let last = range.last().0;
         let mut locks = lock(&self.locks);
-        for &(start, last) in locks.iter() {
-            assert!(last < va || range.last() < start, "the range is locked");
+        for &(start, before) in locks.iter() {
+            assert!(before < va || last < start, "the range is locked");
         }
-        locks.push((va, range.last()));
+        locks.push((va, last));
         Ok(RangeLock { arena: self, range })
     }
+}
+
+/// Where a table is, for the CPU and for hardware.
+fn address(table: NonNull<HostCell>) -> u64 {
+    table.as_ptr() as u64
 }
 
 /// A locked range.
@@ -326,16 +332,17 @@ impl RangeLock<'_> {
 
     /// A part of the range. Panics if it is not one.
     pub fn part(&self, va: u64, len: u64) -> Locked {
-        assert!(self.range.va() <= va && va + (len - 1) <= self.range.last());
+        let (first, last) = (self.range.va().0, self.range.last().0);
+        assert!(first <= va && va + (len - 1) <= last);
         // SAFETY: The guard locks the range that this is a part of, and tests use the value only
         // while they have the guard.
-        unsafe { Locked::new(va, len) }.unwrap()
+        unsafe { Locked::new(Iova(va), Bytes(len)) }.unwrap()
     }
 }
 
 impl Drop for RangeLock<'_> {
     fn drop(&mut self) {
-        let own = (self.range.va(), self.range.last());
+        let own = (self.range.va().0, self.range.last().0);
         lock(&self.arena.locks).retain(|&other| other != own);
     }
 }
@@ -370,31 +377,31 @@ unsafe impl PtMem for Arena {
         let addr = self.cpu.address() + Self::start(slot, lg2) as u64;
         fire(Step::Alloc, addr);
         // SAFETY: `addr` is in the slab.
-        Ok(unsafe { Self::table_at(addr) })
+        Ok(unsafe { Self::table_at(Oa(addr)) })
     }
 
     fn alloc_undefined(&self, lg2: u32) -> Result<NonNull<HostCell>> {
         let table = self.alloc(lg2)?;
-        self.fill(self.slot_offset(Self::table_oa(table)).0, UNWRITTEN);
+        self.fill(self.slot_offset(address(table)).0, UNWRITTEN);
         Ok(table)
     }
 
     unsafe fn free(&self, table: NonNull<HostCell>) {
-        fire(Step::Free, Self::table_oa(table));
-        self.release(Self::table_oa(table));
+        fire(Step::Free, address(table));
+        self.release(address(table));
     }
 
-    fn table_oa(table: NonNull<HostCell>) -> u64 {
-        table.as_ptr() as u64
+    fn table_oa(table: NonNull<HostCell>) -> Oa {
+        Oa(address(table))
     }
 
-    unsafe fn table_at(oa: u64) -> NonNull<HostCell> {
+    unsafe fn table_at(Oa(oa): Oa) -> NonNull<HostCell> {
         check_in_slab(oa);
         NonNull::new(oa as *mut HostCell).expect("checked")
     }
 
     fn change_top(&self, old: NonNull<HostCell>, new: NonNull<HostCell>, level: Level) -> Result {
-        let (old, new) = (Self::table_oa(old), Self::table_oa(new));
+        let (old, new) = (address(old), address(new));
         fire(Step::BeforeTop, new);
         let result = {
             let mut tops = lock(&self.tops);
@@ -414,13 +421,14 @@ unsafe impl PtMem for Arena {
     fn top(&self) -> (NonNull<HostCell>, Level) {
         let (addr, level) = self.hw_top().expect("this table does not grow");
         // SAFETY: `set_top` and `change_top` are given tables.
-        (unsafe { Self::table_at(addr) }, level)
+        (unsafe { Self::table_at(Oa(addr)) }, level)
     }
 
-    fn clean(&self, table: NonNull<HostCell>, start: usize, len: usize) {
+    fn clean(&self, table: NonNull<HostCell>, start: usize, len: Bytes) {
+        let len = len.0 as usize;
         assert!(self.incoherent, "clean() of a coherent table");
         assert!(start % 8 == 0 && len % 8 == 0 && len != 0);
-        let addr = Self::table_oa(table);
+        let addr = address(table);
         assert!(
             self.is_table(addr),
             "clean() of {addr:#x}, which is no table"

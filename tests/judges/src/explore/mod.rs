@@ -23,7 +23,7 @@ use super::rig::{Rig, Setup};
 use crate::size::max_offset;
 use iotable::fmt::{Format, Prot};
 use iotable::gather::Gather;
-use iotable::{Level, RawTable};
+use iotable::{Bytes, Iova, Level, Oa, RawTable};
 
 pub mod touch;
 pub mod view;
@@ -179,7 +179,7 @@ impl Gather<Arena> for Free<'_> {
 
     fn leaf(&mut self, _level: Level) {}
 
-    fn range(&mut self, _va: u64, _len: u64) {
+    fn range(&mut self, _va: Iova, _len: Bytes) {
         for table in self.tables.drain(..) {
             self.arena.free_gathered(table);
         }
@@ -224,13 +224,13 @@ pub fn apply<H: Hardware>(rig: &mut Rig<H>, call: Call) {
             let lock = rig.arena.lock(va, len).unwrap();
             let attrs = H::Format::attrs(prot, &rig.cfg.params).unwrap();
             let mut free = Free::new(&rig.arena);
-            let done = rig.pt().map(lock.range(), oa, attrs, &mut free);
+            let done = rig.pt().map(lock.range(), Oa(oa), attrs, &mut free);
             assert_eq!(done.result, Ok(()), "{call:x?}");
         }
         Call::Unmap { va, len } => {
             let lock = rig.arena.lock(va, len).unwrap();
             let done = rig.pt().unmap(lock.range(), &mut Free::new(&rig.arena));
-            assert_eq!(done, len, "{call:x?}");
+            assert_eq!(done, Bytes(len), "{call:x?}");
         }
         Call::Split { va, len } => {
             let lock = rig.arena.lock(va, len).unwrap();

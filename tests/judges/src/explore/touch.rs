@@ -19,6 +19,7 @@ use crate::log::Dirty;
 use crate::rig::Rig;
 use crate::size::max_offset;
 use iotable::fmt::Format;
+use iotable::{Bytes, Oa};
 
 /// What hardware does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,7 +323,7 @@ impl<'a> Touches<'a> {
                 let done = watch_reads(&mut |event| run.step(event), || {
                     rig.pt().unmap(lock.range(), &mut free)
                 });
-                assert_eq!(done, len);
+                assert_eq!(done, Bytes(len));
                 // It was flushed before its tables were freed.
                 run.flushed = true;
             }
@@ -331,7 +332,7 @@ impl<'a> Touches<'a> {
                 let attrs = H::Format::attrs(prot, &rig.cfg.params).unwrap();
                 let mut free = Free::new(&rig.arena);
                 let done = watch_reads(&mut |event| run.step(event), || {
-                    rig.pt().map(lock.range(), oa, attrs, &mut free)
+                    rig.pt().map(lock.range(), Oa(oa), attrs, &mut free)
                 });
                 assert_eq!(done.result, Ok(()));
             }

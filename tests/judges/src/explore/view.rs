@@ -18,7 +18,7 @@ use crate::log::{Dirty, Log};
 use crate::model::Model;
 use crate::size::max_offset;
 use iotable::fmt::Format;
-use iotable::Level;
+use iotable::{Bytes, Level, Oa};
 
 /// What a device can notice of a translation: address, rights, other bits.
 pub type Seen = (u64, bool, bool, u64);
@@ -262,16 +262,20 @@ pub fn explore<H: Hardware>(scene: &Scene) -> Count {
             let attrs = H::Format::attrs(prot, &rig.cfg.params).unwrap();
             let mut log = Log::new(root);
             let done = watch(&mut look, || {
-                rig.pt().map(lock.range(), oa, attrs, &mut log)
+                rig.pt().map(lock.range(), Oa(oa), attrs, &mut log)
             });
-            assert_eq!((done.bytes, done.result), (len, Ok(())), "{scene:x?}");
+            assert_eq!(
+                (done.bytes, done.result),
+                (Bytes(len), Ok(())),
+                "{scene:x?}"
+            );
             log.finish();
         }
         Call::Unmap { va, len } => {
             let lock = rig.arena.lock(va, len).unwrap();
             let mut log = Log::new(root);
             let done = watch(&mut look, || rig.pt().unmap(lock.range(), &mut log));
-            assert_eq!(done, len, "{scene:x?}");
+            assert_eq!(done, Bytes(len), "{scene:x?}");
             log.finish();
         }
         Call::Clear { va, len } => {

@@ -17,7 +17,7 @@ use crate::rig::Rig;
 use crate::size::floor;
 use iotable::fmt::{Features, Format};
 use iotable::gather::Gather;
-use iotable::{Level, RawTable, SplitFlush};
+use iotable::{Bytes, Iova, Level, Oa, RawTable, SplitFlush};
 
 /// A mistake in the driver or the kernel layer, which has to be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,9 +233,9 @@ impl<H: Hardware> Domain<'_, H> {
     fn flush_split(&self, flush: &SplitFlush<'_, H::Format, Arena>, edge: u64, iotlb: &mut Iotlb) {
         for leaf in flush.leaves() {
             let mut world = self.world.borrow_mut();
-            world.caches.note_split(leaf.va, leaf.size_lg2);
+            world.caches.note_split(leaf.va.0, leaf.size_lg2);
             drop(world);
-            let (mut va, mut len) = (leaf.va, 1u64 << leaf.size_lg2);
+            let (mut va, mut len) = (leaf.va.0, leaf.bytes().0);
             if self.mistake == Mistake::SmallFlush {
                 let page = self.rig.model.rules.page();
                 va = edge.clamp(va, va + (len - page));
@@ -284,7 +284,7 @@ impl<H: Hardware> Domain<'_, H> {
         let mut gather = KernelGather::new(self);
         let mut step = |event| self.world.borrow_mut().step(event);
         let done = watch(&mut step, || self.rig.pt().unmap(lock.range(), &mut gather));
-        assert_eq!(done, len);
+        assert_eq!(done, Bytes(len));
         let mut iotlb = gather.iotlb;
         if self.mistake == Mistake::NoUnmapFlush {
             self.free(&mut iotlb.freelist);
@@ -302,9 +302,9 @@ impl<H: Hardware> Domain<'_, H> {
         let mut gather = KernelGather::new(self);
         let mut step = |event| self.world.borrow_mut().step(event);
         let done = watch(&mut step, || {
-            self.rig.pt().map(lock.range(), oa, attrs, &mut gather)
+            self.rig.pt().map(lock.range(), Oa(oa), attrs, &mut gather)
         });
-        assert_eq!((done.bytes, done.result), (len, Ok(())));
+        assert_eq!((done.bytes, done.result), (Bytes(len), Ok(())));
         self.sync(&mut gather.iotlb);
     }
 }
@@ -340,7 +340,7 @@ impl<H: Hardware> Gather<Arena> for KernelGather<'_, '_, H> {
         self.leaf_levels |= 1 << level.0;
     }
 
-    fn range(&mut self, va: u64, len: u64) {
+    fn range(&mut self, Iova(va): Iova, Bytes(len): Bytes) {
         let no_gaps = self.domain.has(Features::FLUSH_RANGE_NO_GAPS);
         if no_gaps && self.iotlb.is_disjoint(va, len) {
             self.domain.sync(&mut self.iotlb);

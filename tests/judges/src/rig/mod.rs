@@ -11,7 +11,7 @@ use crate::size::max_offset;
 use iotable::fmt::{Attrs, Features, Format, Prot};
 use iotable::gather::Gather;
 use iotable::range::Locked;
-use iotable::{page_sizes, Config, Level, Mapped, Pt, RawTable, Table};
+use iotable::{page_sizes, Bytes, Config, Iova, Level, Mapped, Oa, Pt, RawTable, Table};
 
 mod ops;
 mod setup;
@@ -43,12 +43,12 @@ pub fn map<F: Format, G: Gather<Arena>>(
     attrs: Attrs,
     gather: &mut G,
 ) -> Mapped {
-    match pt.map_page(range, oa, attrs) {
+    match pt.map_page(range, Oa(oa), attrs) {
         Some(()) => Mapped {
             bytes: range.len(),
             result: Ok(()),
         },
-        None => pt.map(range, oa, attrs, gather),
+        None => pt.map(range, Oa(oa), attrs, gather),
     }
 }
 
@@ -202,7 +202,7 @@ impl<H: Hardware> Rig<H> {
         let hit = self.root().translate_any(va);
         let leaf = self.model.find(va);
         let want = leaf.map(|(start, bits)| bits.oa + (va - start));
-        assert_eq!(found, want, "iova_to_phys({va:#x})");
+        assert_eq!(found, want.map(Oa), "iova_to_phys({va:#x})");
         // A leaf may grant nothing at all.
         let granted = leaf.is_some_and(|(_, bits)| bits.read || bits.write);
         let want = want.filter(|_| granted);
@@ -217,7 +217,7 @@ impl<H: Hardware> Rig<H> {
                 self.0.push(table);
             }
             fn leaf(&mut self, _level: Level) {}
-            fn range(&mut self, _va: u64, _len: u64) {}
+            fn range(&mut self, _va: Iova, _len: Bytes) {}
         }
         let mut all = All(Vec::new());
         self.pt().take_down(&mut all);

@@ -10,7 +10,7 @@ use crate::log::{Dirty, Log};
 use crate::model::Cut;
 use crate::size::max_offset;
 use iotable::fmt::{Format, Prot};
-use iotable::{Error, Mapped, Result};
+use iotable::{Bytes, Error, Mapped, Result};
 
 use super::still::{marked_after_cleaning, still, still_from_every_top};
 use super::{map, Rig};
@@ -40,12 +40,13 @@ impl<H: Hardware> Rig<H> {
         let linked = self.tables() + log.freed - log.tables;
         assert_eq!(allocated, linked, "a table that was not needed");
         if mapped.result == Err(Error::NoMemory) {
-            if mapped.bytes != 0 {
-                let part = self.model.map(va, mapped.bytes, oa, grant);
-                assert_eq!(part, (mapped.bytes, Ok(())), "bytes of a partial map");
+            if mapped.bytes != Bytes(0) {
+                let part = self.model.map(va, mapped.bytes.0, oa, grant);
+                assert_eq!(part, (mapped.bytes.0, Ok(())), "bytes of a partial map");
             }
         } else {
             let (bytes, result) = self.model.map(va, len, oa, grant);
+            let bytes = Bytes(bytes);
             assert_eq!(mapped, Mapped { bytes, result });
         }
         self.check_top(first_top, mapped.result.is_ok().then_some((va, len)));
@@ -97,13 +98,13 @@ impl<H: Hardware> Rig<H> {
     pub fn unmap(&mut self, va: u64, len: u64) -> u64 {
         let allocated = self.arena.allocated();
         let lock = self.arena.lock(va, len).unwrap();
-        let range = lock.range();
+        let last = lock.range().last().0;
         let mut log = Log::new(self.root());
-        let bytes = self.pt().unmap(range, &mut log);
+        let Bytes(bytes) = self.pt().unmap(lock.range(), &mut log);
         let log = log.finish();
         drop(lock);
-        let gone = if self.in_reach(va, range.last()) {
-            self.model.unmap(va, range.last())
+        let gone = if self.in_reach(va, last) {
+            self.model.unmap(va, last)
         } else {
             Vec::new()
         };
@@ -130,7 +131,7 @@ impl<H: Hardware> Rig<H> {
         assert_eq!(scan.tables.len() + log.freed, log.tables);
         if bytes != 0 {
             // What the caller asked for and got, no table may serve any more.
-            let end = end.min(range.last());
+            let end = end.min(last);
             for at in &scan.tables {
                 let covered = va <= at.va && at.va.saturating_add(max_offset(at.size_lg2)) <= end;
                 assert!(
@@ -245,7 +246,7 @@ impl<H: Hardware> Rig<H> {
                 assert!(!self.needs_break_before_make(&crossed));
                 assert_eq!(flush.len(), crossed.len(), "leaves to flush");
                 for (leaf, cut) in flush.iter().zip(&crossed) {
-                    assert_eq!((leaf.va, leaf.size_lg2), (cut.va, cut.size_lg2));
+                    assert_eq!((leaf.va.0, leaf.size_lg2), (cut.va, cut.size_lg2));
                     assert_eq!(leaf.level.0, self.model.rules.level_of(cut.size_lg2));
                 }
                 let fewest: usize = crossed.iter().map(|cut| cut.tables).sum();
@@ -341,7 +342,7 @@ impl<H: Hardware> Rig<H> {
                 let level = |cut: &Cut| self.model.rules.level_of(cut.size_lg2);
                 let replaced = leaves
                     .iter()
-                    .map(|leaf| (leaf.va, leaf.size_lg2, leaf.level.0));
+                    .map(|leaf| (leaf.va.0, leaf.size_lg2, leaf.level.0));
                 let want = crossed.iter().map(|cut| (cut.va, cut.size_lg2, level(cut)));
                 assert!(replaced.eq(want), "{leaves:x?} for {crossed:x?}");
                 // One flush: all of the old leaves and of the range, without a gap.
@@ -448,7 +449,7 @@ impl<H: Hardware> Rig<H> {
     /// Reads, and maybe clears, what is dirty.
     pub fn read_dirty(&mut self, va: u64, len: u64, clear: bool) {
         let lock = self.arena.lock(va, len).unwrap();
-        let last = lock.range().last();
+        let last = lock.range().last().0;
         let mut sink = Dirty::default();
         let result = self.pt().read_dirty(lock.range(), clear, &mut sink);
         drop(lock);

@@ -13,7 +13,7 @@ use crate::tests::{amd, mock, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::amdv1::features as amdv1;
 use iotable::fmt::x86_64::X86_64;
 use iotable::fmt::{Features, Prot};
-use iotable::Error;
+use iotable::{Bytes, Error};
 
 type Real = Amd<false>;
 type Mock = Amd<true>;
@@ -75,7 +75,10 @@ fn upper_half<H: Hardware>(setup: Setup) {
         (0, upper + K4),
     ] {
         let mapped = rig.map(va, len, 0, rw()).unwrap();
-        assert_eq!((mapped.bytes, mapped.result), (0, Err(Error::OutOfRange)));
+        assert_eq!(
+            (mapped.bytes, mapped.result),
+            (Bytes(0), Err(Error::OutOfRange))
+        );
         assert_eq!(rig.split(va, len), Err(Error::NotMapped));
         assert_eq!(rig.unmap(va, len), 0);
         rig.lookup(va);
@@ -304,7 +307,7 @@ fn groups_are_mapped_and_unmapped_as_a_whole() {
         for at in (0..group).step_by(page as usize) {
             rig.map_ok(at, page, 0, rw());
             let mapped = rig.map(0, group, group, rw()).unwrap();
-            assert_eq!((mapped.bytes, mapped.result), (0, Err(Error::Busy)));
+            assert_eq!((mapped.bytes, mapped.result), (Bytes(0), Err(Error::Busy)));
             assert_eq!(rig.unmap(at, page), page);
         }
         rig.map_ok(0, 2 * group, 0, rw());

@@ -13,7 +13,7 @@ use crate::rig::{Rig, Setup};
 use crate::setups::{self, for_each_format};
 use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::Features;
-use iotable::{Error, Mapped, Result, SplitFlush};
+use iotable::{Bytes, Error, Mapped, Result, SplitFlush};
 
 /// The call that runs out of memory.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ fn run<H: Hardware>(rig: &mut Rig<H>, call: Call, (va, len): Range) -> Mapped {
     match call {
         Call::Map(oa) => rig.map(va, len, oa, rw()).unwrap(),
         Call::Split => Mapped {
-            bytes: 0,
+            bytes: Bytes(0),
             result: rig.split(va, len).map(|_| ()),
         },
     }
@@ -102,16 +102,17 @@ fn each_fails<H: Hardware>(make: &dyn Fn() -> Rig<H>, call: Call, range: Range) 
         let mapped = run(&mut rig, call, range);
         assert_eq!(mapped.result, Err(Error::NoMemory), "allocation {k}");
         assert!(!rig.arena.failure_pending());
-        assert!(mapped.bytes < len);
+        let Bytes(done) = mapped.bytes;
+        assert!(done < len);
         let mut part = after.leaves.clone();
-        part.retain(|leaf| before.leaves.contains(leaf) || leaf.va.wrapping_sub(va) < mapped.bytes);
+        part.retain(|leaf| before.leaves.contains(leaf) || leaf.va.wrapping_sub(va) < done);
         assert!(state(&rig).leaves == part, "not the first bytes");
         if rest {
-            let (va, oa) = (va + mapped.bytes, oa + mapped.bytes);
-            rig.map_ok(va, len - mapped.bytes, oa, rw());
+            let (va, oa) = (va + done, oa + done);
+            rig.map_ok(va, len - done, oa, rw());
         } else {
-            if mapped.bytes != 0 {
-                assert_eq!(rig.unmap(va, mapped.bytes), mapped.bytes);
+            if done != 0 {
+                assert_eq!(rig.unmap(va, done), done);
             }
             assert!(state(&rig).leaves == before.leaves, "not as before");
             rig.map_ok(va, len, oa, rw());

@@ -11,7 +11,7 @@ use iotable::fmt::riscv_64::Riscv64;
 use iotable::fmt::vtdss::Vtdss;
 use iotable::fmt::x86_64::X86_64;
 use iotable::fmt::{Attrs, Features, Format, Params, Prot};
-use iotable::{page_sizes, Config, Error, Level};
+use iotable::{page_sizes, Config, Error, Iova, Level, Oa};
 
 fn with(features: Features) -> Params {
     Params {
@@ -30,7 +30,7 @@ fn encrypted(features: Features, bit: u32) -> Params {
 /// The item that maps `oa`.
 fn leaf<F: Format>(prot: Prot, params: &Params, oa: u64, size_lg2: u32, level: u8) -> u64 {
     let attrs = F::attrs(prot, params).unwrap();
-    F::encode_leaf(oa, size_lg2, Level(level), attrs)
+    F::encode_leaf(Oa(oa), size_lg2, Level(level), attrs)
 }
 
 fn rw() -> Prot {
@@ -181,8 +181,8 @@ fn vtdss_items_bit_by_bit() {
     assert_eq!(leaf(rw, &snoop, 0x4000_0000, 30, 2), 0x4000_0883);
     let top = 0xf_ffff_ffff_f000;
     assert_eq!(leaf(rw, &plain, top, 12, 0), 0xf_ffff_ffff_f003);
-    assert_eq!(Vtdss::encode_table(0x7000, Level(1), &plain), 0x7003);
-    assert_eq!(Vtdss::encode_table(0x7000, Level(4), &snoop), 0x7003);
+    assert_eq!(Vtdss::encode_table(Oa(0x7000), Level(1), &plain), 0x7003);
+    assert_eq!(Vtdss::encode_table(Oa(0x7000), Level(4), &snoop), 0x7003);
     // EMT, IPAT, X, A, D and the ignored bits of a 1G leaf.
     let attrs = Vtdss::leaf_attrs(0xfff0_0000_4000_0fff, Level(2), &plain);
     assert_eq!(attrs, Attrs(0xfff0_0000_0000_0f7f));
@@ -205,20 +205,20 @@ fn x86_64_items_bit_by_bit() {
     assert_eq!(leaf(rw(), &sme, 0x1000, 12, 0), 0x8000_0000_1067);
     let mmio = rw().with(Prot::MMIO);
     assert_eq!(leaf(mmio, &sme, 0x20_0000, 21, 1), 0x20_00e7);
-    assert_eq!(X86_64::encode_table(0x7000, Level(1), &plain), 0x7027);
+    assert_eq!(X86_64::encode_table(Oa(0x7000), Level(1), &plain), 0x7027);
     assert_eq!(
-        X86_64::encode_table(0x7000, Level(4), &sme),
+        X86_64::encode_table(Oa(0x7000), Level(4), &sme),
         0x8000_0000_7027
     );
     // PAT is bit 12 of a large leaf, bit 7 of a small one, where PS is otherwise.
     let attrs = X86_64::leaf_attrs(0x20_10e7, Level(1), &plain);
-    assert_eq!(X86_64::encode_leaf(0x3000, 12, Level(0), attrs), 0x30e7);
+    assert_eq!(X86_64::encode_leaf(Oa(0x3000), 12, Level(0), attrs), 0x30e7);
     assert_eq!(
-        X86_64::encode_leaf(0x20_0000, 21, Level(1), attrs),
+        X86_64::encode_leaf(Oa(0x20_0000), 21, Level(1), attrs),
         0x20_10e7
     );
     let attrs = X86_64::leaf_attrs(0x4000_00e7, Level(2), &plain);
-    assert_eq!(X86_64::encode_leaf(0x3000, 12, Level(0), attrs), 0x3067);
+    assert_eq!(X86_64::encode_leaf(Oa(0x3000), 12, Level(0), attrs), 0x3067);
     // XD and all that is ignored, the encryption bit too.
     let attrs = X86_64::leaf_attrs(0xfff0_8000_4000_0fff, Level(2), &sme);
     assert_eq!(attrs, Attrs(0xfff0_8000_0000_0f7f));
@@ -262,9 +262,9 @@ fn amdv1_items_bit_by_bit() {
     assert_eq!(leaf_of(mmio, &sme, 0x1_0000, 16, 0), RW | 0x1_7e01);
     for level in 1..=5 {
         let item = RW | 0x7001 | (u64::from(level) << 9);
-        assert_eq!(Real::encode_table(0x7000, Level(level), &plain), item);
+        assert_eq!(Real::encode_table(Oa(0x7000), Level(level), &plain), item);
         let item = item | 0x8000_0000_0000;
-        assert_eq!(Real::encode_table(0x7000, Level(level), &sme), item);
+        assert_eq!(Real::encode_table(Oa(0x7000), Level(level), &sme), item);
     }
     let attrs = Real::leaf_attrs(0xfff0_8000_0001_7fff, Level(0), &sme);
     assert_eq!(attrs, Attrs(0xfff0_8000_0000_01ff));
@@ -283,7 +283,10 @@ fn amdv1_items_bit_by_bit() {
     assert_eq!(leaf_of(rw(), &plain, 0x2000, 13, 0), RW | 0x5e01);
     assert_eq!(leaf_of(rw(), &plain, 0x10_0000, 20, 1), RW | 0x20_0001);
     assert_eq!(leaf_of(rw(), &plain, 0x20_0000, 21, 1), RW | 0x5f_fe01);
-    assert_eq!(Mock::encode_table(0x7000, Level(3), &plain), RW | 0xe601);
+    assert_eq!(
+        Mock::encode_table(Oa(0x7000), Level(3), &plain),
+        RW | 0xe601
+    );
     assert_eq!(Mock::leaf_sizes(Level(4), &plain), 0);
 }
 
@@ -307,8 +310,8 @@ fn riscv_64_items_bit_by_bit() {
     let n = 1 << 63;
     assert_eq!(leaf(rw(), &napot, 0x1_0000, 16, 0), n | 0x60df);
     assert_eq!(leaf(rw(), &napot, 0x1_0000, 12, 0), 0x40df);
-    assert_eq!(Riscv64::encode_table(0x7000, Level(1), &plain), 0x1c01);
-    assert_eq!(Riscv64::encode_table(0x7000, Level(4), &napot), 0x1c01);
+    assert_eq!(Riscv64::encode_table(Oa(0x7000), Level(1), &plain), 0x1c01);
+    assert_eq!(Riscv64::encode_table(Oa(0x7000), Level(4), &napot), 0x1c01);
     // Memory types.
     let types = with(Riscv64::SVPBMT);
     for (prot, memory_type) in [
@@ -383,8 +386,14 @@ fn aperture_of_a_table() {
         };
         config.aperture()
     };
-    assert_eq!(aperture(Features::default(), 48), (0, (1 << 48) - 1));
-    assert_eq!(aperture(Features::FULL_VA, 64), (0, u64::MAX));
+    assert_eq!(
+        aperture(Features::default(), 48),
+        (Iova(0), Iova((1 << 48) - 1))
+    );
+    assert_eq!(aperture(Features::FULL_VA, 64), (Iova(0), Iova(u64::MAX)));
     // The half above the sign bit is not part of it.
-    assert_eq!(aperture(Features::SIGN_EXTEND, 48), (0, (1 << 47) - 1));
+    assert_eq!(
+        aperture(Features::SIGN_EXTEND, 48),
+        (Iova(0), Iova((1 << 47) - 1))
+    );
 }

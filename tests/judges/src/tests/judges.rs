@@ -11,7 +11,7 @@ use crate::tests::{rw, G1, K4, M2};
 use iotable::fmt::vtdss::Vtdss;
 use iotable::fmt::{Features, Params};
 use iotable::mem::{Cell, PtMem};
-use iotable::Level;
+use iotable::{Bytes, Level};
 
 /// An arena that is forgotten, so that only what is expected panics.
 fn quiet(incoherent: bool) -> core::mem::ManuallyDrop<Arena> {
@@ -243,7 +243,7 @@ fn a_mixed_walk_sees_each_item_either_way() {
     let root = root(&arena, Vtd, top, 2, 39);
     assert_eq!(root.translate_mixed(0, 0).unwrap().oa, 0x4000_0000);
     assert_eq!(root.translate_mixed(0, 1), None);
-    arena.clean(arena.memory(top), 0, 8);
+    arena.clean(arena.memory(top), 0, Bytes(8));
     assert_eq!(root.translate_any(0).unwrap().oa, 0x4000_0000);
 }
 

@@ -11,7 +11,7 @@ use crate::rig::{self, Rig, Setup};
 use crate::tests::{odd, rw, G1, K4, M2};
 use iotable::fmt::vtdss::Vtdss;
 use iotable::fmt::{Features, Format, Params, Prot};
-use iotable::{Error, Level, Mapped};
+use iotable::{Bytes, Error, Iova, Level, Mapped, Oa};
 
 type Odd = OddHw<true, true>;
 
@@ -22,7 +22,7 @@ fn vtd(top: u8) -> Rig<Vtd> {
 /// What `map` answers.
 fn map(rig: &mut Rig<Vtd>, va: u64, len: u64, oa: u64) -> (u64, Option<Error>) {
     let Mapped { bytes, result } = rig.map(va, len, oa, rw()).unwrap();
-    (bytes, result.err())
+    (bytes.0, result.err())
 }
 
 #[test]
@@ -71,8 +71,9 @@ fn what_a_range_says() {
     let rig = Rig::<Vtd>::new(Setup::plain(2));
     let lock = rig.arena.lock(M2, 2 * K4).unwrap();
     let range = lock.range();
-    assert_eq!((range.va(), range.last()), (M2, M2 + 2 * K4 - 1));
-    assert_eq!((range.len(), range.is_empty()), (2 * K4, false));
+    let (first, last) = (Iova(M2), Iova(M2 + 2 * K4 - 1));
+    assert_eq!((range.va(), range.last()), (first, last));
+    assert_eq!((range.len(), range.is_empty()), (Bytes(2 * K4), false));
     drop(lock);
     rig.finish();
 }
@@ -149,7 +150,7 @@ fn something_is_mapped_already() {
     let mut rig = Rig::<Odd>::new(odd());
     rig.map_ok(7 << 11, 1 << 11, 0, rw());
     let mapped = rig.map(0, 1 << 14, 0, rw()).unwrap();
-    assert_eq!((mapped.bytes, mapped.result), (0, Err(Error::Busy)));
+    assert_eq!((mapped.bytes, mapped.result), (Bytes(0), Err(Error::Busy)));
     rig.finish();
 }
 
@@ -279,7 +280,7 @@ fn published_by_another(mark_cleaned: bool) {
     let mut rig = Rig::<Vtd>::new(Setup::plain(2).with(Features::DMA_INCOHERENT));
     let other = rig.arena.new_top::<Vtdss>().unwrap();
     let params = Params::default();
-    let mut item = Vtdss::encode_table(other, iotable::Level(2), &params);
+    let mut item = Vtdss::encode_table(Oa(other), iotable::Level(2), &params);
     if mark_cleaned {
         item |= Vtdss::CLEANED;
     }

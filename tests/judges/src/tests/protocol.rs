@@ -13,7 +13,7 @@ use crate::size::max_offset;
 use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::Features;
 use iotable::gather::Gather;
-use iotable::{Level, RawTable};
+use iotable::{Bytes, Iova, Level, RawTable};
 
 type Odd = OddHw<true, true>;
 
@@ -98,7 +98,7 @@ impl Gather<Arena> for Take {
 
     fn leaf(&mut self, _level: Level) {}
 
-    fn range(&mut self, va: u64, len: u64) {
+    fn range(&mut self, Iova(va): Iova, Bytes(len): Bytes) {
         self.ranges.push((va, va + (len - 1)));
     }
 }
@@ -168,7 +168,7 @@ fn follow<H: Hardware>(
             devices.act(&mut random, va, size);
         }
         if mistake != Mistake::NoFlush {
-            run.flush_old(leaf.va, leaf.size_lg2);
+            run.flush_old(leaf.va.0, leaf.size_lg2);
         }
     }
     if mistake == Mistake::NoFold {
@@ -197,7 +197,7 @@ fn follow<H: Hardware>(
     // The hole, or all there is: then tables go, too.
     let all = mistake == Mistake::FreedEarly || random.below(2) == 0;
     let range = if all { lock.range() } else { range };
-    run.forget(range.va(), range.last());
+    run.forget(range.va().0, range.last().0);
     let mut gather = Take::default();
     watch(&mut |event: Event| run.event(event), || {
         assert_eq!(rig.pt().unmap(range, &mut gather), range.len());

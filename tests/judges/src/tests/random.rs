@@ -151,7 +151,7 @@ proptest! {
                     let oa = (at + oa * oa * 512) * PAGE;
                     let want = plain.map(va, len, oa, grant);
                     let (mapped, _) = runs.map(va, len, oa, grant, None);
-                    prop_assert_eq!((mapped.bytes, mapped.result), want);
+                    prop_assert_eq!((mapped.bytes.0, mapped.result), want);
                 }
                 2 => {
                     let gone = plain.unmap(start, last);

@@ -7,7 +7,7 @@ use crate::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
 use crate::rig::{still, Rig, Setup};
 use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::Features;
-use iotable::{DirtySink, Result, SplitFlush};
+use iotable::{Bytes, DirtySink, Iova, Result, SplitFlush};
 
 type Odd = OddHw<true, true>;
 
@@ -547,12 +547,12 @@ fn an_incoherent_walker_finds_a_clean_subtree() {
 fn reading_dirty_keeps_what_is_set_meanwhile() {
     struct Found(u64);
     impl DirtySink for Found {
-        fn dirty(&mut self, _va: u64, len: u64) -> Result {
+        fn dirty(&mut self, _va: Iova, Bytes(len): Bytes) -> Result {
             self.0 += len;
             Ok(())
         }
 
-        fn cleared(&mut self, _va: u64, _len: u64) {}
+        fn cleared(&mut self, _va: Iova, _len: Bytes) {}
     }
     let mut rig = Rig::<Vtd>::new(Setup::plain(2));
     rig.map_ok(G1, G1, 0, rw());

@@ -15,7 +15,7 @@ use iotable::fmt::riscv_64::Riscv64;
 use iotable::fmt::vtdss::Vtdss;
 use iotable::fmt::x86_64::X86_64;
 use iotable::fmt::{Features, Prot};
-use iotable::{can_split, Error, Level, Replaced};
+use iotable::{can_split, Error, Iova, Level, Replaced};
 
 type Odd = OddHw<true, true>;
 
@@ -119,7 +119,7 @@ fn every_replaced_leaf_is_reported_at_its_old_size() {
         leaves
     };
     let old = |va, size_lg2, level| Replaced {
-        va,
+        va: Iova(va),
         size_lg2,
         level: Level(level),
     };

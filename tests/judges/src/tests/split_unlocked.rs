@@ -11,7 +11,7 @@ use crate::rig::{still, Rig, Setup};
 use crate::size::max_offset;
 use crate::tests::{amd, mock, odd, riscv, rw, x86, K4, M2};
 use iotable::fmt::{Features, Format};
-use iotable::{Error, Level, Replaced};
+use iotable::{Bytes, Error, Iova, Level, Replaced};
 
 type Odd = OddHw<true, true>;
 
@@ -154,7 +154,7 @@ fn changed_at<H: Hardware>(
     let flush = flush.unwrap();
     let replaced = &cuts[..leaf + usize::from(behind)];
     let reported = replaced.iter().map(|cut| Replaced {
-        va: cut.va,
+        va: Iova(cut.va),
         size_lg2: cut.size_lg2,
         level: Level(rig.model.rules.level_of(cut.size_lg2)),
     });
@@ -285,7 +285,7 @@ fn a_leaf_that_is_gone_does_not_come_back() {
                     0 => lock.part(case.base, len),
                     _ => rest.range(),
                 };
-                assert_eq!(rig.pt().unmap(range, &mut free), 1 << case.size_lg2);
+                assert_eq!(rig.pt().unmap(range, &mut free), Bytes(1 << case.size_lg2));
             });
         }
     }

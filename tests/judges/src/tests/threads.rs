@@ -12,7 +12,7 @@ use crate::tests::{rw, G1, K4, M2};
 use iotable::fmt::vtdss::Vtdss;
 use iotable::fmt::{Features, Format, Params};
 use iotable::gather::Gather;
-use iotable::{page_sizes, Config, Level, Pt, RawTable};
+use iotable::{page_sizes, Bytes, Config, Iova, Level, Oa, Pt, RawTable};
 
 /// Every address goes here, plus this.
 const OA: u64 = 64 * G1;
@@ -91,7 +91,7 @@ impl Gather<Arena> for Flush<'_> {
 
     fn leaf(&mut self, _level: Level) {}
 
-    fn range(&mut self, _va: u64, _len: u64) {
+    fn range(&mut self, _va: Iova, _len: Bytes) {
         if self.pending.is_empty() {
             return;
         }
@@ -116,17 +116,20 @@ fn worker(pt: &Pt<'_, Vtdss, Arena>, arena: &Arena, flush: &mut Flush<'_>, base:
     let lock = arena.lock(base, len).unwrap();
     for _ in 0..ROUNDS {
         let mapped = rig::map(pt, lock.range(), OA + base, attrs, flush);
-        assert_eq!((mapped.bytes, mapped.result), (len, Ok(())));
+        assert_eq!((mapped.bytes, mapped.result), (Bytes(len), Ok(())));
         // One cut: both parts go by themselves.
         let at = (noise(&mut seed) % (len / K4 - 1) + 1) * K4;
         let part = |va, len| lock.part(va, len);
         let split = pt.split(part(base, at)).unwrap();
-        assert!(split.leaves().all(|leaf| leaf.va >= base));
+        assert!(split.leaves().all(|leaf| leaf.va.0 >= base));
         split.finish().unwrap();
-        assert_eq!(pt.unmap(part(base, at), flush), at);
+        assert_eq!(pt.unmap(part(base, at), flush), Bytes(at));
         assert_eq!(pt.iova_to_phys(part(base, 1)), None);
-        assert_eq!(pt.iova_to_phys(part(base + at, 1)), Some(OA + base + at));
-        assert_eq!(pt.unmap(part(base + at, len - at), flush), len - at);
+        assert_eq!(
+            pt.iova_to_phys(part(base + at, 1)),
+            Some(Oa(OA + base + at))
+        );
+        assert_eq!(pt.unmap(part(base + at, len - at), flush), Bytes(len - at));
     }
 }
 
@@ -209,11 +212,11 @@ fn neighbours(features: Features) {
         hits
     });
     assert!(hits > 0, "the walker never saw a mapping");
-    assert_eq!(pt().unmap(lock.range(), &mut flush()), K4);
+    assert_eq!(pt().unmap(lock.range(), &mut flush()), Bytes(K4));
     drop(lock);
     let mut all = flush();
     pt().take_down(&mut all);
-    all.range(0, 1);
+    all.range(Iova(0), Bytes(1));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::tests::{amd, mock, rw, G1, K4, M2};
 use iotable::fmt::{Features, Format};
 use iotable::gather::Gather;
 use iotable::mem::PtMem;
-use iotable::{Error, Level, Pt, RawTable};
+use iotable::{Bytes, Error, Iova, Level, Oa, Pt, RawTable};
 
 type Real = Amd<false>;
 type Mock = Amd<true>;
@@ -59,7 +59,7 @@ fn map_watched<H: Hardware>(rig: &mut Rig<H>, va: u64, oa: u64) {
     let mapped = watch(&mut look, || {
         rig::map(&rig.pt(), lock.range(), oa, attrs, &mut log)
     });
-    assert_eq!((mapped.bytes, mapped.result), (page, Ok(())));
+    assert_eq!((mapped.bytes, mapped.result), (Bytes(page), Ok(())));
     log.finish();
     drop(lock);
     let (read, write, rest) = rig.hw.expect(rw(), &rig.cfg.params).unwrap();
@@ -160,7 +160,10 @@ fn not_beyond_the_space() {
     let out = |rig: &mut Rig<Real>, va, len| {
         let before = (rig.arena.allocated(), level(rig));
         let mapped = rig.map(va, len, 0, rw()).unwrap();
-        assert_eq!((mapped.bytes, mapped.result), (0, Err(Error::OutOfRange)));
+        assert_eq!(
+            (mapped.bytes, mapped.result),
+            (Bytes(0), Err(Error::OutOfRange))
+        );
         assert_eq!((rig.arena.allocated(), level(rig)), before, "it grew");
     };
     for (top, va_lg2, highest) in [(1, 48, 3), (2, 40, 3), (2, 32, 2), (2, 57, 4), (5, 32, 5)] {
@@ -335,7 +338,7 @@ fn the_loser_of_a_race_frees_its_own_table_only() {
         let mapped = watch(&mut look, || {
             rig::map(&rig.pt(), lock.range(), 0, attrs, &mut log)
         });
-        assert_eq!((mapped.bytes, mapped.result), (K4, Ok(())));
+        assert_eq!((mapped.bytes, mapped.result), (Bytes(K4), Ok(())));
         assert_eq!(freed, [ours], "the loser's table, and it only");
         log.finish();
         drop(lock);
@@ -364,7 +367,7 @@ fn an_old_view_is_good_for_what_it_served() {
     let lock = rig.arena.lock(M2 - 1, 1).unwrap();
     let table = rig.arena.table(old.0, Level(old.1));
     let pt = Pt::<<Real as Hardware>::Format, _>::new(&rig.arena, rig.cfg, table);
-    assert_eq!(pt.iova_to_phys(lock.range()), Some(M2 - 1));
+    assert_eq!(pt.iova_to_phys(lock.range()), Some(Oa(M2 - 1)));
     drop(lock);
     rig.finish();
 }
@@ -376,7 +379,7 @@ impl Gather<Arena> for Keep {
         self.0.push(table);
     }
     fn leaf(&mut self, _level: Level) {}
-    fn range(&mut self, _va: u64, _len: u64) {}
+    fn range(&mut self, _va: Iova, _len: Bytes) {}
 }
 
 #[test]
@@ -391,15 +394,15 @@ fn threads_that_grow_it_at_once() {
         let map = |va: u64| {
             let lock = arena.lock(va, K4).unwrap();
             let (top, level) = arena.top();
-            let top = arena.table::<Fmt>(Arena::table_oa(top), level);
+            let top = arena.table::<Fmt>(Arena::table_oa(top).0, level);
             let mut keep = Keep(Vec::new());
             let mapped = Pt::<Fmt, _>::new(arena, rig.cfg, top).map(
                 lock.range(),
-                va & (T512 - 1),
+                Oa(va & (T512 - 1)),
                 attrs,
                 &mut keep,
             );
-            assert_eq!((mapped.bytes, mapped.result), (K4, Ok(())));
+            assert_eq!((mapped.bytes, mapped.result), (Bytes(K4), Ok(())));
             assert!(keep.0.is_empty());
             assert_eq!(root.translate(5 * K4).unwrap().oa, 5 * K4);
         };

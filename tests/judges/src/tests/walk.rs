@@ -55,7 +55,7 @@ fn parts<H: Hardware>(setup: Setup) {
             let tables = scan.tables[1..].iter().filter(|at| inside(at.va)).count();
             for limit in [0, 1, 2, 5, u32::MAX] {
                 let walked = rig.walk(from, to - 1, limit);
-                let got: Vec<u64> = walked.leaves.iter().map(|leaf| leaf.va).collect();
+                let got: Vec<u64> = walked.leaves.iter().map(|leaf| leaf.va.0).collect();
                 assert_eq!(got, leaves, "{from:#x}..{to:#x} by {limit}");
                 assert_eq!(walked.tables.len(), tables, "{from:#x}..{to:#x} by {limit}");
             }

@@ -19,7 +19,7 @@ use crate::size::max_offset;
 use crate::tests::threads::{noise, Flush, Walker, Walkers};
 use crate::tests::{rw, G1};
 use iotable::fmt::{Features, Format};
-use iotable::{DirtySink, Result};
+use iotable::{Bytes, DirtySink, Iova, Result};
 
 /// Hardware threads; with more than there are processors a flush takes long.
 const WALKERS: usize = 1;
@@ -66,7 +66,7 @@ struct Places {
 }
 
 impl DirtySink for Places {
-    fn dirty(&mut self, va: u64, len: u64) -> Result {
+    fn dirty(&mut self, Iova(va): Iova, Bytes(len): Bytes) -> Result {
         for place in 0..PLACES {
             if Zone::place(self.zone, place).wrapping_sub(va) < len {
                 self.dirty |= 1 << place;
@@ -75,7 +75,7 @@ impl DirtySink for Places {
         Ok(())
     }
 
-    fn cleared(&mut self, _va: u64, _len: u64) {}
+    fn cleared(&mut self, _va: Iova, _len: Bytes) {}
 }
 
 /// All threads share this.
@@ -224,7 +224,7 @@ impl<H: Hardware> Software<'_, H> {
         let attrs = H::Format::attrs(rw(), &self.shared.rig.cfg.params).unwrap();
         let mut flush = self.flush();
         let pt = self.shared.rig.pt();
-        let mapped = rig::map(&pt, range, range.va() + OA, attrs, &mut flush);
+        let mapped = rig::map(&pt, range, range.va().0 + OA, attrs, &mut flush);
         assert_eq!((mapped.bytes, mapped.result), (range.len(), Ok(())));
     }
 
@@ -292,7 +292,7 @@ impl<H: Hardware> Software<'_, H> {
         let pt = self.shared.rig.pt();
         pt.split(half).unwrap().finish().unwrap();
         let mut flush = self.flush();
-        for range in [half, lock.part(half.last() + 1, half.len())] {
+        for range in [half, lock.part(half.last().0 + 1, half.len().0)] {
             assert_eq!(pt.unmap(range, &mut flush), range.len());
             self.shared.walkers.flush();
         }

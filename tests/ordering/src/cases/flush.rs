@@ -7,6 +7,8 @@ use std::sync::Arc;
 use loom::sync::atomic::{AtomicBool, Ordering};
 use loom::thread;
 
+use iotable::Bytes;
+
 use crate::model::{explore_to, spawn, Seen};
 use crate::rig::{Pending, Rig, Setup, K4};
 
@@ -86,7 +88,7 @@ fn walk_and_free(
 fn unmap(rig: &Rig<1>) -> Pending {
     let mut gather = Pending::default();
     let range = Rig::<1>::range(0, 2 * K4);
-    assert_eq!(rig.pt().unmap(range, &mut gather), 2 * K4);
+    assert_eq!(rig.pt().unmap(range, &mut gather), Bytes(2 * K4));
     assert_eq!(gather.0.len(), 1);
     gather
 }
@@ -96,7 +98,7 @@ fn replace(rig: &Rig<1>) -> Pending {
     let mut gather = Pending::default();
     for page in 0..2 {
         let range = Rig::<1>::range(page * K4, K4);
-        assert_eq!(rig.pt().unmap(range, &mut gather), K4);
+        assert_eq!(rig.pt().unmap(range, &mut gather), Bytes(K4));
     }
     assert!(gather.0.is_empty());
     rig.map_gathering(0, 2 * K4, &mut gather);

@@ -3,6 +3,7 @@
 //! A walk while a leaf is split: it sees the old leaf, or all of what replaces it.
 
 use iotable::fmt::Features;
+use iotable::Oa;
 
 use crate::env::Broken;
 use crate::model::{explore, explore_to, spawn, Seen};
@@ -120,7 +121,7 @@ fn reader(setup: Setup) {
             spawn(move || {
                 for va in [K4 + 8, 2 * K4] {
                     let oa = rig.pt().iova_to_phys(Rig::<1>::range(va, 1));
-                    assert_eq!(oa, Some(Rig::<1>::oa(va)), "{va:#x} was disturbed");
+                    assert_eq!(oa, Some(Oa(Rig::<1>::oa(va))), "{va:#x} was disturbed");
                 }
             })
         };
