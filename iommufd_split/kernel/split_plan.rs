@@ -176,11 +176,18 @@ impl Cuts {
         let crosses = |size: usize, cut: usize| {
             cut & size.wrapping_sub(1) != 0 && area.holds_block(cut, size)
         };
+        let mut sizes = pgsize_bitmap;
 
-        (0..usize::BITS)
-            .map(|lg2| 1usize << lg2)
-            .filter(|size| pgsize_bitmap & size != 0)
-            .any(|size| self.iter().any(|cut| crosses(size, cut)))
+        while sizes != 0 {
+            // The lowest bit, and the others without it.
+            let size = sizes & sizes.wrapping_neg();
+            sizes ^= size;
+
+            if self.iter().any(|cut| crosses(size, cut)) {
+                return true;
+            }
+        }
+        false
     }
 }
 
