@@ -476,10 +476,10 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let mut attrs = self.attrs_of(item, dirty);
         let mut new = self.build(leaf, level.below(), at, attrs, reserve)?;
         loop {
-            self.clean_subtree(new.table());
             match self.publish(item, new) {
                 Ok(_) => return Ok(attrs),
-                // Hardware set a bit meanwhile: the children get it too.
+                // Hardware set a bit meanwhile, so the children get it too. They need not be
+                // cleaned: hardware that sets bits walks coherently.
                 Err(back) => {
                     new = back;
                     item = leaf.reread(index)?;

@@ -12,7 +12,6 @@ use core::ptr::NonNull;
 
 use crate::fmt::{
     Attrs,
-    Features,
     Format,
     Kind,
     Leaves,
@@ -361,21 +360,26 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
         self.written = self.written.wrapping_add(cells.len() as u64);
     }
 
-    /// The next item points to the subtree.
+    /// The next item points to the subtree. An incoherent walker sees it, as
+    /// [`finish`](Self::finish) has seen to, so it is marked as cleaned.
     #[inline]
     pub(crate) fn subtree(&mut self, child: Unlinked<'_, 't, F, M>) {
         if let Some(cell) = self.next(1).first() {
-            cell.init(self.pt.link(&child));
+            cell.init(self.pt.link(&child) | self.pt.cleaned_bit());
             // INVARIANT: 2: it belongs to this table now.
             core::mem::forget(child);
             self.written = self.written.wrapping_add(1);
         }
     }
 
-    /// All items behind those that were written are empty.
+    /// All items behind those that were written are empty. What is written is visible to an
+    /// incoherent walker from here on.
     #[inline(always)]
     pub(crate) fn finish(self) -> Unlinked<'p, 't, F, M> {
-        core::mem::ManuallyDrop::new(self).end()
+        let pt = self.pt;
+        let new = core::mem::ManuallyDrop::new(self).end();
+        pt.clean_items(new.table, Index(0), Index(0).room::<F>());
+        new
     }
 
     /// Must be called at most once: the result owns the table.
@@ -626,22 +630,5 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             let len = Bytes::blocks(n, ITEM_LG2);
             self.mem.clean(table.items, index.byte(), len);
         }
-    }
-
-    /// Makes a whole subtree visible to an incoherent walker, before it is published.
-    pub(crate) fn clean_subtree(&self, table: Table<'t, F, M>) {
-        if !self.has(Features::DMA_INCOHERENT) {
-            return;
-        }
-        if table.level > Level::LEAF {
-            table.for_each(|item| {
-                if let Some(child) = item.child(&self.cfg.params) {
-                    self.clean_subtree(child);
-                    // Not reachable yet: a plain store will do, the item is cleaned below.
-                    item.cell().init(item.raw | F::CLEANED);
-                }
-            });
-        }
-        self.clean_items(table, Index(0), Index(0).room::<F>());
     }
 }
