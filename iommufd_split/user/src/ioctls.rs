@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The ioctl itself: the only unsafe code of the crate.
+//! The ioctls: the only unsafe code of the crate.
 
-use iommufd_bindings::iommufd::IOMMUFD_TYPE;
+use iommufd_bindings::iommufd::{
+    iommu_hw_info, iommu_ioas_map, iommu_ioas_map_file, iommu_ioas_unmap, IOMMUFD_TYPE,
+};
 use iommufd_ioctls::IommuFd;
 use vmm_sys_util::errno::Error as SysError;
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
@@ -67,6 +69,37 @@ impl IommuFdSplit for IommuFd {
             return Err(SplitError::IommuIoasSplit(SysError::last()));
         }
         Ok(())
+    }
+}
+
+/// What the crate asks of an iommufd. The tests have one that is no kernel's.
+pub(crate) trait Ioctls: Send + Sync {
+    fn map(&self, map: &iommu_ioas_map) -> Result<()>;
+    fn map_file(&self, map: &iommu_ioas_map_file) -> Result<()>;
+    fn unmap(&self, unmap: &mut iommu_ioas_unmap) -> Result<()>;
+    fn split(&self, split: &mut iommu_ioas_split) -> Result<()>;
+    fn hw_info(&self, info: &mut iommu_hw_info) -> Result<()>;
+}
+
+impl Ioctls for IommuFd {
+    fn map(&self, map: &iommu_ioas_map) -> Result<()> {
+        Ok(self.map_iommu_ioas(map)?)
+    }
+
+    fn map_file(&self, map: &iommu_ioas_map_file) -> Result<()> {
+        Ok(self.map_iommu_ioas_file(map)?)
+    }
+
+    fn unmap(&self, unmap: &mut iommu_ioas_unmap) -> Result<()> {
+        Ok(self.unmap_iommu_ioas(unmap)?)
+    }
+
+    fn split(&self, split: &mut iommu_ioas_split) -> Result<()> {
+        self.split_iommu_ioas(split)
+    }
+
+    fn hw_info(&self, info: &mut iommu_hw_info) -> Result<()> {
+        Ok(self.get_hw_info(info)?)
     }
 }
 

@@ -7,13 +7,15 @@
 //! With the ioctl of this crate memory is mapped in large pieces all the same, and cut where a hole
 //! is needed; no device notices.
 //!
-//! The crate adds to [`iommufd_ioctls`] and works on its types, in three layers:
+//! The crate adds to [`iommufd_ioctls`] and works on its types, in four layers:
 //!
 //! - [`IommuFdSplit`]: the raw ioctl with its struct, [`iommu_ioas_split`], as a method of
 //!   [`IommuFd`];
 //! - [`split`] and [`can_split`]: one range of one IOAS, and whether a device's IOMMU can do it;
-//! - [`SharedMemory`]: what a VMM wants, *share this range*, *carve this range out*, on kernels and
-//!   hardware that can split and on those that cannot.
+//! - [`SharedMemory`]: *share this range*, *carve this range out* of one IOAS, on kernels and
+//!   hardware that can split and on those that cannot;
+//! - [`Tracker`]: what a VMM wants. It knows what is shared, takes whatever ranges a guest names,
+//!   and makes every IOAS agree.
 //!
 //! ```no_run
 //! use std::fs::File;
@@ -76,8 +78,8 @@
 //!
 //! If the second loop fails, the cause lies outside of the IOAS, see [`SharedMemory::carve`]. The
 //! VMM can share the range again in the IOASes that have let go, but their devices may have run
-//! into the hole meanwhile, and then they and the guest have to cope with a failed DMA. That is why
-//! this is not a function of the crate: it could not promise more than these two loops do.
+//! into the hole meanwhile, and then they and the guest have to cope with a failed DMA.
+//! [`Tracker::set_private`] does all of that, and cannot promise more.
 //!
 //! # Seccomp
 //!
@@ -87,18 +89,24 @@
 
 mod bindings;
 mod ioctls;
+#[cfg(test)]
+mod model;
 mod shared;
+mod tracker;
 
 pub use bindings::{
     iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT,
     iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP, IOMMUFD_CMD_IOAS_SPLIT,
 };
 pub use ioctls::{IommuFdSplit, IOMMU_IOAS_SPLIT};
-pub use shared::{Granularity, Permissions, SharedMemory};
+pub use shared::{Granularity, Ioas, Permissions, SharedMemory, Source};
+pub use tracker::Tracker;
 
-use iommufd_bindings::iommufd::{iommu_hw_info, iommu_ioas_unmap};
+use iommufd_bindings::iommufd::iommu_hw_info;
 use iommufd_ioctls::{IommuFd, IommufdError};
 use vmm_sys_util::errno::Error as SysError;
+
+use ioctls::Ioctls;
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -140,6 +148,52 @@ pub enum SplitError {
         /// Bytes that are shared.
         length: u64,
     },
+    /// Memory could not be made private, and what had been taken from devices by then could not be
+    /// given back: they miss it.
+    #[error("{cause}; {length:#x} bytes at {iova:#x} are no longer mapped in IOAS {ioas_id}")]
+    Hole {
+        /// Why the rest could not be taken.
+        #[source]
+        cause: Box<SplitError>,
+        /// The first IOAS with a hole.
+        ioas_id: u32,
+        /// First byte of the hole.
+        iova: u64,
+        /// Bytes of the hole.
+        length: u64,
+    },
+    /// Not guest memory: it is in no region of the tracker.
+    #[error("there is no guest memory at {iova:#x}")]
+    NotMemory {
+        /// First byte that is in no region.
+        iova: u64,
+    },
+    /// The range overlaps a region of the tracker.
+    #[error("a part of {length:#x} bytes at {iova:#x} is in a region already")]
+    RegionExists {
+        /// First byte of the range.
+        iova: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// No region of the tracker starts there.
+    #[error("no region starts at {iova:#x}")]
+    NoRegion {
+        /// Where none starts.
+        iova: u64,
+    },
+    /// The tracker has the IOAS already.
+    #[error("IOAS {ioas_id} is there already")]
+    IoasExists {
+        /// Its ID.
+        ioas_id: u32,
+    },
+    /// The tracker does not have the IOAS.
+    #[error("there is no IOAS {ioas_id}")]
+    NoIoas {
+        /// Its ID.
+        ioas_id: u32,
+    },
     /// Not a size of pieces: a power of two of bytes, at least the system's page size.
     #[error("memory cannot be mapped in pieces of {0:#x} bytes")]
     Granularity(u64),
@@ -162,9 +216,9 @@ impl SplitError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Self::IommuIoasSplit(e) => Some(e.errno()),
-            Self::Rollback { cause, .. } => cause.errno(),
+            Self::Rollback { cause, .. } | Self::Hole { cause, .. } => cause.errno(),
             Self::Iommufd(e) => errno_of(e),
-            Self::UnmappedLength { .. } | Self::Granularity(_) | Self::Range { .. } => None,
+            _ => None,
         }
     }
 
@@ -197,15 +251,7 @@ pub type Result<T> = std::result::Result<T, SplitError>;
 /// [`SplitError::IommuIoasSplit`] with the kernel's errno. All or nothing: after an error no
 /// mapping has been cut.
 pub fn split(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<()> {
-    let mut split = iommu_ioas_split {
-        size: size_of::<iommu_ioas_split>() as u32,
-        ioas_id,
-        iova,
-        length,
-        ..Default::default()
-    };
-
-    iommufd.split_iommu_ioas(&mut split)
+    split_flags(iommufd, 0, ioas_id, iova, length)
 }
 
 /// Splits and unmaps the range in one call: no device reaches `iova..iova + length` afterwards, and
@@ -221,23 +267,37 @@ pub fn split(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<
 /// everything is mapped as before. In addition to those of [`split`], `EBUSY` if a hardware queue
 /// lies in the range, and `EDEADLK` if an in-kernel user does not unpin what it has pinned there.
 pub fn carve(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<()> {
-    let mut split = iommu_ioas_split {
+    let flags = iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP;
+    split_flags(iommufd, flags, ioas_id, iova, length)
+}
+
+fn split_flags(
+    iommufd: &dyn Ioctls,
+    flags: u32,
+    ioas_id: u32,
+    iova: u64,
+    length: u64,
+) -> Result<()> {
+    iommufd.split(&mut iommu_ioas_split {
         size: size_of::<iommu_ioas_split>() as u32,
-        flags: iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP,
+        flags,
         ioas_id,
         iova,
         length,
         ..Default::default()
-    };
-
-    iommufd.split_iommu_ioas(&mut split)
+    })
 }
 
 /// Whether the kernel knows [`carve`]. This is about the kernel alone; whether an IOMMU can split
 /// is for [`can_split`] to say.
 pub fn can_carve(iommufd: &IommuFd) -> bool {
+    knows_unmap(iommufd)
+}
+
+fn knows_unmap(iommufd: &dyn Ioctls) -> bool {
+    let flags = iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP;
     // The kernel looks at the flags first and then at the length, and refuses a length of 0.
-    carve(iommufd, 0, 0, 0).is_err_and(|e| e.errno() == Some(libc::EINVAL))
+    split_flags(iommufd, flags, 0, 0, 0).is_err_and(|e| e.errno() == Some(libc::EINVAL))
 }
 
 /// Whether the IOMMU of a device, bound to `iommufd` as `dev_id`, can split large pages that the
@@ -252,38 +312,20 @@ pub fn can_carve(iommufd: &IommuFd) -> bool {
 /// [`SplitError::Iommufd`] if there is no such device (`ENOENT`). A mediated device has no ID to
 /// ask for: its driver pins guest memory, and a split may go beside a pin, but not through it.
 pub fn can_split(iommufd: &IommuFd, dev_id: u32) -> Result<bool> {
+    has_capability(iommufd, dev_id)
+}
+
+fn has_capability(iommufd: &dyn Ioctls, dev_id: u32) -> Result<bool> {
     let mut info = iommu_hw_info {
         size: size_of::<iommu_hw_info>() as u32,
         dev_id,
         ..Default::default()
     };
 
-    match iommufd.get_hw_info(&mut info) {
-        Err(e) if matches!(errno_of(&e), Some(libc::ENOTTY | libc::EOPNOTSUPP)) => {
-            return Ok(false)
-        }
+    match iommufd.hw_info(&mut info) {
+        Err(e) if matches!(e.errno(), Some(libc::ENOTTY | libc::EOPNOTSUPP)) => return Ok(false),
         other => other?,
     }
     let capability = u64::from(iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT);
     Ok(info.out_capabilities & capability != 0)
-}
-
-/// Unmaps exactly this range.
-fn unmap(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<()> {
-    let mut unmap = iommu_ioas_unmap {
-        size: size_of::<iommu_ioas_unmap>() as u32,
-        ioas_id,
-        iova,
-        length,
-    };
-
-    iommufd.unmap_iommu_ioas(&mut unmap)?;
-    if unmap.length != length {
-        return Err(SplitError::UnmappedLength {
-            iova,
-            wanted: length,
-            unmapped: unmap.length,
-        });
-    }
-    Ok(())
 }

@@ -2,18 +2,23 @@
 
 //! The memory of a guest that devices may reach.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use iommufd_bindings::iommufd::{
-    iommu_ioas_map, iommu_ioas_map_file, iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA,
+    iommu_ioas_map, iommu_ioas_map_file, iommu_ioas_unmap,
+    iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA,
     iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE,
     iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE,
 };
-use iommufd_ioctls::IommuFd;
+use iommufd_ioctls::{IommuFd, IommufdIoas};
 
-use crate::ioctls::page_size;
-use crate::{can_carve, can_split, carve, split, unmap, Result, SplitError};
+use crate::ioctls::{page_size, Ioctls};
+use crate::{
+    has_capability, iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP, knows_unmap, split_flags,
+    Result, SplitError,
+};
 
 /// How memory is mapped, so that every page of it can be taken out again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +52,97 @@ impl Permissions {
     }
 }
 
+/// An IOAS: one that is kept as long as this lives, or the ID of one.
+///
+/// With an ID alone the IOAS is the caller's to keep. **The kernel gives the ID of an IOAS that was
+/// destroyed to the next object**, and a [`SharedMemory`] that is used after that works on whatever
+/// has it now.
+#[derive(Clone)]
+pub struct Ioas {
+    id: u32,
+    kept: Option<Arc<IommufdIoas>>,
+}
+
+impl Ioas {
+    /// The ID of the IOAS.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+impl From<Arc<IommufdIoas>> for Ioas {
+    fn from(ioas: Arc<IommufdIoas>) -> Self {
+        Self {
+            id: ioas.id(),
+            kept: Some(ioas),
+        }
+    }
+}
+
+impl From<&Arc<IommufdIoas>> for Ioas {
+    fn from(ioas: &Arc<IommufdIoas>) -> Self {
+        Arc::clone(ioas).into()
+    }
+}
+
+impl From<u32> for Ioas {
+    fn from(id: u32) -> Self {
+        Self { id, kept: None }
+    }
+}
+
+impl std::fmt::Debug for Ioas {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ioas")
+            .field("id", &self.id)
+            .field("kept", &self.kept.is_some())
+            .finish()
+    }
+}
+
+/// Where the memory of a region is, for a [`Tracker`](crate::Tracker), which maps parts of it again
+/// and again.
+#[derive(Clone, Debug)]
+pub struct Source(Backing);
+
+#[derive(Clone, Debug)]
+enum Backing {
+    File(Arc<File>, u64),
+    /// An address, as the kernel takes it.
+    Memory(u64),
+}
+
+impl Source {
+    /// The memory in `file` (a memfd) from `offset` on. vm-memory's `FileOffset` has both.
+    pub fn file(file: impl Into<Arc<File>>, offset: u64) -> Self {
+        Self(Backing::File(file.into(), offset))
+    }
+
+    /// This process's memory at `user_va`.
+    ///
+    /// # Safety
+    ///
+    /// What [`SharedMemory::share_memory`] asks for, as long as a region has this as its source:
+    /// for all of the region's memory, from [`Tracker::add_region`](crate::Tracker::add_region) on
+    /// until [`Tracker::remove_region`](crate::Tracker::remove_region) has succeeded or all IOASes
+    /// are gone. If the tracker is gone before: until the IOASes are.
+    pub unsafe fn memory(user_va: *mut u8) -> Self {
+        Self(Backing::Memory(user_va as u64))
+    }
+
+    /// First byte, of the file or the process.
+    pub(crate) fn start(&self) -> u64 {
+        match self.0 {
+            Backing::File(_, offset) => offset,
+            Backing::Memory(user_va) => user_va,
+        }
+    }
+}
+
 /// The part of an IOAS that holds a guest's shared memory.
+///
+/// What is shared and what is not is the caller's to know: each call is for memory that is all
+/// shared, or not at all. A [`Tracker`](crate::Tracker) knows it.
 ///
 /// A guest with several IOASes has one of these for each: see [the crate](crate#several-ioases).
 ///
@@ -56,8 +151,8 @@ impl Permissions {
 /// ranges at the same time.
 #[derive(Clone)]
 pub struct SharedMemory {
-    iommufd: Arc<IommuFd>,
-    ioas_id: u32,
+    iommufd: Arc<dyn Ioctls>,
+    ioas: Ioas,
     granularity: Granularity,
     /// A power of two: every range is made of pages of so many bytes.
     page_size: u64,
@@ -74,7 +169,7 @@ const _: () = {
 impl std::fmt::Debug for SharedMemory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SharedMemory")
-            .field("ioas_id", &self.ioas_id)
+            .field("ioas", &self.ioas)
             .field("granularity", &self.granularity)
             .finish_non_exhaustive()
     }
@@ -89,20 +184,22 @@ impl SharedMemory {
     /// Without any device the answer is [`Granularity::Pieces`], because nothing is known of the
     /// first one that comes.
     ///
+    /// `ioas` is an `Arc<IommufdIoas>`, which is kept then, or an ID: see [`Ioas`].
+    ///
     /// # Errors
     ///
     /// [`SplitError::Iommufd`] if a device cannot be asked, as when there is none with this ID.
-    pub fn new(iommufd: Arc<IommuFd>, ioas_id: u32, devices: &[u32]) -> Result<Self> {
+    pub fn new(iommufd: Arc<IommuFd>, ioas: impl Into<Ioas>, devices: &[u32]) -> Result<Self> {
         let mut whole = !devices.is_empty();
         for &dev_id in devices {
-            whole = can_split(&iommufd, dev_id)? && whole;
+            whole = has_capability(&*iommufd, dev_id)? && whole;
         }
         let granularity = if whole {
             Granularity::Whole
         } else {
             Granularity::Pieces(page_size())
         };
-        Self::with_granularity(iommufd, ioas_id, granularity)
+        Self::with_granularity(iommufd, ioas, granularity)
     }
 
     /// The same, without asking the IOMMUs: the caller chooses.
@@ -113,7 +210,15 @@ impl SharedMemory {
     /// system's pages.
     pub fn with_granularity(
         iommufd: Arc<IommuFd>,
-        ioas_id: u32,
+        ioas: impl Into<Ioas>,
+        granularity: Granularity,
+    ) -> Result<Self> {
+        Self::with_ioctls(iommufd, ioas.into(), granularity)
+    }
+
+    pub(crate) fn with_ioctls(
+        iommufd: Arc<dyn Ioctls>,
+        ioas: Ioas,
         granularity: Granularity,
     ) -> Result<Self> {
         let page_size = match granularity {
@@ -122,9 +227,9 @@ impl SharedMemory {
             Granularity::Pieces(bytes) => return Err(SplitError::Granularity(bytes)),
         };
         Ok(Self {
-            one_call: can_carve(&iommufd),
+            one_call: knows_unmap(&*iommufd),
             iommufd,
-            ioas_id,
+            ioas,
             granularity,
             page_size,
         })
@@ -132,7 +237,7 @@ impl SharedMemory {
 
     /// The IOAS.
     pub fn ioas_id(&self) -> u32 {
-        self.ioas_id
+        self.ioas.id()
     }
 
     /// How memory is mapped.
@@ -150,7 +255,7 @@ impl SharedMemory {
     /// [`SplitError::Iommufd`] if the device cannot be asked.
     pub fn accepts(&self, dev_id: u32) -> Result<bool> {
         match self.granularity {
-            Granularity::Whole => can_split(&self.iommufd, dev_id),
+            Granularity::Whole => has_capability(&*self.iommufd, dev_id),
             Granularity::Pieces(_) => Ok(true),
         }
     }
@@ -175,17 +280,13 @@ impl SharedMemory {
     ) -> Result<()> {
         self.check(offset, length)?;
         self.share(iova, length, |done, bytes| {
-            let map = iommu_ioas_map_file {
-                size: size_of::<iommu_ioas_map_file>() as u32,
-                flags: permissions.map_flags(),
-                ioas_id: self.ioas_id,
-                fd: file.as_raw_fd(),
-                start: offset + done,
-                length: bytes,
-                iova: iova + done,
-            };
-            self.iommufd.map_iommu_ioas_file(&map)?;
-            Ok(())
+            self.map_file(
+                file.as_raw_fd(),
+                offset + done,
+                iova + done,
+                bytes,
+                permissions,
+            )
         })
     }
 
@@ -214,17 +315,7 @@ impl SharedMemory {
     ) -> Result<()> {
         self.check(user_va as u64, length)?;
         self.share(iova, length, |done, bytes| {
-            let map = iommu_ioas_map {
-                size: size_of::<iommu_ioas_map>() as u32,
-                flags: permissions.map_flags(),
-                ioas_id: self.ioas_id,
-                user_va: user_va as u64 + done,
-                length: bytes,
-                iova: iova + done,
-                ..Default::default()
-            };
-            self.iommufd.map_iommu_ioas(&map)?;
-            Ok(())
+            self.map_memory(user_va as u64 + done, iova + done, bytes, permissions)
         })
     }
 
@@ -240,7 +331,7 @@ impl SharedMemory {
     pub fn prepare(&self, iova: u64, length: u64) -> Result<()> {
         self.check(iova, length)?;
         match self.granularity {
-            Granularity::Whole => split(&self.iommufd, self.ioas_id, iova, length),
+            Granularity::Whole => self.split(iova, length),
             Granularity::Pieces(_) => Ok(()),
         }
     }
@@ -270,7 +361,7 @@ impl SharedMemory {
     pub fn carve(&self, iova: u64, length: u64) -> Result<()> {
         if self.one_call && self.granularity == Granularity::Whole {
             self.check(iova, length)?;
-            match carve(&self.iommufd, self.ioas_id, iova, length) {
+            match self.split_and_unmap(iova, length) {
                 // An unmap keeps in-kernel users from pinning again, if it has a mapping of its own
                 // to close.
                 Err(e) if e.errno() == Some(libc::EDEADLK) => {}
@@ -278,7 +369,7 @@ impl SharedMemory {
             }
         }
         self.prepare(iova, length)?;
-        unmap(&self.iommufd, self.ioas_id, iova, length)
+        self.unmap_all_of(iova, length)
     }
 
     /// Whether [`Self::carve`] is one ioctl if memory is mapped whole.
@@ -297,7 +388,7 @@ impl SharedMemory {
         let mut done = 0;
         while done < length {
             if let Err(cause) = map(done, step) {
-                if done > 0 && unmap(&self.iommufd, self.ioas_id, iova, done).is_err() {
+                if done > 0 && self.unmap_all_of(iova, done).is_err() {
                     return Err(SplitError::Rollback {
                         cause: Box::new(cause),
                         iova,
@@ -309,6 +400,101 @@ impl SharedMemory {
             done += step;
         }
         Ok(())
+    }
+
+    /// One ioctl: `length` bytes of `source`, from `offset` into it on, at `iova`.
+    pub(crate) fn map(
+        &self,
+        source: &Source,
+        offset: u64,
+        iova: u64,
+        length: u64,
+        permissions: Permissions,
+    ) -> Result<()> {
+        match &source.0 {
+            Backing::File(file, start) => {
+                self.map_file(file.as_raw_fd(), start + offset, iova, length, permissions)
+            }
+            Backing::Memory(start) => self.map_memory(start + offset, iova, length, permissions),
+        }
+    }
+
+    fn map_file(
+        &self,
+        fd: RawFd,
+        start: u64,
+        iova: u64,
+        length: u64,
+        permissions: Permissions,
+    ) -> Result<()> {
+        self.iommufd.map_file(&iommu_ioas_map_file {
+            size: size_of::<iommu_ioas_map_file>() as u32,
+            flags: permissions.map_flags(),
+            ioas_id: self.ioas.id(),
+            fd,
+            start,
+            length,
+            iova,
+        })
+    }
+
+    fn map_memory(
+        &self,
+        user_va: u64,
+        iova: u64,
+        length: u64,
+        permissions: Permissions,
+    ) -> Result<()> {
+        self.iommufd.map(&iommu_ioas_map {
+            size: size_of::<iommu_ioas_map>() as u32,
+            flags: permissions.map_flags(),
+            ioas_id: self.ioas.id(),
+            user_va,
+            length,
+            iova,
+            ..Default::default()
+        })
+    }
+
+    /// One ioctl.
+    pub(crate) fn split(&self, iova: u64, length: u64) -> Result<()> {
+        split_flags(&*self.iommufd, 0, self.ioas.id(), iova, length)
+    }
+
+    /// One ioctl, which the kernel has to know.
+    pub(crate) fn split_and_unmap(&self, iova: u64, length: u64) -> Result<()> {
+        let flags = iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP;
+        split_flags(&*self.iommufd, flags, self.ioas.id(), iova, length)
+    }
+
+    /// One ioctl; how many bytes are no longer mapped. After an error that may be the mappings in
+    /// front.
+    pub(crate) fn unmap(&self, iova: u64, length: u64) -> Result<u64> {
+        let mut unmap = iommu_ioas_unmap {
+            size: size_of::<iommu_ioas_unmap>() as u32,
+            ioas_id: self.ioas.id(),
+            iova,
+            length,
+        };
+        self.iommufd.unmap(&mut unmap)?;
+        Ok(unmap.length)
+    }
+
+    /// Unmaps a range that is all mapped.
+    fn unmap_all_of(&self, iova: u64, length: u64) -> Result<()> {
+        match self.unmap(iova, length)? {
+            unmapped if unmapped == length => Ok(()),
+            unmapped => Err(SplitError::UnmappedLength {
+                iova,
+                wanted: length,
+                unmapped,
+            }),
+        }
+    }
+
+    /// All ranges are multiples of this.
+    pub(crate) fn page_size(&self) -> u64 {
+        self.page_size
     }
 
     fn check(&self, iova: u64, length: u64) -> Result<()> {
@@ -332,7 +518,8 @@ impl SharedMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
+    use crate::model::{Kernel, Knows};
+    use crate::Tracker;
 
     #[test]
     fn pieces_are_powers_of_two_and_at_least_a_page() {
@@ -382,5 +569,27 @@ mod tests {
             assert_eq!(shared.granularity(), Granularity::Pieces(page_size()));
             assert!(shared.accepts(1).unwrap());
         }
+    }
+
+    #[test]
+    fn memory_of_the_process_is_mapped_at_its_address() {
+        let page = page_size();
+        let kernel = Kernel::new(Knows::NOTHING);
+        kernel.add_ioas(1, false);
+        let pieces = Granularity::Pieces(page);
+        let same = Arc::clone(&kernel);
+        let memory = SharedMemory::with_ioctls(same, 1.into(), pieces).unwrap();
+        let mut tracker = Tracker::new();
+        tracker.add_ioas(memory).unwrap();
+        // SAFETY: The kernel is a model, which maps nothing.
+        let source = unsafe { Source::memory((page * 1000) as *mut u8) };
+        tracker
+            .add_region(page, 4 * page, source, Permissions::ReadWrite)
+            .unwrap();
+        tracker.set_shared(2 * page, 2 * page).unwrap();
+        let mapped = kernel.areas(1);
+        assert_eq!(mapped.len(), 2);
+        assert_eq!(mapped[&(2 * page)].source, 1001 * page);
+        assert_eq!(mapped[&(3 * page)].fd, None);
     }
 }
