@@ -2,25 +2,39 @@
 
 //! The ioctls: the only unsafe code of the crate.
 
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::FromRawFd;
+
 use iommufd_bindings::iommufd::{
-    iommu_hw_info, iommu_ioas_map, iommu_ioas_map_file, iommu_ioas_unmap, IOMMUFD_TYPE,
+    iommu_hw_info, iommu_hwpt_get_dirty_bitmap, iommu_ioas_map, iommu_ioas_map_file,
+    iommu_ioas_unmap, IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP, IOMMUFD_TYPE,
 };
 use iommufd_ioctls::IommuFd;
 use vmm_sys_util::errno::Error as SysError;
 use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use vmm_sys_util::ioctl_io_nr;
 
+use crate::dirty::Bits;
 use crate::{iommu_ioas_split, Result, SplitError, IOMMUFD_CMD_IOAS_SPLIT};
 
 // The macro takes no documentation.
 #[allow(missing_docs)]
 mod request {
-    use super::{ioctl_io_nr, IOMMUFD_CMD_IOAS_SPLIT, IOMMUFD_TYPE};
+    use super::{
+        ioctl_io_nr, IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP, IOMMUFD_CMD_IOAS_SPLIT, IOMMUFD_TYPE,
+    };
 
     ioctl_io_nr!(
         IOMMU_IOAS_SPLIT,
         IOMMUFD_TYPE as u32,
         IOMMUFD_CMD_IOAS_SPLIT
+    );
+    ioctl_io_nr!(
+        IOMMU_HWPT_GET_DIRTY_BITMAP,
+        IOMMUFD_TYPE as u32,
+        IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP
     );
 }
 
@@ -79,6 +93,8 @@ pub(crate) trait Ioctls: Send + Sync {
     fn unmap(&self, unmap: &mut iommu_ioas_unmap) -> Result<()>;
     fn split(&self, split: &mut iommu_ioas_split) -> Result<()>;
     fn hw_info(&self, info: &mut iommu_hw_info) -> Result<()>;
+    /// Into `bits`, one for each page of the range.
+    fn dirty_bitmap(&self, get: &mut iommu_hwpt_get_dirty_bitmap, bits: &mut Bits) -> Result<()>;
 }
 
 impl Ioctls for IommuFd {
@@ -101,6 +117,36 @@ impl Ioctls for IommuFd {
     fn hw_info(&self, info: &mut iommu_hw_info) -> Result<()> {
         Ok(self.get_hw_info(info)?)
     }
+
+    fn dirty_bitmap(&self, get: &mut iommu_hwpt_get_dirty_bitmap, bits: &mut Bits) -> Result<()> {
+        assert!(get.page_size.is_power_of_two() && get.length / get.page_size <= bits.count());
+        let pages = bits.pages();
+        get.size = size_of::<iommu_hwpt_get_dirty_bitmap>() as u32;
+        get.data = pages.as_mut_ptr() as u64;
+        // SAFETY: The descriptor is open as long as `self` is borrowed. The kernel reads `get`, all
+        // of which is there, and sets bits at `data`: those that were asked for and, if it is an
+        // older one, up to the end of the page that the last of them is in. All of these pages are
+        // in `pages`, and borrowed for writing until it returns.
+        let ret = unsafe { ioctl_with_mut_ref(self, request::IOMMU_HWPT_GET_DIRTY_BITMAP(), get) };
+        if ret < 0 {
+            return Err(SplitError::DirtyBitmap(SysError::last()));
+        }
+        Ok(())
+    }
+}
+
+/// Memory of so many bytes that is in no file system.
+pub(crate) fn memory_file(bytes: u64) -> io::Result<File> {
+    const NAME: &CStr = c"iommufd-split";
+    // SAFETY: The name ends in a zero byte.
+    let fd = unsafe { libc::memfd_create(NAME.as_ptr(), libc::MFD_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: It is new, and nobody else's.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(bytes)?;
+    Ok(file)
 }
 
 /// The system's page size in bytes.
@@ -112,8 +158,6 @@ pub(crate) fn page_size() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
-
     use super::*;
 
     #[test]

@@ -86,21 +86,46 @@
 //! A filter that lists the iommufd ioctls by number needs [`IOMMU_IOAS_SPLIT()`](IOMMU_IOAS_SPLIT),
 //! `0x3b96`, in addition, in every thread that converts or makes a [`SharedMemory`]; and
 //! `IOMMU_GET_HW_INFO`, `0x3b8a`, in the thread that calls [`can_split`].
+//!
+//! # Versions
+//!
+//! The crate works on [`iommufd_ioctls`], and exports the version that it was built with. A VMM
+//! that has another version of it, or none, can use the crate all the same: IDs belong to the open
+//! file, and any number of descriptors may share it.
+//!
+//! ```no_run
+//! use std::fs::File;
+//! use std::os::fd::{AsFd, BorrowedFd};
+//! use std::sync::Arc;
+//!
+//! use iommufd_split::iommufd_ioctls::IommuFd;
+//! use iommufd_split::SharedMemory;
+//!
+//! fn shared(iommufd: BorrowedFd<'_>, ioas_id: u32, ids: &[u32]) -> std::io::Result<SharedMemory> {
+//!     let same = IommuFd::new_from_fd(File::from(iommufd.try_clone_to_owned()?));
+//!     Ok(SharedMemory::new(Arc::new(same), ioas_id, ids)?)
+//! }
+//! ```
 
 mod bindings;
+mod dirty;
 mod ioctls;
 #[cfg(test)]
 mod model;
 mod shared;
 mod tracker;
+mod trial;
 
 pub use bindings::{
     iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT,
     iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP, IOMMUFD_CMD_IOAS_SPLIT,
 };
+pub use dirty::{read_dirty, Clear};
 pub use ioctls::{IommuFdSplit, IOMMU_IOAS_SPLIT};
+pub use iommufd_ioctls;
 pub use shared::{Granularity, Ioas, Permissions, SharedMemory, Source};
 pub use tracker::Tracker;
+pub use trial::{try_split, TRIAL_BYTES};
 
 use iommufd_bindings::iommufd::iommu_hw_info;
 use iommufd_ioctls::{IommuFd, IommufdError};
@@ -126,6 +151,12 @@ pub enum SplitError {
     /// Another ioctl failed.
     #[error(transparent)]
     Iommufd(#[from] IommufdError),
+    /// Dirty bits could not be read.
+    #[error("failed to read dirty bits: {0}")]
+    DirtyBitmap(#[source] SysError),
+    /// There is no memory for a trial.
+    #[error("failed to allocate memory for a trial: {0}")]
+    Memory(#[source] std::io::Error),
     /// An unmap removed another number of bytes than it was asked for.
     #[error("unmapping {wanted:#x} bytes at {iova:#x} removed {unmapped:#x} bytes")]
     UnmappedLength {
@@ -215,7 +246,8 @@ impl SplitError {
     /// The errno that the kernel gave, if it gave one.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::IommuIoasSplit(e) => Some(e.errno()),
+            Self::IommuIoasSplit(e) | Self::DirtyBitmap(e) => Some(e.errno()),
+            Self::Memory(e) => e.raw_os_error(),
             Self::Rollback { cause, .. } | Self::Hole { cause, .. } => cause.errno(),
             Self::Iommufd(e) => errno_of(e),
             _ => None,
@@ -225,6 +257,20 @@ impl SplitError {
     /// Whether a split failed because this kernel, IOMMU or memory can never do it: do not retry.
     pub fn is_unsupported(&self) -> bool {
         matches!(self, Self::IommuIoasSplit(e) if matches!(e.errno(), libc::EOPNOTSUPP | libc::ENOTTY))
+    }
+}
+
+/// With the kind that the errno has, and the [`SplitError`] inside: `error.get_ref()` gives it
+/// back, and the errno with it.
+impl From<SplitError> for std::io::Error {
+    fn from(error: SplitError) -> Self {
+        let kind = match (&error, error.errno()) {
+            (_, Some(errno)) => Self::from_raw_os_error(errno).kind(),
+            (SplitError::UnmappedLength { .. }, None) => std::io::ErrorKind::Other,
+            // The caller's mistakes.
+            _ => std::io::ErrorKind::InvalidInput,
+        };
+        Self::new(kind, error)
     }
 }
 
@@ -328,4 +374,42 @@ fn has_capability(iommufd: &dyn Ioctls, dev_id: u32) -> Result<bool> {
     }
     let capability = u64::from(iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT);
     Ok(info.out_capabilities & capability != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn io_errors_have_the_kind_and_the_errno() {
+        let split = |errno| SplitError::IommuIoasSplit(SysError::new(errno));
+        let held = SplitError::Rollback {
+            cause: Box::new(split(libc::EBUSY)),
+            iova: 0,
+            length: 4096,
+        };
+        for (error, kind, errno) in [
+            (split(libc::ENOENT), ErrorKind::NotFound, Some(libc::ENOENT)),
+            (
+                split(libc::ENOMEM),
+                ErrorKind::OutOfMemory,
+                Some(libc::ENOMEM),
+            ),
+            (held, ErrorKind::ResourceBusy, Some(libc::EBUSY)),
+            (SplitError::Granularity(3), ErrorKind::InvalidInput, None),
+            (
+                SplitError::NotMemory { iova: 0 },
+                ErrorKind::InvalidInput,
+                None,
+            ),
+        ] {
+            let text = error.to_string();
+            let error = Error::from(error);
+            assert_eq!(error.kind(), kind, "{text}");
+            assert_eq!(error.to_string(), text);
+            let inner = error.get_ref().and_then(|e| e.downcast_ref::<SplitError>());
+            assert_eq!(inner.and_then(SplitError::errno), errno, "{text}");
+        }
+    }
 }

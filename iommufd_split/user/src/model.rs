@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use iommufd_bindings::iommufd::{
-    iommu_hw_info, iommu_ioas_map, iommu_ioas_map_file, iommu_ioas_unmap,
-    iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA,
+    iommu_hw_info, iommu_hwpt_get_dirty_bitmap, iommu_ioas_map, iommu_ioas_map_file,
+    iommu_ioas_unmap, iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA,
 };
 use iommufd_ioctls::IommufdError;
 use vmm_sys_util::errno::Error as SysError;
 
+use crate::dirty::Bits;
 use crate::ioctls::{page_size, Ioctls};
 use crate::{
     iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT,
@@ -24,20 +25,29 @@ use crate::{
 pub(crate) struct Knows {
     pub(crate) split: bool,
     pub(crate) split_and_unmap: bool,
+    /// The number is another ioctl's, which does nothing and succeeds.
+    pub(crate) otherwise: bool,
 }
 
 impl Knows {
     pub(crate) const ALL: Self = Self {
         split: true,
         split_and_unmap: true,
+        otherwise: false,
     };
     pub(crate) const TWO_CALLS: Self = Self {
         split: true,
         split_and_unmap: false,
+        otherwise: false,
+    };
+    pub(crate) const OTHERWISE: Self = Self {
+        otherwise: true,
+        ..Self::NOTHING
     };
     pub(crate) const NOTHING: Self = Self {
         split: false,
         split_and_unmap: false,
+        otherwise: false,
     };
 }
 
@@ -57,6 +67,8 @@ struct Ioas {
     areas: BTreeMap<u64, Area>,
     /// Its IOMMUs can split.
     splits: bool,
+    /// Areas that a device has written to, by their first address: they are one IOPTE each.
+    dirty: BTreeSet<u64>,
 }
 
 #[derive(Default)]
@@ -110,6 +122,15 @@ impl Kernel {
         state.faults = faults.iter().copied().collect();
         state.calls = 0;
         state.touched.clear();
+    }
+
+    /// A device writes to the page at `iova`.
+    pub(crate) fn write(&self, ioas_id: u32, iova: u64) {
+        let mut state = self.state();
+        let ioas = state.ioas(ioas_id).unwrap();
+        let (start, area) = ioas.areas.range(..=iova).next_back().unwrap();
+        assert!(area.end > iova);
+        ioas.dirty.insert(*start);
     }
 
     /// Ioctls since [`Self::arm`].
@@ -203,6 +224,7 @@ impl State {
                 break;
             }
             ioas.areas.remove(&s);
+            ioas.dirty.remove(&s);
             gone += 1;
             error = Ok(());
         }
@@ -262,6 +284,7 @@ impl State {
         ioas.cut(end);
         if split.flags & unmap != 0 {
             ioas.areas.retain(|s, a| a.end <= split.iova || *s >= end);
+            ioas.dirty.retain(|s| *s < split.iova || *s >= end);
             self.touch(split.iova, end);
         }
         Ok(())
@@ -285,6 +308,9 @@ impl Ioas {
             };
             area.end = at;
             self.areas.insert(at, behind);
+            if self.dirty.contains(&start) {
+                self.dirty.insert(at);
+            }
         }
     }
 }
@@ -320,9 +346,38 @@ impl Ioctls for Kernel {
     fn split(&self, split: &mut iommu_ioas_split) -> Result<()> {
         let done = match self.knows.split {
             true => self.state().split(split, self.knows.split_and_unmap),
+            false if self.knows.otherwise => Ok(()),
             false => Err(libc::ENOTTY),
         };
         done.map_err(|e| SplitError::IommuIoasSplit(SysError::new(e)))
+    }
+
+    /// As Linux does it without `patches/0017` and `patches/0020`: up to the first hole, and an
+    /// IOPTE of which a part is read is clean.
+    fn dirty_bitmap(&self, get: &mut iommu_hwpt_get_dirty_bitmap, bits: &mut Bits) -> Result<()> {
+        let mut state = self.state();
+        if state.fault().is_some() {
+            return Err(SplitError::DirtyBitmap(SysError::new(libc::EFAULT)));
+        }
+        let no_entry = |e| SplitError::DirtyBitmap(SysError::new(e));
+        let ioas = state.ioas(get.hwpt_id).map_err(no_entry)?;
+        let end = get.iova + get.length;
+        let mut at = get.iova;
+        while let Some((&start, area)) = ioas.areas.range(..=at).next_back() {
+            if area.end <= at || at >= end {
+                break;
+            }
+            if ioas.dirty.contains(&start) {
+                for page in (at..area.end.min(end)).step_by(get.page_size as usize) {
+                    bits.set((page - get.iova) / get.page_size);
+                }
+                if get.flags == 0 {
+                    ioas.dirty.remove(&start);
+                }
+            }
+            at = area.end;
+        }
+        Ok(())
     }
 
     fn hw_info(&self, info: &mut iommu_hw_info) -> Result<()> {

@@ -15,6 +15,7 @@ use iommufd_bindings::iommufd::{
 use iommufd_ioctls::{IommuFd, IommufdIoas};
 
 use crate::ioctls::{page_size, Ioctls};
+use crate::trial::trial;
 use crate::{
     has_capability, iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP, knows_unmap, split_flags,
     Result, SplitError,
@@ -42,7 +43,7 @@ pub enum Permissions {
 }
 
 impl Permissions {
-    fn map_flags(self) -> u32 {
+    pub(crate) fn map_flags(self) -> u32 {
         let readable = iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA
             | iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE;
         match self {
@@ -202,6 +203,22 @@ impl SharedMemory {
         Self::with_granularity(iommufd, ioas, granularity)
     }
 
+    /// The same by trial at `iova`, see [`try_split`](crate::try_split()): for page tables that the
+    /// VMM has allocated itself, and for devices without an ID. Call it with all of them attached,
+    /// and before any memory is mapped.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trial.
+    pub fn by_trial(iommufd: Arc<IommuFd>, ioas: impl Into<Ioas>, iova: u64) -> Result<Self> {
+        let ioas = ioas.into();
+        let granularity = match trial(&*iommufd, ioas.id(), iova)? {
+            true => Granularity::Whole,
+            false => Granularity::Pieces(page_size()),
+        };
+        Self::with_ioctls(iommufd, ioas, granularity)
+    }
+
     /// The same, without asking the IOMMUs: the caller chooses.
     ///
     /// # Errors
@@ -313,9 +330,20 @@ impl SharedMemory {
         length: u64,
         permissions: Permissions,
     ) -> Result<()> {
-        self.check(user_va as u64, length)?;
+        self.share_address(user_va as u64, iova, length, permissions)
+    }
+
+    /// [`Self::share_memory`]: for callers that have promised the same.
+    pub(crate) fn share_address(
+        &self,
+        user_va: u64,
+        iova: u64,
+        length: u64,
+        permissions: Permissions,
+    ) -> Result<()> {
+        self.check(user_va, length)?;
         self.share(iova, length, |done, bytes| {
-            self.map_memory(user_va as u64 + done, iova + done, bytes, permissions)
+            self.map_memory(user_va + done, iova + done, bytes, permissions)
         })
     }
 
@@ -438,7 +466,7 @@ impl SharedMemory {
         })
     }
 
-    fn map_memory(
+    pub(crate) fn map_memory(
         &self,
         user_va: u64,
         iova: u64,
@@ -490,6 +518,10 @@ impl SharedMemory {
                 unmapped,
             }),
         }
+    }
+
+    pub(crate) fn ioctls(&self) -> &dyn Ioctls {
+        &*self.iommufd
     }
 
     /// All ranges are multiples of this.

@@ -65,6 +65,20 @@ impl Areas {
         }
     }
 
+    /// With all of the areas that reach across its ends.
+    pub(super) fn widened(&self, range: &Range<u64>) -> Range<u64> {
+        if self.piece.is_some() {
+            return range.clone();
+        }
+        let reaching = |at: u64| {
+            let before = self.map.range(..at).next_back();
+            before.filter(|(_, &end)| end > at)
+        };
+        let start = reaching(range.start).map_or(range.start, |(&start, _)| start);
+        let end = reaching(range.end).map_or(range.end, |(_, &end)| end);
+        start..end
+    }
+
     /// In bytes.
     pub(super) fn mapped(&self, range: &Range<u64>) -> u64 {
         clipped(&self.map, range).map(|r| r.end - r.start).sum()

@@ -3,6 +3,7 @@
 //! What a guest shares with its devices, in all IOASes.
 
 mod areas;
+mod dirty;
 mod ioas;
 mod ranges;
 #[cfg(test)]
