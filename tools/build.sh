@@ -148,7 +148,7 @@ prepare_programs() {
 	mkdir "$tmp"
 	cargo=(new_cargo --config "target.$target.rustflags=['-C','target-feature=+crt-static']" --config profile.release.debug=0)
 	quiet "iommufd-split" "${cargo[@]}" test --manifest-path "$TOP/Cargo.toml" --locked --release --target $target -p iommufd-split \
-		--no-run --message-format=json --test kernel ||
+		--features vfio-ioctls --no-run --message-format=json --test kernel ||
 		die "the programs do not build: see the log above."
 	quiet "iommufd-split, vmm" "${cargo[@]}" build --manifest-path "$TOP/Cargo.toml" --locked --release --target $target -p iommufd-split --example vmm ||
 		die "the programs do not build: see the log above."

@@ -115,6 +115,8 @@ mod model;
 mod shared;
 mod tracker;
 mod trial;
+#[cfg(feature = "vfio-ioctls")]
+mod vfio;
 
 pub use bindings::{
     iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT,
@@ -126,6 +128,8 @@ pub use iommufd_ioctls;
 pub use shared::{Granularity, Ioas, Permissions, SharedMemory, Source};
 pub use tracker::Tracker;
 pub use trial::{try_split, TRIAL_BYTES};
+#[cfg(feature = "vfio-ioctls")]
+pub use vfio::SplitVfioOps;
 
 use iommufd_bindings::iommufd::iommu_hw_info;
 use iommufd_ioctls::{IommuFd, IommufdError};

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use iommufd_bindings::iommufd::iommu_hwpt_alloc;
 use iommufd_ioctls::{IommuFd, IommufdIoas};
 use iommufd_split::{
-    can_carve, can_split, carve, iommu_ioas_split, split, Granularity, IommuFdSplit, Permissions,
-    SharedMemory, SplitError,
+    can_carve, can_split, carve, iommu_ioas_split, split, try_split, Granularity, IommuFdSplit,
+    Permissions, SharedMemory, Source, SplitError, Tracker,
 };
 use memfd::{HugetlbSize, MemfdOptions};
 use vfio_ioctls::{VfioDevice, VfioIommufd};
@@ -81,6 +81,10 @@ const CASES: &[(For, &str, Case)] = &[
     (All, "ranges that are none are refused", bad_ranges),
     (All, "every errno arrives", errnos),
     (All, "one call, all or nothing", one_call),
+    (All, "a trial says what the capability does", trial),
+    (All, "a tracker agrees with the kernel", tracker),
+    #[cfg(feature = "vfio-ioctls")]
+    (All, "parts are unmapped through VfioOps", vfio_ops),
     // The last one: the IOMMU is another one after it.
     (
         Changing,
@@ -502,6 +506,129 @@ fn one_call(s: &Setup) -> Result<(), String> {
     }
     carve(0, s.size).map_err(text)?;
     s.expect(0, s.size, false)
+}
+
+fn trial(s: &Setup) -> Result<(), String> {
+    for offset in [0, 6 * MIB] {
+        let tried = try_split(&s.iommufd, s.ioas.id(), BASE + offset).map_err(text)?;
+        if tried != s.splits {
+            return Err(format!("the trial says {tried}"));
+        }
+        s.expect(offset, 2 * MIB, false)?;
+    }
+    let shared = SharedMemory::by_trial(Arc::clone(&s.iommufd), &s.ioas, BASE).map_err(text)?;
+    match (shared.granularity(), s.splits) {
+        (Granularity::Whole, true) | (Granularity::Pieces(4096), false) => {}
+        (other, _) => return Err(format!("{other:?}")),
+    }
+    let _whole = s.whole()?;
+    match try_split(&s.iommufd, s.ioas.id(), BASE) {
+        Err(e) if e.errno() == Some(libc::EEXIST) => Ok(()),
+        other => Err(format!("where memory is: {other:?}")),
+    }
+}
+
+/// Ranges at random: what is shared in the tracker is mapped, in the mappings that it says, and
+/// nothing else is. A second IOAS comes in the midst of it, without devices.
+fn tracker(s: &Setup) -> Result<(), String> {
+    const LENGTH: u64 = 4 * MIB;
+    let new = |ioas| SharedMemory::new(Arc::clone(&s.iommufd), ioas, &s.dev_ids).map_err(text);
+    let mut tracker = Tracker::new();
+    tracker.add_ioas(new(&s.ioas)?).map_err(text)?;
+    let file = s.file.try_clone().map_err(text)?;
+    let source = Source::file(file, 0);
+    tracker
+        .add_region(BASE, LENGTH, source, Permissions::ReadWrite)
+        .map_err(text)?;
+    tracker.set_shared(BASE, LENGTH).map_err(text)?;
+    let late = Arc::new(IommufdIoas::new(Arc::clone(&s.iommufd)).map_err(text)?);
+    let mut random = 1u64;
+    let mut below = |n: u64| {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (random >> 33) % n
+    };
+    for i in 0..200 {
+        let offset = below(LENGTH / (4 * KIB)) * 4 * KIB;
+        let length = (1 + below(64)) * 4 * KIB;
+        let (iova, length) = (BASE + offset, length.min(LENGTH - offset));
+        match below(2) {
+            0 => tracker.set_private(iova, length).map_err(text)?,
+            _ => tracker.set_shared(iova, length).map_err(text)?,
+        }
+        if i == 100 {
+            tracker.add_ioas(new(&late)?).map_err(text)?;
+        }
+        if i % 20 != 0 {
+            continue;
+        }
+        let mut at = 0;
+        for (iova, length) in tracker.mappings(s.ioas.id(), BASE, LENGTH).map_err(text)? {
+            let offset = iova - BASE;
+            if offset > at {
+                s.expect(at, offset - at, false)?;
+            }
+            s.expect(offset, length, true)?;
+            at = offset + length;
+        }
+        if at < LENGTH {
+            s.expect(at, LENGTH - at, false)?;
+        }
+    }
+    let shared: u64 = tracker.shared().map(|(_, length)| length).sum();
+    let mapped: u64 = tracker
+        .mappings(late.id(), BASE, LENGTH)
+        .map_err(text)?
+        .iter()
+        .map(|(_, length)| length)
+        .sum();
+    if shared != mapped {
+        return Err(format!(
+            "{mapped:#x} bytes in the second IOAS of {shared:#x}"
+        ));
+    }
+    // Mappings that are larger than the record has them cannot be unmapped so.
+    for (iova, length) in tracker.mappings(s.ioas.id(), BASE, LENGTH).map_err(text)? {
+        s.ioas
+            .unmap(iova, length)
+            .map_err(|e| format!("{length:#x} bytes at {iova:#x} are no mapping: {e}"))?;
+    }
+    s.expect(0, LENGTH, false)?;
+    // What is gone already is no error.
+    tracker.remove_region(BASE).map_err(text)?;
+    // Nothing is left there, either.
+    match late.unmap(BASE, LENGTH) {
+        Err(_) => Ok(()),
+        Ok(()) => Err("something was mapped in the second IOAS".into()),
+    }
+}
+
+/// `VfioDevice` takes it for the `VfioIommufd` inside: see [`Setup::new`].
+#[cfg(feature = "vfio-ioctls")]
+fn vfio_ops(s: &Setup) -> Result<(), String> {
+    use vfio_ioctls::VfioOps;
+
+    let vfio = VfioIommufd::new(Arc::clone(&s.iommufd), Some(Arc::clone(&s.ioas)), None);
+    let shared = SharedMemory::new(Arc::clone(&s.iommufd), &s.ioas, &s.dev_ids).map_err(text)?;
+    let ops = iommufd_split::SplitVfioOps::new(Arc::new(vfio.map_err(text)?), shared);
+    if !ops.as_any().is::<VfioIommufd>() {
+        return Err("a device does not find the VfioIommufd".into());
+    }
+    let region = vm_memory::MmapRegion::<()>::from_file(
+        vm_memory::FileOffset::new(s.file.try_clone().map_err(text)?, 0),
+        // Whole pages of the file, or munmap() refuses.
+        s.size as usize,
+    )
+    .map_err(text)?;
+    // SAFETY: Nothing refers to the memory of the file; `region` outlives the mapping, which is
+    // removed below.
+    unsafe { ops.vfio_dma_map(BASE, MIB as usize, region.as_ptr()) }.map_err(text)?;
+    ops.vfio_dma_unmap(BASE + 64 * KIB, 4096).map_err(text)?;
+    s.expect(64 * KIB, 4 * KIB, false)?;
+    s.expect(0, 64 * KIB, true)?;
+    s.expect(68 * KIB, MIB - 68 * KIB, true)?;
+    ops.vfio_dma_unmap(BASE, 64 << 10).map_err(text)?;
+    ops.vfio_dma_unmap(BASE + 68 * KIB, (MIB - 68 * KIB) as usize)
+        .map_err(text)
 }
 
 /// What a domain may do is decided when it is made, for the IOMMU of one device; another IOMMU may
