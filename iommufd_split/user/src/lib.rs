@@ -83,9 +83,8 @@
 //!
 //! # Seccomp
 //!
-//! A filter that lists the iommufd ioctls by number needs [`IOMMU_IOAS_SPLIT()`](IOMMU_IOAS_SPLIT),
-//! `0x3b96`, in addition, in every thread that converts or makes a [`SharedMemory`]; and
-//! `IOMMU_GET_HW_INFO`, `0x3b8a`, in the thread that calls [`can_split`].
+//! A filter that lists the iommufd ioctls by number needs those of [`seccomp`] in the threads that
+//! call this crate.
 //!
 //! # Versions
 //!
@@ -112,6 +111,7 @@ mod dirty;
 mod ioctls;
 #[cfg(test)]
 mod model;
+pub mod seccomp;
 mod shared;
 mod tracker;
 mod trial;
