@@ -79,8 +79,15 @@ test_cargo() {
 		{
 			verdict 'cargo clippy' cargo clippy "${args[@]}" "${kernel[@]}" --all-targets --quiet -- -D warnings
 			verdict 'cargo clippy, iommufd-split' new_cargo clippy "${args[@]}" "${user[@]}" --all-targets --quiet -- -D warnings
+			verdict 'cargo clippy, iommufd-split, all features' new_cargo clippy "${args[@]}" "${user[@]}" --all-features --all-targets --quiet -- -D warnings
 			verdict 'cargo doc, iommufd-split' user_doc
 		} | record clippy
+	fi
+	if check publish; then
+		{
+			verdict 'cargo publish --dry-run' user_publish
+			verdict 'files of the package' user_package
+		} | record publish
 	fi
 	if check cargo; then
 		mkdir -p "$shots/cargo"
@@ -93,8 +100,25 @@ test_cargo() {
 	fi
 }
 
-user_tests() { new_cargo test "${args[@]}" "${user[@]}" --lib --examples --no-fail-fast && new_cargo test "${args[@]}" "${user[@]}" --doc; }
-user_doc() { RUSTDOCFLAGS='-D warnings' new_cargo doc "${args[@]}" "${user[@]}" --no-deps; }
+user_tests() { new_cargo test "${args[@]}" "${user[@]}" --all-features --lib --examples --no-fail-fast && new_cargo test "${args[@]}" "${user[@]}" --all-features --doc; }
+user_doc() { RUSTDOCFLAGS='-D warnings' new_cargo doc "${args[@]}" "${user[@]}" --all-features --no-deps; }
+
+# Nothing is sent. Builds the crate from its package, as one who downloads it does. Without the network what cannot be asked is
+# whether the registry has that version. What a registry would refuse is a warning of cargo's.
+user_publish() {
+	local log=/tmp/publish.log
+	new_cargo publish --dry-run --allow-dirty "${args[@]}" "${user[@]}" >$log 2>&1 && ! grep -q '^warning: manifest has no' $log && return
+	cat $log
+	grep -qE 'download of .* failed|attempting to make an HTTP request' $log && new_cargo package --offline --allow-dirty "${args[@]}" "${user[@]}"
+}
+
+user_package() {
+	local files file
+	files=$(new_cargo package --list --offline --allow-dirty "${args[@]}" "${user[@]}") || return
+	for file in CHANGELOG.md LICENSE-APACHE LICENSE-BSD-3-Clause README.md src/lib.rs; do
+		grep -qxF $file <<<"$files" || { echo "$file is not in the package" && return 1; }
+	done
+}
 
 # In the root that tools/prove.sh has made; what it says while it works is the log.
 test_prove() {

@@ -118,6 +118,11 @@ mod trial;
 #[cfg(feature = "vfio-ioctls")]
 mod vfio;
 
+/// The README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 pub use bindings::{
     iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT,
     iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP, IOMMUFD_CMD_IOAS_SPLIT,
