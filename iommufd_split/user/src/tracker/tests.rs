@@ -533,6 +533,18 @@ fn ioctls_are_as_few_as_promised() {
     assert_eq!(calls(&mut world, Op::Private(10, 2)), 2);
 }
 
+/// Of an unmap that stopped, what it has not unmapped is not touched.
+#[test]
+fn what_is_still_mapped_stays() {
+    let mut world = started(Knows::TWO_CALLS, &[Kind::Whole], &[]);
+    assert!(world.run(&Op::Prepare(10, 2), &[]).unwrap());
+    // The unmap refuses the second of three areas.
+    assert!(!world.run(&Op::Private(8, 16), &[None, Some(2)]).unwrap());
+    world.agrees().unwrap();
+    let touched: Vec<u64> = world.kernel.touched().into_iter().collect();
+    assert_eq!(touched, [8, 9].map(|p| p * page_size()));
+}
+
 #[test]
 fn an_ioas_that_went_away_is_no_error_for_what_shall_go() {
     let mut world = started(Knows::ALL, &[Kind::Whole], &[(10, 1)]);
