@@ -601,6 +601,37 @@ mod tests {
             assert_eq!(shared.granularity(), Granularity::Pieces(page_size()));
             assert!(shared.accepts(1).unwrap());
         }
+        let tried = SharedMemory::by_trial(iommufd, 1, 0).unwrap();
+        assert_eq!(tried.granularity(), Granularity::Pieces(page_size()));
+    }
+
+    /// Not being able to split and unmap in one call is a reason for two, but no other error is.
+    #[test]
+    fn a_carve_is_one_call_or_two() {
+        const DEADLOCK: Option<u8> = Some(1);
+        const BUSY: Option<u8> = Some(0);
+        let page = page_size();
+        for (knows, fault, calls, errno) in [
+            (Knows::ALL, None, 1, None),
+            (Knows::TWO_CALLS, None, 2, None),
+            (Knows::ALL, DEADLOCK, 3, None),
+            (Knows::ALL, BUSY, 1, Some(libc::EBUSY)),
+        ] {
+            let kernel = Kernel::new(knows);
+            kernel.add_ioas(1, true);
+            let same = Arc::clone(&kernel);
+            let memory = SharedMemory::with_ioctls(same, 1.into(), Granularity::Whole).unwrap();
+            let read = Permissions::Read;
+            memory.map_memory(0, 0, 4 * page, read).unwrap();
+            kernel.arm(&[fault]);
+            let carved = memory.carve(page, page);
+            assert_eq!(kernel.calls(), calls, "{knows:?}, {fault:?}");
+            assert_eq!(carved.err().and_then(|e| e.errno()), errno);
+            let mapped: Vec<u64> = kernel.pages(1).into_keys().collect();
+            let left = [0, 1, 2, 3].map(|p| p * page);
+            let left = left.iter().filter(|&&at| at != page || errno.is_some());
+            assert!(mapped.iter().eq(left), "{knows:?}, {fault:?}: {mapped:x?}");
+        }
     }
 
     #[test]

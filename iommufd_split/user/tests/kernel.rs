@@ -13,8 +13,8 @@ use std::sync::Arc;
 use iommufd_bindings::iommufd::iommu_hwpt_alloc;
 use iommufd_ioctls::{IommuFd, IommufdIoas};
 use iommufd_split::{
-    can_carve, can_split, carve, iommu_ioas_split, split, try_split, Granularity, IommuFdSplit,
-    Permissions, SharedMemory, Source, SplitError, Tracker,
+    can_carve, can_split, carve, iommu_ioas_split, read_dirty, split, try_split, Clear,
+    Granularity, IommuFdSplit, Permissions, SharedMemory, Source, SplitError, Tracker,
 };
 use memfd::{HugetlbSize, MemfdOptions};
 use vfio_ioctls::{VfioDevice, VfioIommufd};
@@ -477,7 +477,15 @@ fn errnos(s: &Setup) -> Result<(), String> {
             other => return Err(format!("{split:?}: {other:?}")),
         }
     }
-    Ok(())
+    // A page table that does not track.
+    let hwpt_id = s.page_table(&s.ioas)?;
+    for (hwpt_id, errno) in [(hwpt_id, libc::EOPNOTSUPP), (12345, libc::ENOENT)] {
+        match read_dirty(&s.iommufd, hwpt_id, BASE, MIB, Clear::Yes, |_, _| ()) {
+            Err(e) if e.errno() == Some(errno) => {}
+            other => return Err(format!("dirty bits of {hwpt_id}: {other:?}")),
+        }
+    }
+    s.iommufd.destroy_iommu_object(hwpt_id).map_err(text)
 }
 
 /// What `SharedMemory::carve` does is one ioctl on this kernel, and what that refuses is all still

@@ -7,10 +7,11 @@ use std::fs::File;
 use std::result::Result;
 use std::sync::Arc;
 
+use iommufd_bindings::iommufd::iommu_ioas_unmap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::ioctls::page_size;
+use crate::ioctls::{page_size, Ioctls};
 use crate::model::{Kernel, Knows};
 
 /// Guest memory: (first page, pages, first page in its file). The first two touch, and are not one.
@@ -543,6 +544,29 @@ fn what_is_still_mapped_stays() {
     world.agrees().unwrap();
     let touched: Vec<u64> = world.kernel.touched().into_iter().collect();
     assert_eq!(touched, [8, 9].map(|p| p * page_size()));
+}
+
+/// A piece that somebody else has unmapped is not left out without a word, and is shared again
+/// when the call has failed.
+#[test]
+fn what_somebody_else_has_unmapped_is_told() {
+    let page = page_size();
+    let mut world = started(Knows::ALL, &[Kind::Pieces], &[]);
+    let mut unmap = iommu_ioas_unmap {
+        size: size_of::<iommu_ioas_unmap>() as u32,
+        ioas_id: 1,
+        iova: 10 * page,
+        length: page,
+    };
+    world.kernel.unmap(&mut unmap).unwrap();
+    let told = world.tracker.set_private(8 * page, 8 * page).unwrap_err();
+    assert!(
+        matches!(told, SplitError::UnmappedLength { unmapped, .. } if unmapped == 7 * page),
+        "{told}"
+    );
+    assert!(world.tracker.is_shared(8 * page, 8 * page));
+    world.agrees().unwrap();
+    assert!(world.run(&Op::Private(8, 8), &[]).unwrap());
 }
 
 #[test]
