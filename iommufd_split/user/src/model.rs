@@ -356,11 +356,13 @@ impl Ioctls for Kernel {
     /// IOPTE of which a part is read is clean.
     fn dirty_bitmap(&self, get: &mut iommu_hwpt_get_dirty_bitmap, bits: &mut Bits) -> Result<()> {
         let mut state = self.state();
-        if state.fault().is_some() {
-            return Err(SplitError::DirtyBitmap(SysError::new(libc::EFAULT)));
+        let fault = state.fault();
+        let error = |e| SplitError::DirtyBitmap(SysError::new(e));
+        // A bitmap that cannot be written: not at all, or not to its end.
+        if fault.is_some_and(|f| f % 2 == 0) {
+            return Err(error(libc::EFAULT));
         }
-        let no_entry = |e| SplitError::DirtyBitmap(SysError::new(e));
-        let ioas = state.ioas(get.hwpt_id).map_err(no_entry)?;
+        let ioas = state.ioas(get.hwpt_id).map_err(error)?;
         let end = get.iova + get.length;
         let mut at = get.iova;
         while let Some((&start, area)) = ioas.areas.range(..=at).next_back() {
@@ -377,7 +379,10 @@ impl Ioctls for Kernel {
             }
             at = area.end;
         }
-        Ok(())
+        match fault {
+            Some(_) => Err(error(libc::EFAULT)),
+            None => Ok(()),
+        }
     }
 
     fn hw_info(&self, info: &mut iommu_hw_info) -> Result<()> {

@@ -166,4 +166,17 @@ mod tests {
         let none = tracker.read_dirty(2, 1, 0, page, Clear::Yes, |_, _| ());
         assert!(none.is_err());
     }
+    /// It is clean now, so nobody else will tell.
+    #[test]
+    fn what_was_cleared_before_an_error_is_told() {
+        let page = page_size();
+        let kernel = Kernel::new(Knows::ALL);
+        let tracker = tracker(&kernel, Granularity::Whole);
+        kernel.write(1, 9 * page);
+        let mut told = Vec::new();
+        kernel.arm(&[Some(1)]);
+        let done = tracker.read_dirty(1, 1, 0, 256 * page, Clear::Yes, |at, n| told.push((at, n)));
+        assert_eq!(done.unwrap_err().errno(), Some(libc::EFAULT));
+        assert_eq!(told, [(0, 256 * page)]);
+    }
 }

@@ -304,7 +304,10 @@ impl World {
         let ids: BTreeSet<u32> = self.tracker.ioases().map(SharedMemory::ioas_id).collect();
         prop_assert_eq!(&ids, &self.ioases.keys().copied().collect());
         let mut reached = BTreeSet::new();
+        let mut everywhere = shared.clone();
         for &id in &ids {
+            let pages = self.kernel.pages(id);
+            everywhere.retain(|p| pages.contains_key(&(p * page)));
             let kernel = self.kernel.areas(id);
             let areas: Vec<_> = kernel.iter().map(|(&s, a)| (s, a.end - s)).collect();
             prop_assert_eq!(self.tracker.mappings(id, 0, PAGES * page).unwrap(), areas);
@@ -327,6 +330,8 @@ impl World {
             }
             let private = !shared.contains(&p) && !reached.contains(&p);
             prop_assert_eq!(self.tracker.is_private(p * page, page), private);
+            let is_shared = self.tracker.is_shared(p * page, page);
+            prop_assert_eq!(is_shared, everywhere.contains(&p));
         }
         Ok(())
     }
@@ -534,6 +539,16 @@ fn ioctls_are_as_few_as_promised() {
     assert_eq!(calls(&mut world, Op::Private(10, 2)), 2);
 }
 
+/// An unmap of a mapping of its own keeps in-kernel users from pinning the range again.
+#[test]
+fn where_one_call_cannot_two_can() {
+    const DEADLOCK: Option<u8> = Some(1);
+    let mut world = started(Knows::ALL, &[Kind::Whole], &[]);
+    assert!(world.run(&Op::Private(10, 2), &[DEADLOCK]).unwrap());
+    assert_eq!(world.kernel.calls(), 3);
+    world.agrees().unwrap();
+}
+
 /// Of an unmap that stopped, what it has not unmapped is not touched.
 #[test]
 fn what_is_still_mapped_stays() {
@@ -544,6 +559,61 @@ fn what_is_still_mapped_stays() {
     world.agrees().unwrap();
     let touched: Vec<u64> = world.kernel.touched().into_iter().collect();
     assert_eq!(touched, [8, 9].map(|p| p * page_size()));
+}
+
+/// All that a call has mapped before it failed is taken back, in every IOAS.
+#[test]
+fn a_share_that_fails_leaves_nothing() {
+    let kinds = [Kind::Whole, Kind::Pieces];
+    let mut world = started(Knows::ALL, &kinds, &[(10, 2), (14, 2), (18, 2)]);
+    let before = world.all_pages();
+    // Three mappings in one, six in the other.
+    for at in 0..9 {
+        let mut faults = vec![None; at];
+        faults.push(Some(0));
+        assert!(!world.run(&Op::Share(8, 16), &faults).unwrap());
+        assert_eq!(world.all_pages(), before, "{at}");
+        world.agrees().unwrap();
+    }
+}
+
+/// What is mapped and should not be may be gone after an unmap that stopped: the tracker finds out.
+#[test]
+fn what_is_left_of_a_rollback_is_found() {
+    let page = page_size();
+    let mut world = started(Knows::TWO_CALLS, &[Kind::Whole], &[(10, 2), (14, 2)]);
+    // The second map fails, and the first one cannot be undone.
+    let faults = [None, Some(0), Some(0), Some(0)];
+    assert!(!world.run(&Op::Share(8, 16), &faults).unwrap());
+    assert!(!world.tracker.is_private(10 * page, 2 * page));
+    // The unmap refuses the third of three areas.
+    let faults = [None, None, Some(4)];
+    assert!(!world.run(&Op::Private(8, 16), &faults).unwrap());
+    world.agrees().unwrap();
+    assert!(world.tracker.is_private(10 * page, 2 * page));
+}
+
+#[test]
+fn regions_are_made_of_the_pieces_of_every_ioas() {
+    let page = page_size();
+    for (first, count, source) in [(1, 2, 0), (2, 1, 0), (2, 2, 1)] {
+        let kernel = Kernel::new(Knows::ALL);
+        kernel.add_ioas(1, false);
+        let pairs = Granularity::Pieces(2 * page);
+        let memory = SharedMemory::with_ioctls(kernel, 1.into(), pairs).unwrap();
+        let source = Source::file(File::open("/dev/null").unwrap(), source * page);
+        let (iova, length) = (first * page, count * page);
+        let mut tracker = Tracker::new();
+        tracker
+            .add_region(iova, length, source.clone(), Permissions::Read)
+            .unwrap();
+        let refused = tracker.add_ioas(memory.clone());
+        assert!(matches!(refused, Err(SplitError::Range { .. })));
+        let mut tracker = Tracker::new();
+        tracker.add_ioas(memory).unwrap();
+        let refused = tracker.add_region(iova, length, source, Permissions::Read);
+        assert!(matches!(refused, Err(SplitError::Range { .. })));
+    }
 }
 
 /// A piece that somebody else has unmapped is not left out without a word, and is shared again
