@@ -8,8 +8,8 @@ use iommufd_bindings::iommufd::{
 };
 use iommufd_ioctls::IommuFd;
 
-use crate::ioctls::{page_size, Ioctls};
-use crate::{Result, SplitError};
+use crate::ioctls::{page_size, range_of_pages, Ioctls};
+use crate::Result;
 
 /// Whether a page that is reported is clean afterwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +95,9 @@ impl Bits {
 ///
 /// # Errors
 ///
-/// [`SplitError::Range`] for what is not made of whole pages; [`SplitError::DirtyBitmap`] with the
-/// kernel's errno. What `dirty` was called with by then has been dirty, and may be clean now.
+/// [`SplitError::Range`](crate::SplitError::Range) for what is not made of whole pages;
+/// [`SplitError::DirtyBitmap`](crate::SplitError::DirtyBitmap) with the kernel's errno. What
+/// `dirty` was called with by then has been dirty, and may be clean now.
 pub fn read_dirty(
     iommufd: &IommuFd,
     hwpt_id: u32,
@@ -117,14 +118,7 @@ pub(crate) fn read(
     dirty: &mut dyn FnMut(u64, u64),
 ) -> Result<()> {
     let page_size = page_size();
-    let pages = (iova | length).is_multiple_of(page_size);
-    if length == 0 || !pages || iova.checked_add(length).is_none() {
-        return Err(SplitError::Range {
-            iova,
-            length,
-            page_size,
-        });
-    }
+    range_of_pages(iova, length, page_size)?;
     let mut bits = Bits::new(length / page_size);
     let mut get = iommu_hwpt_get_dirty_bitmap {
         size: size_of::<iommu_hwpt_get_dirty_bitmap>() as u32,
@@ -149,6 +143,7 @@ pub(crate) fn read(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SplitError;
     use std::collections::BTreeSet;
     use std::fs::File;
 

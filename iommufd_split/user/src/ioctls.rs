@@ -5,6 +5,7 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::FromRawFd;
 
 use iommufd_bindings::iommufd::{
@@ -95,6 +96,57 @@ pub(crate) trait Ioctls: Send + Sync {
     fn hw_info(&self, info: &mut iommu_hw_info) -> Result<()>;
     /// Into `bits`, one for each page of the range.
     fn dirty_bitmap(&self, get: &mut iommu_hwpt_get_dirty_bitmap, bits: &mut Bits) -> Result<()>;
+}
+
+/// One ioctl; how many bytes are no longer mapped. After an error that may be the mappings in front.
+pub(crate) fn unmap(iommufd: &dyn Ioctls, ioas_id: u32, iova: u64, length: u64) -> Result<u64> {
+    let mut unmap = iommu_ioas_unmap {
+        size: size_of::<iommu_ioas_unmap>() as u32,
+        ioas_id,
+        iova,
+        length,
+    };
+    iommufd.unmap(&mut unmap)?;
+    Ok(unmap.length)
+}
+
+/// That an unmap of `wanted` bytes has unmapped all of them.
+pub(crate) fn all_unmapped(iova: u64, wanted: u64, unmapped: u64) -> Result<()> {
+    if unmapped == wanted {
+        return Ok(());
+    }
+    Err(SplitError::UnmappedLength {
+        iova,
+        wanted,
+        unmapped,
+    })
+}
+
+/// A range that is made of whole pages, not empty, and ends below 2^64.
+pub(crate) fn range_of_pages(iova: u64, length: u64, page_size: u64) -> Result<Range<u64>> {
+    match iova.checked_add(length) {
+        Some(end) if length != 0 => {
+            whole_pages(&(iova..end), page_size)?;
+            Ok(iova..end)
+        }
+        _ => Err(SplitError::Range {
+            iova,
+            length,
+            page_size,
+        }),
+    }
+}
+
+pub(crate) fn whole_pages(range: &Range<u64>, page_size: u64) -> Result<()> {
+    // Of a power of two: both are multiples if this is.
+    if (range.start | range.end).is_multiple_of(page_size) {
+        return Ok(());
+    }
+    Err(SplitError::Range {
+        iova: range.start,
+        length: range.end - range.start,
+        page_size,
+    })
 }
 
 impl Ioctls for IommuFd {

@@ -7,14 +7,13 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use iommufd_bindings::iommufd::{
-    iommu_ioas_map, iommu_ioas_map_file, iommu_ioas_unmap,
-    iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA,
+    iommu_ioas_map, iommu_ioas_map_file, iommufd_ioas_map_flags_IOMMU_IOAS_MAP_FIXED_IOVA,
     iommufd_ioas_map_flags_IOMMU_IOAS_MAP_READABLE,
     iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE,
 };
 use iommufd_ioctls::{IommuFd, IommufdIoas};
 
-use crate::ioctls::{page_size, Ioctls};
+use crate::ioctls::{all_unmapped, page_size, unmap, Ioctls};
 use crate::trial::trial;
 use crate::{
     has_capability, iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP, knows_unmap, split_flags,
@@ -498,26 +497,12 @@ impl SharedMemory {
     /// One ioctl; how many bytes are no longer mapped. After an error that may be the mappings in
     /// front.
     pub(crate) fn unmap(&self, iova: u64, length: u64) -> Result<u64> {
-        let mut unmap = iommu_ioas_unmap {
-            size: size_of::<iommu_ioas_unmap>() as u32,
-            ioas_id: self.ioas.id(),
-            iova,
-            length,
-        };
-        self.iommufd.unmap(&mut unmap)?;
-        Ok(unmap.length)
+        unmap(&*self.iommufd, self.ioas.id(), iova, length)
     }
 
     /// Unmaps a range that is all mapped.
     fn unmap_all_of(&self, iova: u64, length: u64) -> Result<()> {
-        match self.unmap(iova, length)? {
-            unmapped if unmapped == length => Ok(()),
-            unmapped => Err(SplitError::UnmappedLength {
-                iova,
-                wanted: length,
-                unmapped,
-            }),
-        }
+        all_unmapped(iova, length, self.unmap(iova, length)?)
     }
 
     pub(crate) fn ioctls(&self) -> &dyn Ioctls {

@@ -4,10 +4,10 @@
 
 use std::os::fd::AsRawFd;
 
-use iommufd_bindings::iommufd::{iommu_ioas_map_file, iommu_ioas_unmap};
+use iommufd_bindings::iommufd::iommu_ioas_map_file;
 use iommufd_ioctls::IommuFd;
 
-use crate::ioctls::{memory_file, page_size, Ioctls};
+use crate::ioctls::{self, memory_file, page_size, Ioctls};
 use crate::shared::Permissions;
 use crate::{split_flags, Result, SplitError};
 
@@ -81,17 +81,10 @@ fn cut_off(iommufd: &dyn Ioctls, ioas_id: u32, iova: u64, length: u64) -> Result
 
 /// Bytes that were mapped.
 fn unmap(iommufd: &dyn Ioctls, ioas_id: u32, iova: u64, length: u64) -> Result<u64> {
-    let mut unmap = iommu_ioas_unmap {
-        size: size_of::<iommu_ioas_unmap>() as u32,
-        ioas_id,
-        iova,
-        length,
-    };
-    match iommufd.unmap(&mut unmap) {
+    match ioctls::unmap(iommufd, ioas_id, iova, length) {
         // Nothing, or a mapping that reaches beyond the range.
         Err(e) if e.errno() == Some(libc::ENOENT) => Ok(0),
-        Err(e) => Err(e),
-        Ok(()) => Ok(unmap.length),
+        done => done,
     }
 }
 

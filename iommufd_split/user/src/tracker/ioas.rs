@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use super::areas::Areas;
 use super::Region;
-use crate::{Granularity, Result, SharedMemory, SplitError};
+use crate::ioctls::all_unmapped;
+use crate::{Granularity, Result, SharedMemory};
 
 /// A part of a region that shall be mapped.
 pub(super) struct Part<'a> {
@@ -93,7 +94,7 @@ impl Ioas {
         match self.memory.unmap(run.start, length) {
             Ok(unmapped) => {
                 self.areas.remove(run);
-                same_length(run, length, unmapped)
+                all_unmapped(run.start, length, unmapped)
             }
             Err(e) => {
                 *lost = self.areas.areas(run);
@@ -171,15 +172,4 @@ impl Ioas {
             _ => Err(refused),
         }
     }
-}
-
-fn same_length(range: &Range<u64>, wanted: u64, unmapped: u64) -> Result<()> {
-    if wanted == unmapped {
-        return Ok(());
-    }
-    Err(SplitError::UnmappedLength {
-        iova: range.start,
-        wanted,
-        unmapped,
-    })
 }

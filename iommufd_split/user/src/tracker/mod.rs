@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use self::ioas::{Ioas, Part};
 use self::ranges::Ranges;
-use crate::ioctls::page_size;
+use crate::ioctls::{page_size, range_of_pages, whole_pages};
 use crate::{Granularity, Permissions, Result, SharedMemory, Source, SplitError};
 
 /// Keeps account of which guest memory is shared with devices, and keeps every IOAS like it.
@@ -423,17 +423,7 @@ impl Tracker {
     fn range(&self, iova: u64, length: u64) -> Result<Range<u64>> {
         let sizes = self.ioases.iter().map(|i| i.memory.page_size());
         let page_size = sizes.fold(page_size(), u64::max);
-        match iova.checked_add(length) {
-            Some(end) if length != 0 => {
-                whole_pages(&(iova..end), page_size)?;
-                Ok(iova..end)
-            }
-            _ => Err(SplitError::Range {
-                iova,
-                length,
-                page_size,
-            }),
-        }
+        range_of_pages(iova, length, page_size)
     }
 
     /// A range of guest memory.
@@ -485,16 +475,4 @@ fn rollback(cause: SplitError, left: Range<u64>) -> SplitError {
         iova: left.start,
         length: left.end - left.start,
     }
-}
-
-fn whole_pages(range: &Range<u64>, page_size: u64) -> Result<()> {
-    // Of a power of two: both are multiples if this is.
-    if (range.start | range.end).is_multiple_of(page_size) {
-        return Ok(());
-    }
-    Err(SplitError::Range {
-        iova: range.start,
-        length: range.end - range.start,
-        page_size,
-    })
 }
