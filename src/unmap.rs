@@ -37,7 +37,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// than asked for if it meets something that is not mapped, or starts inside a leaf. It is more
     /// if the range ends inside a leaf, which is then removed as a whole ([`split`](Self::split) it
     /// first to avoid that). Tables that the range covers go to `gather` as well.
-    #[inline]
+    #[inline(always)]
     pub fn unmap<G: Gather<M>>(&self, range: Locked, gather: &mut G) -> Bytes {
         let mut bytes = Bytes(0);
         if self.check_range(range).is_ok() {
