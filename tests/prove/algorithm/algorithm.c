@@ -109,10 +109,29 @@ static bool written, any_dirty;
 /* What the operation may unmap: nothing, or the pages from `hole` to before `hole_end`. */
 static u8 hole, hole_end;
 
+/* What it may map: nothing, or the pages from `goal` to before `goal_end`, so. */
+static u8 goal, goal_end, goal_oa;
+static u16 goal_attrs;
+
 static bool is_same(struct leaf is)
 {
 	return is.mapped == was.mapped &&
 	       (!is.mapped || ((u8)(is.oa + (probe - is.start)) == (u8)(was.oa + (probe - was.start)) && is.attrs == was.attrs));
+}
+
+static bool in_hole(void)
+{
+	return probe >= hole && probe < hole_end;
+}
+
+static bool in_goal(void)
+{
+	return probe >= goal && probe < goal_end && !was.mapped;
+}
+
+static bool is_goal(struct leaf is)
+{
+	return is.mapped && (u8)(is.oa + (probe - is.start)) == (u8)(goal_oa + (probe - goal)) && is.attrs == goal_attrs;
 }
 
 /* After every store that hardware can see. */
@@ -120,10 +139,7 @@ static void judge(void)
 {
 	struct leaf is = walk(probe);
 
-	if (probe >= hole && probe < hole_end)
-		assert(!is.mapped || is_same(is));
-	else
-		assert(is_same(is));
+	assert(is_same(is) || (in_hole() && !is.mapped) || (in_goal() && is_goal(is)));
 }
 
 /* A translation that hardware holds. */
@@ -168,6 +184,9 @@ static void hardware(void)
 		assert(PICK_STATE(used.at) == LIVE || PICK_STATE(used.at) == GATHERED);
 		/* Written so that what it cannot reach stays what it is for CBMC, too. */
 		for (u32 i = 0; i < TABLES * ITEMS; i++) {
+			/* It is empty: so it was all the time, if nothing is unmapped. */
+			if (!(low[i] & PRESENT) && hole == hole_end)
+				continue;
 			if (state[i / ITEMS] == LIVE || state[i / ITEMS] == GATHERED)
 				high[i] |= used.at == i ? set : 0;
 		}
@@ -282,7 +301,8 @@ void w2c_env_item_set(struct w2c_env *env, u32 address, u32 new_low, u32 new_hig
 	u32 at = place(address);
 
 	(void)env;
-	assert(hole < hole_end);
+	/* Hardware may just set a bit of a leaf. */
+	assert(hole < hole_end || !(low[at] & LEAF));
 	hardware();
 	store(at, new_low, new_high);
 }
@@ -426,22 +446,11 @@ static void look(void)
 	was = walk(probe);
 }
 
-/* At the end of a split or a carve, which ended with this code. */
-static void ended(u32 result, u32 lo, u32 hi)
+/* At the end of any operation. */
+static void ended(void)
 {
 	struct leaf is = walk(probe);
-	bool in_hole = probe >= hole && probe < hole_end;
 
-	assert(result != 2 || no_memory);
-	if (result) {
-		assert(!stores && is_same(is));
-	} else {
-		struct leaf low = walk(lo), high = walk(hi - 1);
-
-		assert(!low.mapped || low.start == lo);
-		assert(!high.mapped || high.start + high.pages == hi);
-		assert(in_hole ? !is.mapped : is_same(is));
-	}
 	/* No dirty bit is lost, and none comes from nowhere. */
 	if (is.mapped) {
 		assert(!(was.dirty || written) || is.dirty);
@@ -450,11 +459,34 @@ static void ended(u32 result, u32 lo, u32 hi)
 	/* What is there no more is flushed, at its old size. */
 	if (was.mapped && (!is.mapped || is.start != was.start || is.pages != was.pages))
 		assert(is_flushed(was));
-	/* Nothing leads into the hole. */
-	if (!result)
-		assert(!cached.mapped || cached.start >= hole_end || cached.start + cached.pages <= hole);
+	/* No table is left over, none is lost. */
 	for (u32 i = 0; i < TABLES; i++)
-		assert(state[i] != OURS);
+		assert(state[i] != OURS && (state[i] != LIVE || !i || leads(0, TOP, i)));
+}
+
+/* Nothing leads into the hole. */
+static void hole_is_cold(void)
+{
+	assert(!cached.mapped || hole == hole_end || cached.start >= hole_end || cached.start + cached.pages <= hole);
+}
+
+/* At the end of a split or a carve, which ended with this code. */
+static void was_split(u32 result)
+{
+	struct leaf is = walk(probe);
+
+	assert(result != 2 || no_memory);
+	if (result) {
+		assert(!stores && is_same(is));
+	} else {
+		struct leaf low = walk(LO), high = walk(HI - 1);
+
+		assert(!low.mapped || low.start == LO);
+		assert(!high.mapped || high.start + high.pages == HI);
+		assert(in_hole() ? !is.mapped : is_same(is));
+		hole_is_cold();
+	}
+	ended();
 }
 
 /* The pages of a range, from LO to before HI. */
@@ -479,7 +511,7 @@ void split(void)
 	leaves();
 	result = w2c_code_split(&code, LO, HI - LO);
 	assert(!result);
-	ended(result, LO, HI);
+	was_split(result);
 	DONE;
 }
 
@@ -492,7 +524,7 @@ void carve(void)
 	hole_end = HI;
 	result = w2c_code_carve(&code, LO, HI - LO);
 	assert(!result);
-	ended(result, LO, HI);
+	was_split(result);
 	DONE;
 }
 
@@ -502,9 +534,118 @@ void fails(void)
 	u32 result;
 
 	leaves();
-	memory_for = MEMORY_FOR;
+	memory_for = GIVEN;
 	result = w2c_code_split(&code, LO, HI - LO);
 	assert(result == 2);
-	ended(result, LO, HI);
+	was_split(result);
 	DONE;
+}
+
+/* A table that hardware can reach, and the item that leads to it. */
+static void live_table(u32 at, u32 level)
+{
+	low[at] = PRESENT | tables << 8;
+	state[tables] = LIVE;
+	level_of[tables] = level;
+	tables++;
+}
+
+/* Tables, and all that can be in them. */
+static void tree(void)
+{
+	begin();
+#ifdef INSTANCE_FOUR
+	any_leaf(0, 64, TWO); /* pages 0 to 7 */
+	live_table(2, 0);
+	any_leaf(3, 32, 0); /* pages 12 to 15 */
+	any_leaf(4, 80, TWO); /* pages 8, 9 */
+	any_leaf(6, 83, 0);
+	any_leaf(7, 87, 0);
+#else
+	live_table(0, 1);
+	any_leaf(1, 48, 0); /* pages 4 to 7 */
+	any_leaf(2, 64, 0); /* pages 0, 1 */
+	live_table(3, 0);
+	any_leaf(4, 71, 0);
+	any_leaf(5, 81, 0);
+#endif
+	look();
+}
+
+/* The range's leaves are gone, whole ones, so many pages from its start on. */
+void unmap(void)
+{
+	struct leaf is;
+	u32 pages;
+
+	tree();
+	hole = LO;
+	hole_end = LO + GIVEN;
+	pages = w2c_code_unmap(&code, LO, HI - LO);
+	assert(pages == GIVEN);
+	w2c_env_flush(0); /* as the caller does */
+	is = walk(probe);
+	assert(in_hole() ? !is.mapped : is_same(is));
+	hole_is_cold();
+	ended();
+	DONE;
+}
+
+/* Tables without a leaf, and one leaf. */
+static void mostly_empty(void)
+{
+	begin();
+#ifdef INSTANCE_FOUR
+	live_table(2, 0);
+	any_leaf(3, 32, 0); /* pages 12 to 15 */
+#else
+	live_table(0, 1);
+	live_table(3, 0); /* pages 2, 3 */
+	any_leaf(5, 81, 0); /* page 3 */
+	live_table(2, 0); /* pages 0, 1 */
+#endif
+	look();
+}
+
+/* What the range translates to; so many pages of it, if something stops the map. */
+static void mapped(u32 expected)
+{
+	u32 result, pages;
+	struct leaf is;
+
+	goal = LO;
+	goal_end = HI;
+	goal_oa = 128 + LO;
+	goal_attrs = nondet_u16() & (WRITE | IGNORED);
+	result = w2c_code_map(&code, LO, HI - LO, goal_oa, goal_attrs);
+	pages = result >> 3;
+	assert((result & 7) == expected && no_memory == (expected == 2));
+	assert(expected ? pages < HI - LO : pages == HI - LO);
+	is = walk(probe);
+	if (probe >= LO && probe < LO + pages)
+		assert(is_goal(is));
+	else
+		assert(is_same(is));
+	ended();
+	DONE;
+}
+
+void map(void)
+{
+	mostly_empty();
+	mapped(0);
+}
+
+/* There is a leaf in the range. */
+void map_busy(void)
+{
+	mostly_empty();
+	mapped(3);
+}
+
+void map_fails(void)
+{
+	mostly_empty();
+	memory_for = GIVEN;
+	mapped(2);
 }
