@@ -134,6 +134,8 @@ impl Prot {
     pub const NOEXEC: Prot = Prot(1 << 3);
     /// The OA is device memory.
     pub const MMIO: Prot = Prot(1 << 4);
+    /// Only for what devices do with privileges.
+    pub const PRIV: Prot = Prot(1 << 5);
 
     /// The union of both.
     #[inline(always)]

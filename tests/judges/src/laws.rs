@@ -11,7 +11,7 @@ use iotable::{Level, Oa};
 
 /// Every protection there is.
 pub fn all_prots() -> impl Iterator<Item = Prot> {
-    (0..32).map(Prot)
+    (0..64).map(Prot)
 }
 
 /// A sequence of bits without a pattern.

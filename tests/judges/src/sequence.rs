@@ -385,7 +385,7 @@ fn run_op<S: Subject>(subject: &mut S, op: &Op, failures: &mut u64) -> Option<()
             if va != 0 {
                 len = len.min(va.wrapping_neg());
             }
-            let prot_bits = Prot((prot & 31).into());
+            let prot_bits = Prot((prot & 63).into());
             let map = |subject: &mut S| subject.map(va, len, oa, prot_bits);
             let mapped = failing(subject, fail, failures, map);
             // A mapping that no format has was compared too.

@@ -185,7 +185,7 @@ void map(void)
 
 	assume(level <= SPEC_TOP);
 	assert(CALL(leaf_sizes, level, SPEC_FEATURES) == spec_sizes(level));
-	assume(size < 64 && (spec_sizes(level) & BIT(size)) && prot < 32);
+	assume(size < 64 && (spec_sizes(level) & BIT(size)) && prot < 64);
 	assume(!(oa & (BIT(size) - 1)) && in_range(oa, size, enc));
 	item = CALL(map, oa, size, level, prot, SPEC_FEATURES, enc);
 	assume(prot & 3 && item);

@@ -130,6 +130,7 @@ fn numbers_of_features_and_protections() {
         Prot::CACHE,
         Prot::NOEXEC,
         Prot::MMIO,
+        Prot::PRIV,
     ]
     .into_iter()
     .enumerate()
@@ -140,8 +141,8 @@ fn numbers_of_features_and_protections() {
 
 #[test]
 fn sets_of_features_and_protections() {
-    for a in 0..32 {
-        for b in 0..32 {
+    for a in 0..64 {
+        for b in 0..64 {
             let (has_all, union) = (a & b == b, a | b);
             assert_eq!(Prot(a).has(Prot(b)), has_all);
             assert_eq!(Features(a).has(Features(b)), has_all);
