@@ -72,10 +72,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Arena {
-    /// Room for `slots` tables. If `incoherent`, a walker sees only what was cleaned.
-    pub fn new(slots: usize, incoherent: bool) -> Arena {
-        let cpu = Slab::new(slots);
-        let (start, end) = (cpu.address(), cpu.address() + (slots * SLOT) as u64);
+    /// Room for `slots` tables of the format. If `incoherent`, a walker sees only what was cleaned.
+    pub fn new<F: Format>(slots: usize, incoherent: bool) -> Arena {
+        let slot = SLOT.max(8 << F::ITEMS_LG2);
+        let cpu = Slab::new(slots, slot);
+        let (start, end) = (cpu.address(), cpu.address() + (slots * slot) as u64);
         let entry = SLABS.iter().find(|entry| {
             (entry.0)
                 .compare_exchange(0, start, Ordering::AcqRel, Ordering::Relaxed)
@@ -87,7 +88,7 @@ impl Arena {
             .store(end, Ordering::Release);
         Arena {
             cpu,
-            memory: Slab::new(slots),
+            memory: Slab::new(slots, slot),
             state: (0..slots).map(|_| AtomicU8::new(UNUSED)).collect(),
             next: AtomicUsize::new(0),
             freed: Mutex::default(),
@@ -139,15 +140,16 @@ impl Arena {
     fn slot_offset(&self, addr: u64) -> (usize, usize) {
         let offset = addr.wrapping_sub(self.cpu.address()) as usize;
         assert!(
-            offset < self.state.len() * SLOT,
+            offset < self.state.len() * self.cpu.slot,
             "{addr:#x} is not in table memory"
         );
-        (offset / SLOT, offset)
+        (offset / self.cpu.slot, offset)
     }
 
     /// Small tables do not all start at a 4K boundary, to find code that takes that for granted.
-    fn start(slot: usize, lg2: u32) -> usize {
-        slot * SLOT + ((slot << lg2) & (SLOT - 1))
+    fn start(&self, slot: usize, lg2: u32) -> usize {
+        let bytes = self.cpu.slot;
+        slot * bytes + ((slot << lg2) & (bytes - 1))
     }
 
     /// Panics if the 8 bytes at `addr` are not in a table that is in use; else their offset.
@@ -156,7 +158,7 @@ impl Arena {
         let lg2 = self.state[slot].load(Ordering::Acquire);
         assert_ne!(lg2, FREED, "{addr:#x} is in a freed table");
         assert_ne!(lg2, UNUSED, "{addr:#x} is not in a table");
-        let start = Self::start(slot, lg2.into());
+        let start = self.start(slot, lg2.into());
         assert!(
             offset >= start && offset + 8 <= start + (1 << lg2),
             "{addr:#x} is outside of its table"
@@ -222,7 +224,7 @@ impl Arena {
     pub fn is_table(&self, addr: u64) -> bool {
         let (slot, offset) = self.slot_offset(addr);
         let lg2 = self.state[slot].load(Ordering::Acquire);
-        lg2 != UNUSED && lg2 != FREED && offset == Self::start(slot, lg2.into())
+        lg2 != UNUSED && lg2 != FREED && offset == self.start(slot, lg2.into())
     }
 
     /// A new, empty top table.
@@ -271,7 +273,7 @@ impl Arena {
         let lg2 = self.state[slot].swap(FREED, Ordering::AcqRel);
         assert_ne!(lg2, FREED, "table {addr:#x} is freed twice");
         assert_ne!(lg2, UNUSED, "free of {addr:#x}, which is no table");
-        assert_eq!(offset, Self::start(slot, lg2.into()), "not its start");
+        assert_eq!(offset, self.start(slot, lg2.into()), "not its start");
         self.fill(slot, POISON);
         self.in_use.fetch_sub(1, Ordering::Relaxed);
         lock(&self.freed).push_back(slot);
@@ -279,7 +281,7 @@ impl Arena {
 
     fn fill(&self, slot: usize, item: u64) {
         let fill = |slab: &Slab| {
-            for cell in slab.items(slot * SLOT, SLOT / 8) {
+            for cell in slab.items(slot * slab.slot, slab.slot / 8) {
                 // SAFETY: The item is in the slab. Plain as in `HostCell::init`: nobody uses the table.
                 unsafe { cell.0.as_ptr().write(item) };
             }
@@ -291,7 +293,7 @@ impl Arena {
     }
 
     fn check_poison(&self, slot: usize) {
-        for cell in self.cpu.items(slot * SLOT, SLOT / 8) {
+        for cell in self.cpu.items(slot * self.cpu.slot, self.cpu.slot / 8) {
             let item = cell.0.load(Ordering::Acquire);
             assert_eq!(item, POISON, "a table was written to after it was freed");
         }
@@ -354,7 +356,7 @@ unsafe impl PtMem for Arena {
     type Cell = HostCell;
 
     fn alloc(&self, lg2: u32) -> Result<NonNull<HostCell>> {
-        assert!(lg2 >= 3 && 1 << lg2 <= SLOT);
+        assert!(lg2 >= 3 && 1 << lg2 <= self.cpu.slot);
         if self.fail_in.load(Ordering::Relaxed) >= 0
             && self.fail_in.fetch_sub(1, Ordering::Relaxed) == 0
         {
@@ -374,7 +376,7 @@ unsafe impl PtMem for Arena {
         assert!(old == UNUSED || old == FREED);
         self.in_use.fetch_add(1, Ordering::Relaxed);
         self.allocated.fetch_add(1, Ordering::Relaxed);
-        let addr = self.cpu.address() + Self::start(slot, lg2) as u64;
+        let addr = self.cpu.address() + self.start(slot, lg2) as u64;
         fire(Step::Alloc, addr);
         // SAFETY: `addr` is in the slab.
         Ok(unsafe { Self::table_at(Oa(addr)) })

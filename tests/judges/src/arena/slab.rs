@@ -15,7 +15,7 @@ pub(crate) const POISON: u64 = 0xdead_f4ee_7ab1_e000;
 /// What is in a table from [`PtMem::alloc_undefined`].
 pub(super) const UNWRITTEN: u64 = 0xdead_0000_7ab1_e000;
 
-/// Bytes of one place in the slab; smaller tables use a part of it.
+/// Bytes of one place in the slab, at least; smaller tables use a part of it.
 pub(super) const SLOT: usize = 4096;
 
 /// A table item in host memory.
@@ -102,6 +102,8 @@ pub(super) struct Slab {
     memory: NonNull<u8>,
     layout: Layout,
     base: usize,
+    /// Bytes of one place.
+    pub(super) slot: usize,
 }
 
 // SAFETY: The slab owns its memory, so any thread may drop it.
@@ -110,19 +112,21 @@ unsafe impl Send for Slab {}
 unsafe impl Sync for Slab {}
 
 impl Slab {
-    pub(super) fn new(slots: usize) -> Slab {
+    /// So many places of `slot` bytes, a power of two.
+    pub(super) fn new(slots: usize, slot: usize) -> Slab {
         // Small alignment and one slot more: so the allocator need not touch it to zero it.
-        let layout = Layout::from_size_align((slots + 1) * SLOT, 16).unwrap();
+        let layout = Layout::from_size_align((slots + 1) * slot, 16).unwrap();
         // SAFETY: The size is not 0.
         let memory = unsafe { alloc_zeroed(layout) };
         let Some(memory) = NonNull::new(memory) else {
             handle_alloc_error(layout)
         };
-        let base = memory.as_ptr().align_offset(SLOT);
+        let base = memory.as_ptr().align_offset(slot);
         Slab {
             memory,
             layout,
             base,
+            slot,
         }
     }
 
@@ -132,7 +136,7 @@ impl Slab {
 
     /// The 8 bytes at `offset`, which is inside and a multiple of 8.
     pub(super) fn item(&self, offset: usize) -> &AtomicU64 {
-        assert!(offset % 8 == 0 && offset + 8 <= self.layout.size() - SLOT);
+        assert!(offset % 8 == 0 && offset + 8 <= self.layout.size() - self.slot);
         // SAFETY: The item is inside the allocation (its last slot makes up for `base`), aligned,
         // and accessed as atomics only.
         unsafe { &*self.memory.as_ptr().add(self.base + offset).cast() }
@@ -140,7 +144,7 @@ impl Slab {
 
     /// As many items from `offset` on, all of which are inside.
     pub(super) fn items(&self, offset: usize, count: usize) -> &[HostCell] {
-        assert!(offset % 8 == 0 && offset + 8 * count <= self.layout.size() - SLOT);
+        assert!(offset % 8 == 0 && offset + 8 * count <= self.layout.size() - self.slot);
         // SAFETY: All of the items are inside the allocation, aligned, and accessed as atomics only,
         // which a `HostCell` is.
         unsafe {

@@ -86,7 +86,8 @@ impl<H: Hardware> Rig<H> {
             max_oa_lg2: oa_lg2,
             pgsize_bitmap: sizes & !setup.without,
         };
-        let arena = Arena::new(setup.slots, params.features.has(Features::DMA_INCOHERENT));
+        let arena =
+            Arena::new::<Fmt<H>>(setup.slots, params.features.has(Features::DMA_INCOHERENT));
         let top = arena.new_top::<Fmt<H>>().unwrap();
         if dynamic {
             arena.set_top(top, top_level);

@@ -15,7 +15,7 @@ use iotable::{Bytes, Level};
 
 /// An arena that is forgotten, so that only what is expected panics.
 fn quiet(incoherent: bool) -> core::mem::ManuallyDrop<Arena> {
-    core::mem::ManuallyDrop::new(Arena::new(8, incoherent))
+    core::mem::ManuallyDrop::new(Arena::new::<Vtdss>(8, incoherent))
 }
 
 fn root<H: Hardware>(arena: &Arena, hw: H, top: u64, level: u8, va_lg2: u32) -> Root<'_, H> {
@@ -300,7 +300,7 @@ fn walk_of_a_freed_table() {
 #[test]
 #[should_panic(expected = "written to after it was freed")]
 fn write_after_free() {
-    let arena = Arena::new(8, false);
+    let arena = Arena::new::<Vtdss>(8, false);
     freed(&arena).1.publish(POISON, 1).unwrap();
 }
 
@@ -316,7 +316,7 @@ fn a_table_item_to_nowhere() {
 #[test]
 #[should_panic(expected = "tables leaked")]
 fn leak() {
-    let arena = Arena::new(8, false);
+    let arena = Arena::new::<Vtdss>(8, false);
     arena.new_top::<Vtdss>().unwrap();
 }
 

@@ -151,7 +151,7 @@ fn walker(root: Root<'_, Vtd>, turns: &Walker<'_>, stop: &AtomicBool, always: u6
 }
 
 fn neighbours(features: Features) {
-    let arena = Arena::new(4096, features.has(Features::DMA_INCOHERENT));
+    let arena = Arena::new::<Vtdss>(4096, features.has(Features::DMA_INCOHERENT));
     let params = Params {
         features,
         ..Params::default()
