@@ -35,6 +35,7 @@ use crate::{
 };
 
 pub mod amdv1;
+pub mod armv8;
 pub mod riscv_64;
 pub mod vtdss;
 pub mod x86_64;
@@ -170,7 +171,7 @@ pub struct Params {
 
 /// A page table format of 8-byte items. See the [module documentation](self) for its laws.
 pub trait Format: 'static {
-    /// Short name, as in `pt_iommu_<name>_init`.
+    /// Short name, as in `pt_iommu_<name>_init`; with the granule, if C has one name for several.
     const NAME: &'static str;
     /// log2 of the smallest leaf, in bytes.
     const GRANULE_LG2: u32;
