@@ -134,7 +134,11 @@ fn check_leaf<H: Hardware>(hw: &H, params: &Params, level: Level, size_lg2: u32,
                     panic!("for the hardware {item:#x} is no leaf");
                 };
                 assert_eq!((bits.oa, bits.size_lg2), (oa, size_lg2), "{item:#x}");
-                assert_eq!(bits.dirty, attrs.0 & H::DIRTY != 0);
+                let dirty = match H::DIRTY {
+                    0 => bits.write,
+                    bit => attrs.0 & bit != 0,
+                };
+                assert_eq!(bits.dirty, dirty);
                 if attrs == base {
                     assert_eq!((bits.read, bits.write, bits.rest), (read, write, rest));
                     let preset = (H::PRESET, H::PRESET && write);

@@ -7,6 +7,7 @@
 use super::odd::ENC;
 use super::rig::Setup;
 use iotable::fmt::amdv1::features as amdv1;
+use iotable::fmt::armv8::features as armv8;
 use iotable::fmt::riscv_64::Riscv64;
 use iotable::fmt::vtdss::Vtdss;
 use iotable::fmt::x86_64::X86_64;
@@ -22,6 +23,9 @@ macro_rules! for_each_format {
             amdv1: $crate::hw::Amd<false>, amd;
             amdv1_mock: $crate::hw::Amd<true>, mock;
             riscv_64: $crate::hw::Riscv, riscv;
+            armv8_4k: $crate::hw::Arm<12>, arm_4k;
+            armv8_16k: $crate::hw::Arm<14>, arm_16k;
+            armv8_64k: $crate::hw::Arm<16>, arm_64k;
             odd: $crate::hw::OddHw<true, true>, odd;
         }
     };
@@ -69,6 +73,24 @@ pub fn riscv() -> Setup {
     Setup::plain(2)
         .with(Features::SIGN_EXTEND.with(Features::DETAILED_GATHER))
         .with(Riscv64::SVNAPOT_64K.with(Riscv64::SVPBMT))
+}
+
+/// Stage 1 with 3 levels, as the driver has them with a granule of 4K and 39 bits.
+pub fn arm_4k() -> Setup {
+    Setup::plain(2).with(Features::DETAILED_GATHER.with(Features::FLUSH_RANGE))
+}
+
+/// 4 levels, the highest of which has two items.
+pub fn arm_16k() -> Setup {
+    Setup {
+        top_level: 3,
+        ..arm_4k()
+    }
+}
+
+/// 3 levels, the highest of which has 64 of 8192 items: stage 2 of an SMMU with FWB.
+pub fn arm_64k() -> Setup {
+    arm_4k().with(armv8::S2.with(armv8::S2FWB))
 }
 
 /// These stay in AMD's, or a small hole takes a table for every item.
@@ -184,6 +206,40 @@ impl Choice {
         }
         let without = self.of(&[0, 0, 0, 0, 0, 0, 1 << 48, 1 << 12]);
         setup.without(without)
+    }
+
+    /// Arm, with a granule of 4K.
+    pub fn armv8_4k(&mut self) -> Setup {
+        let (top_level, va_lg2) = self.of(&[(2, 39), (3, 48), (1, 30), (3, 44), (2, 36)]);
+        self.arm(top_level, va_lg2, 1 << 30)
+    }
+
+    /// Arm, with a granule of 16K.
+    pub fn armv8_16k(&mut self) -> Setup {
+        let (top_level, va_lg2) = self.of(&[(2, 47), (3, 48), (1, 36), (2, 40)]);
+        self.arm(top_level, va_lg2, 1 << 25)
+    }
+
+    /// Arm, with a granule of 64K.
+    pub fn armv8_64k(&mut self) -> Setup {
+        let (top_level, va_lg2) = self.of(&[(1, 42), (2, 48), (2, 44), (1, 36)]);
+        self.arm(top_level, va_lg2, 1 << 29)
+    }
+
+    fn arm(&mut self, top_level: u8, va_lg2: u32, block: u64) -> Setup {
+        let features = self.of(&[
+            Features::default(),
+            armv8::S2,
+            armv8::S2.with(armv8::S2FWB),
+            Features::DMA_INCOHERENT,
+            Features::DMA_INCOHERENT.with(armv8::S2),
+        ]);
+        let setup = Setup {
+            top_level,
+            ..arm_4k()
+        };
+        let without = self.of(&[0, 0, 0, 0, 0, 0, block]);
+        setup.space(va_lg2).with(features).without(without)
     }
 
     /// The odd format.

@@ -14,12 +14,14 @@ use crate::size::max_offset;
 use iotable::fmt::{Format, Params, Prot};
 
 mod amdv1;
+mod armv8;
 mod odd;
 mod riscv;
 mod vtdss;
 mod x86_64;
 
 pub use amdv1::Amd;
+pub use armv8::Arm;
 pub use odd::OddHw;
 pub use riscv::Riscv;
 pub use vtdss::Vtd;
@@ -72,12 +74,13 @@ pub trait Hardware: Copy + 'static {
     const ITEMS_LG2: u32;
     /// The bit that hardware sets in what it used.
     const ACCESSED: u64;
-    /// The bit that hardware sets in a leaf that it wrote through.
+    /// The bit that hardware sets in a leaf that it wrote through; 0 if there is none.
     const DIRTY: u64;
     /// The bit that hardware sets in a table item that it used.
     const TABLE_ACCESSED: u64 = Self::ACCESSED;
     /// Linux sets accessed in each new leaf and dirty in each that may be written to, so hardware
-    /// has nothing to set, and there is no dirty tracking.
+    /// has nothing to set, and there is no dirty tracking. If there is no dirty bit at all, a leaf
+    /// that may be written to counts as dirty.
     const PRESET: bool = false;
     /// Bits of a leaf that may have any value, most of them ignored, to see whether they survive.
     const IGNORED: u64;

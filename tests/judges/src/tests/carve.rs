@@ -4,10 +4,10 @@
 //! looks at the table after each store; `explore.rs` and `iotlb.rs` have the rest.
 
 use super::explore::{holes, Place};
-use super::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
+use super::{amd, arm_16k, arm_4k, arm_64k, mock, odd, riscv, rw, x86, G1, K4, M2};
 use crate::arena::{watch, Event, Step, Store};
 use crate::explore::Free;
-use crate::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use crate::hw::{Amd, Arm, Hardware, OddHw, Riscv, Vtd, X86};
 use crate::rig::{Rig, Setup};
 use iotable::fmt::Features;
 use iotable::Error;
@@ -138,6 +138,14 @@ fn every_hole_in_every_format() {
     every_hole::<Riscv>(riscv(), 3);
     every_hole::<OddHw<true, true>>(odd(), 997);
     every_hole::<OddHw<true, true>>(odd().with(incoherent), 1999);
+}
+
+#[test]
+fn every_hole_in_armv8() {
+    let incoherent = Features::DMA_INCOHERENT;
+    every_hole::<Arm<12>>(arm_4k(), 3);
+    every_hole::<Arm<14>>(arm_16k().with(incoherent), 1);
+    every_hole::<Arm<16>>(arm_64k(), 1);
 }
 
 /// Tables that cannot be split: what crosses no edge goes as with an unmap, everything else is

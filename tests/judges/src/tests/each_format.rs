@@ -6,11 +6,12 @@
 //! say some results in plain numbers too.
 
 use crate::arena::View;
-use crate::hw::{Amd, Hardware, Riscv, X86};
+use crate::hw::{Amd, Arm, Hardware, Riscv, X86};
 use crate::laws::all_prots;
 use crate::rig::{Rig, Setup};
-use crate::tests::{amd, mock, riscv, rw, x86, G1, K4, M2};
+use crate::tests::{amd, arm_16k, arm_4k, arm_64k, mock, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::amdv1::features as amdv1;
+use iotable::fmt::armv8::features as armv8;
 use iotable::fmt::x86_64::X86_64;
 use iotable::fmt::{Features, Prot};
 use iotable::{Bytes, Error};
@@ -37,12 +38,14 @@ fn count<H: Hardware>(rig: &Rig<H>, size_lg2: u32) -> usize {
 
 fn all_rights<H: Hardware>(setup: Setup) {
     let mut rig = Rig::<H>::new(setup);
+    let page = K4.max(1 << H::GRANULE_LG2);
+    let block = M2.max(1 << (H::GRANULE_LG2 + H::ITEMS_LG2));
     for (n, prot) in all_prots().enumerate() {
         let va = n as u64 * G1;
-        if rig.map(va, M2 + K4, va, prot).is_some() {
+        if rig.map(va, block + page, va, prot).is_some() {
             rig.lookup(va);
-            rig.lookup(va + M2);
-            rig.split(va + K4, K4).unwrap();
+            rig.lookup(va + block);
+            rig.split(va + page, page).unwrap();
         }
     }
     rig.finish();
@@ -59,6 +62,11 @@ fn rights_and_features() {
     all_rights::<Mock>(mock());
     all_rights::<Riscv>(riscv());
     all_rights::<Riscv>(Setup::plain(3).with(Features::SIGN_EXTEND));
+    for stage in [Features::default(), armv8::S2, armv8::S2.with(armv8::S2FWB)] {
+        all_rights::<Arm<12>>(Setup::plain(2).with(stage));
+        all_rights::<Arm<14>>(Setup::plain(2).with(stage));
+        all_rights::<Arm<16>>(Setup::plain(1).with(stage));
+    }
 }
 
 fn upper_half<H: Hardware>(setup: Setup) {
@@ -231,6 +239,15 @@ fn riscv_64_and_x86_64_leaves_in_all_sizes() {
     }
 }
 
+#[test]
+fn armv8_leaves_in_all_sizes() {
+    for size_lg2 in [21, 30] {
+        one_leaf::<Arm<12>>(arm_4k, size_lg2);
+    }
+    one_leaf::<Arm<14>>(arm_16k, 25);
+    one_leaf::<Arm<16>>(arm_64k, 29);
+}
+
 /// Tables that a hole takes, and the sizes of the leaves then.
 fn cost<H: Hardware>(setup: Setup, size: u64, at: u64, len: u64) -> (usize, Vec<u32>) {
     let mut rig = Rig::<H>::new(setup);
@@ -295,6 +312,52 @@ fn riscv_64_costs() {
     assert_eq!(rig.split(5 * k64, K4), Ok(1));
     assert_eq!(count(&rig, 12), 512);
     rig.finish();
+}
+
+#[test]
+fn armv8_costs() {
+    let of = |sizes: &[u32], lg2| sizes.iter().filter(|&&size| size == lg2).count();
+    let (tables, sizes) = cost::<Arm<12>>(arm_4k(), G1, 5 * M2 + K4, K4);
+    assert_eq!((tables, of(&sizes, 12), of(&sizes, 21)), (2, 512, 511));
+    // There is nothing between a block and its pages.
+    let (k16, m32) = (1 << 14, 1 << 25);
+    let (tables, sizes) = cost::<Arm<14>>(arm_16k(), m32, 5 * k16, k16);
+    assert_eq!((tables, of(&sizes, 14)), (1, 2048));
+    let (k64, m512) = (1 << 16, 1 << 29);
+    let (tables, sizes) = cost::<Arm<16>>(arm_64k(), m512, 5 * k64, k64);
+    assert_eq!((tables, of(&sizes, 16)), (1, 8192));
+}
+
+/// Where the space ends a table is not used to its end.
+fn space<H: Hardware>(setup: Setup, va_lg2: u32) {
+    let mut rig = Rig::<H>::new(setup.space(va_lg2));
+    let (end, page) = (1u64 << va_lg2, 1u64 << H::GRANULE_LG2);
+    let block = 1u64 << rig.model.rules.sizes.ilog2();
+    for va in [end, page.wrapping_neg(), end << 1] {
+        let mapped = rig.map(va, page, 0, rw()).unwrap();
+        assert_eq!(mapped.result, Err(Error::OutOfRange));
+        rig.lookup(va);
+    }
+    rig.map_ok(end - block, block, 0, rw());
+    rig.map_ok(0, block, block, rw());
+    rig.split(end - page, page).unwrap();
+    rig.lookup(end - 1);
+    rig.lookup(end);
+    assert_eq!(rig.unmap(end - page, page), page);
+    rig.finish();
+}
+
+#[test]
+fn armv8_with_a_small_top() {
+    for va_lg2 in [40, 42, 48] {
+        space::<Arm<12>>(Setup::plain(3), va_lg2);
+    }
+    for (top, va_lg2) in [(2, 37), (2, 47), (3, 48)] {
+        space::<Arm<14>>(Setup::plain(top), va_lg2);
+    }
+    for (top, va_lg2) in [(1, 32), (2, 43), (2, 48)] {
+        space::<Arm<16>>(Setup::plain(top), va_lg2);
+    }
 }
 
 // A size in one item means nothing for its neighbour: every item is checked, and every item goes.

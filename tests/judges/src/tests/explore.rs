@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use crate::explore::touch::{self, Touches};
 use crate::explore::{cuts, everything, full, view, Call, Count, Scene};
-use crate::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use crate::hw::{Amd, Arm, Hardware, OddHw, Riscv, Vtd, X86};
 use crate::model::Rules;
 use crate::rig::{Rig, Setup};
 use crate::size::max_offset;
-use crate::tests::{amd, mock, odd, riscv, rw, x86};
+use crate::tests::{amd, arm_16k, arm_4k, arm_64k, mock, odd, riscv, rw, x86};
 use iotable::fmt::x86_64::X86_64;
 use iotable::fmt::{Features, Format};
 
@@ -399,6 +399,24 @@ fn walks_at_every_point() {
     );
 }
 
+#[test]
+fn armv8_walks_at_every_point() {
+    let incoherent = Features::DMA_INCOHERENT;
+    print(
+        "what walks find",
+        &[
+            row::<Arm<12>>("armv8, 4K", arm_4k(), (17, 1), 22_000),
+            row::<Arm<14>>(
+                "armv8, 16K, incoherent",
+                arm_16k().with(incoherent),
+                (11, 1),
+                11_000,
+            ),
+            row::<Arm<16>>("armv8, 64K, stage 2", arm_64k(), (11, 1), 45_000),
+        ],
+    );
+}
+
 fn print(what: &str, rows: &[Row]) {
     let part = if full() { "in full" } else { "in part" };
     println!("{what}, {part}:");
@@ -540,25 +558,33 @@ fn every_point<H: Hardware>(setup: Setup, size_lg2: u32, hole: (u64, u64), blind
     touches.count.states
 }
 
-#[test]
-fn accessed_and_dirty_at_every_point() {
-    let line = |name: &str, least: u64, run: &dyn Fn() -> touch::Count| {
-        let start = Instant::now();
-        let count = run();
-        println!(
-            "{name:26}{:>12}{:>10}{:>10}{:>10}{:>7.1}",
-            count.states,
-            count.calls,
-            count.raced,
-            count.rewalked,
-            start.elapsed().as_secs_f64()
-        );
-        assert!(
-            count.states >= least,
-            "{name}: fewer states than there were"
-        );
-    };
-    let manner = |blind, compare, [a, b, c]: [(usize, usize); 3]| Manner {
+fn touches_head() {
+    println!("A and D by hardware:");
+    println!(
+        "{:26}{:>12}{:>10}{:>10}{:>10}{:>7}",
+        "", "states", "calls", "raced", "rewalked", "s"
+    );
+}
+
+fn touches_line(name: &str, least: u64, run: &dyn Fn() -> touch::Count) {
+    let start = Instant::now();
+    let count = run();
+    println!(
+        "{name:26}{:>12}{:>10}{:>10}{:>10}{:>7.1}",
+        count.states,
+        count.calls,
+        count.raced,
+        count.rewalked,
+        start.elapsed().as_secs_f64()
+    );
+    assert!(
+        count.states >= least,
+        "{name}: fewer states than there were"
+    );
+}
+
+fn manner(blind: bool, compare: bool, [a, b, c]: [(usize, usize); 3]) -> Manner {
+    Manner {
         blind,
         compare,
         strides: [
@@ -566,12 +592,35 @@ fn accessed_and_dirty_at_every_point() {
             Stride::of(b.0, b.1),
             Stride::of(c.0, c.1),
         ],
-    };
-    println!("A and D by hardware:");
-    println!(
-        "{:26}{:>12}{:>10}{:>10}{:>10}{:>7}",
-        "", "states", "calls", "raced", "rewalked", "s"
-    );
+    }
+}
+
+// Hardware updates the access flag of a descriptor that it compares with what it walked.
+#[test]
+fn armv8_accessed_at_every_point() {
+    touches_head();
+    let line = touches_line;
+    let wide = [(29, 3), (71, 7), (0, 73)];
+    line("armv8, 4K", 8_700_000, &|| {
+        touches::<Arm<12>>(few(arm_4k()), manner(false, true, wide))
+    });
+    // There are few places to cut, but each takes the time that goes with the size of a table.
+    line("armv8, 16K", 450_000, &|| {
+        let strides = [(13, 5), (0, 13), (0, 0)];
+        touches::<Arm<14>>(few(arm_16k()), manner(false, true, strides))
+    });
+    if full() {
+        line("armv8, 64K", 100_000, &|| {
+            let strides = [(0, 13), (0, 0), (0, 0)];
+            touches::<Arm<16>>(few(arm_64k()), manner(false, true, strides))
+        });
+    }
+}
+
+#[test]
+fn accessed_and_dirty_at_every_point() {
+    touches_head();
+    let line = touches_line;
     let wide = [(29, 3), (71, 7), (0, 73)];
     line("vtdss", 9_000_000, &|| {
         touches::<Vtd>(few(Setup::plain(2)), manner(true, true, wide))

@@ -7,11 +7,11 @@
 //! leaves and the tables that it would have given at once.
 
 use crate::arena::{watch, Event, Step, Store, View};
-use crate::hw::{Amd, Hardware, LeafAt, OddHw, Riscv, Vtd, X86};
+use crate::hw::{Amd, Arm, Hardware, LeafAt, OddHw, Riscv, Vtd, X86};
 use crate::model::Rules;
 use crate::rig::{Rig, Setup};
 use crate::setups::{self, for_each_format};
-use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
+use crate::tests::{amd, arm_16k, arm_4k, arm_64k, mock, odd, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::Features;
 use iotable::{Bytes, Error, Mapped, Result, SplitFlush};
 
@@ -337,6 +337,21 @@ fn riscv_64() {
 }
 
 #[test]
+fn armv8() {
+    let mut failed = Failed::default();
+    for features in [Features::default(), Features::DMA_INCOHERENT] {
+        failed.both::<Arm<12>>(arm_4k().with(features));
+        failed.both::<Arm<14>>(arm_16k().with(features));
+        failed.both::<Arm<16>>(arm_64k().with(features));
+    }
+    failed.both::<Arm<12>>(Setup {
+        top_level: 3,
+        ..arm_4k().without(G1)
+    });
+    failed.report("armv8", 200);
+}
+
+#[test]
 fn odd_format() {
     let mut failed = Failed::default();
     failed.both::<OddHw<true, true>>(odd());
@@ -400,16 +415,17 @@ fn nothing_else_allocates() {
     fn check<H: Hardware>(setup: Setup) {
         let mut rig = Rig::<H>::new(setup);
         let page = rig.model.rules.page();
-        rig.map_ok(0, 2 * M2, 0, rw());
+        let block = M2.max(1 << (H::GRANULE_LG2 + H::ITEMS_LG2));
+        rig.map_ok(0, 2 * block, 0, rw());
         rig.split(page, 2 * page).unwrap();
         rig.arena.fail_at(Some(0));
         // Where nothing crosses, a split needs none.
         assert_eq!(rig.split(page, 2 * page), Ok(0));
         let _ = rig.set_dirty(page);
-        rig.read_dirty(0, M2, true);
+        rig.read_dirty(0, block, true);
         rig.lookup(page);
         assert_eq!(rig.unmap(page, 2 * page), 2 * page);
-        assert_eq!(rig.unmap(3 * page, M2), 2 * M2 - 3 * page);
+        assert_eq!(rig.unmap(3 * page, block), 2 * block - 3 * page);
         assert!(rig.arena.failure_pending());
         rig.arena.fail_at(None);
         rig.finish();

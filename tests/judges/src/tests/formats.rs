@@ -2,11 +2,12 @@
 
 //! The laws, and facts of each format that are not laws.
 
-use crate::hw::{Amd, OddHw, Riscv, Vtd, X86};
+use crate::hw::{Amd, Arm, OddHw, Riscv, Vtd, X86};
 use crate::laws;
 use crate::odd::{Odd, ENC};
 use crate::tests::{K4, M2};
 use iotable::fmt::amdv1::{features as amdv1, Amdv1};
+use iotable::fmt::armv8::{features as armv8, Armv8};
 use iotable::fmt::riscv_64::Riscv64;
 use iotable::fmt::vtdss::Vtdss;
 use iotable::fmt::x86_64::X86_64;
@@ -96,6 +97,21 @@ fn riscv_64_keeps_the_laws() {
     }
 }
 
+#[test]
+fn armv8_keeps_the_laws() {
+    for features in [
+        Features::default(),
+        Features::DMA_INCOHERENT,
+        armv8::S2,
+        armv8::S2.with(armv8::S2FWB),
+        armv8::S2.with(Features::DMA_INCOHERENT),
+    ] {
+        laws::check::<Arm<12>>(&with(features));
+        laws::check::<Arm<14>>(&with(features));
+        laws::check::<Arm<16>>(&with(features));
+    }
+}
+
 // As the kernel's headers number them; the kernel layer passes both on as they are.
 #[test]
 fn numbers_of_features_and_protections() {
@@ -124,6 +140,8 @@ fn numbers_of_features_and_protections() {
         assert_eq!(first.0, 1 << 7);
         assert!(second.is_none_or(|second| second.0 == 1 << 8));
     }
+    // The numbers between them are those of upstream's features that are not served.
+    assert_eq!((armv8::S2.0, armv8::S2FWB.0), (1 << 9, 1 << 11));
     for (n, prot) in [
         Prot::READ,
         Prot::WRITE,
@@ -158,6 +176,8 @@ fn addresses_of_a_top_table() {
     let pages = !0xfff;
     assert_eq!(Amdv1::<false>::TOP_OA_MASK, pages & ((1 << 52) - 1));
     assert_eq!(Amdv1::<true>::TOP_OA_MASK, pages & ((1 << 52) - 1));
+    assert_eq!(Armv8::<12>::TOP_OA_MASK, pages & ((1 << 48) - 1));
+    assert_eq!(Armv8::<16>::TOP_OA_MASK, pages & ((1 << 48) - 1));
     assert_eq!(Riscv64::TOP_OA_MASK, pages & ((1 << 56) - 1));
     assert_eq!(Vtdss::TOP_OA_MASK, pages);
     assert_eq!(X86_64::TOP_OA_MASK, pages & ((1 << 52) - 1));
@@ -168,6 +188,7 @@ fn addresses_of_a_top_table() {
 fn bits_of_a_cleaned_item() {
     assert_eq!(Vtdss::CLEANED, 1 << 10);
     assert_eq!(X86_64::CLEANED, 1 << 9);
+    assert_eq!(Armv8::<12>::CLEANED, 1 << 55);
 }
 
 // Exact bytes, from section 9.8 of the VT-d specification and not from the code.
@@ -330,6 +351,94 @@ fn riscv_64_items_bit_by_bit() {
     assert_eq!(none, Err(Error::NotSupported));
 }
 
+// As `io-pgtable-arm.c` writes them.
+#[test]
+fn armv8_items_bit_by_bit() {
+    let s1 = Params::default();
+    let (s2, fwb) = (with(armv8::S2), with(armv8::S2.with(armv8::S2FWB)));
+    let (read, write, cache) = (Prot::READ, Prot::WRITE, Prot::CACHE);
+    let leaf_of = leaf::<Armv8<12>>;
+    // nG, AF, outer shareable, unprivileged too; not cached.
+    assert_eq!(leaf_of(rw(), &s1, 0x1234_5000, 12, 0), 0x1234_5e43);
+    assert_eq!(leaf_of(read, &s1, 0x1234_5000, 12, 0), 0x1234_5ec3);
+    // What may be written to can be read.
+    assert_eq!(leaf_of(write, &s1, 0x1234_5000, 12, 0), 0x1234_5e43);
+    for (prot, bits) in [
+        (cache, 0xf47),
+        (Prot::MMIO, 0xe4b),
+        (cache.with(Prot::MMIO), 0xf4b),
+        (Prot::PRIV, 0xe03),
+        (Prot::NOEXEC, 0x60_0000_0000_0e43),
+        (cache.with(Prot::NOEXEC), 0x60_0000_0000_0f47),
+        (cache.with(Prot::PRIV), 0xf07),
+    ] {
+        let prot = rw().with(prot);
+        assert_eq!(leaf_of(prot, &s1, 0x5000, 12, 0), 0x5000 | bits);
+        // A block is the same but for its type.
+        assert_eq!(
+            leaf_of(prot, &s1, 0x20_0000, 21, 1),
+            0x20_0000 | (bits & !2)
+        );
+    }
+    assert_eq!(leaf_of(rw(), &s1, 0x4000_0000, 30, 2), 0x4000_0e41);
+    for (params, prot, bits) in [
+        (&s2, rw(), 0x6d7),
+        (&s2, read, 0x657),
+        (&s2, write, 0x697),
+        (&s2, rw().with(cache), 0x7ff),
+        (&fwb, rw().with(cache), 0x7db),
+        (&fwb, rw(), 0x6d7),
+        (&s2, rw().with(Prot::MMIO), 0x6c7),
+        (&fwb, rw().with(Prot::MMIO).with(cache), 0x7c7),
+        (&s2, rw().with(Prot::PRIV), 0x6d7),
+        (&s2, rw().with(Prot::NOEXEC), 0x60_0000_0000_06d7),
+    ] {
+        assert_eq!(
+            leaf_of(prot, params, 0x7000, 12, 0),
+            0x7000 | bits,
+            "{prot:?}"
+        );
+    }
+    // The highest address, and the smallest and the largest leaf of each granule.
+    let top = 0xffff_ffff_f000;
+    assert_eq!(leaf_of(rw(), &s1, top, 12, 0), top | 0xe43);
+    let leaf_of = leaf::<Armv8<14>>;
+    assert_eq!(
+        leaf_of(rw(), &s1, 0xffff_ffff_c000, 14, 0),
+        0xffff_ffff_ce43
+    );
+    assert_eq!(
+        leaf_of(rw(), &s1, 0xffff_fe00_0000, 25, 1),
+        0xffff_fe00_0e41
+    );
+    let leaf_of = leaf::<Armv8<16>>;
+    assert_eq!(
+        leaf_of(rw(), &s1, 0xffff_ffff_0000, 16, 0),
+        0xffff_ffff_0e43
+    );
+    assert_eq!(
+        leaf_of(rw(), &s1, 0xffff_e000_0000, 29, 1),
+        0xffff_e000_0e41
+    );
+    // Nothing but type and address.
+    assert_eq!(Armv8::<12>::encode_table(Oa(0x7000), Level(1), &s1), 0x7003);
+    assert_eq!(
+        Armv8::<14>::encode_table(Oa(0x1_c000), Level(3), &s2),
+        0x1_c003
+    );
+    assert_eq!(
+        Armv8::<16>::encode_table(Oa(0x7_0000), Level(2), &fwb),
+        0x7_0003
+    );
+    let attrs = Armv8::<12>::leaf_attrs(0xfff0_0000_4000_0fff, Level(2), &s1);
+    assert_eq!(attrs, Attrs(0xfff0_0000_0000_0ffc));
+    for params in [s1, s2, fwb] {
+        for prot in [Prot::default(), cache, Prot::NOEXEC.with(Prot::PRIV)] {
+            assert_eq!(Armv8::<12>::attrs(prot, &params), Err(Error::Invalid));
+        }
+    }
+}
+
 #[test]
 fn vtdss_refuses_what_it_cannot_say() {
     let plain = Params::default();
@@ -369,6 +478,20 @@ fn page_sizes_of_a_table() {
     // A top grows only if the format can do it and the table is to do it.
     assert_eq!(sizes(&plain, 48), (1 << 39) - (1 << 12));
     assert_eq!(page_sizes::<Vtdss>(&dynamic, Level(1), 48, 52), K4 | M2);
+    let (all_4k, both_64k) = (K4 | M2 | (1 << 30), (1 << 16) | (1 << 29));
+    fn arm<const GRANULE_LG2: u32>(top: u8, va: u32, oa: u32) -> u64 {
+        page_sizes::<Armv8<GRANULE_LG2>>(&Params::default(), Level(top), va, oa)
+    }
+    assert_eq!(
+        (arm::<12>(2, 39, 48), arm::<12>(3, 48, 48)),
+        (all_4k, all_4k)
+    );
+    assert_eq!(arm::<12>(1, 30, 48), K4 | M2);
+    assert_eq!(arm::<14>(3, 48, 44), (1 << 14) | (1 << 25));
+    assert_eq!(
+        (arm::<16>(2, 48, 48), arm::<16>(1, 42, 32)),
+        (both_64k, both_64k)
+    );
     let sizes = |features, top, va| page_sizes::<Riscv64>(&with(features), Level(top), va, 56);
     let five = 0x1_0080_4020_1000;
     assert_eq!(sizes(Features::default(), 4, 57), five);

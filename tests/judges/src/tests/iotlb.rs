@@ -9,11 +9,11 @@ use std::time::Instant;
 
 use super::explore::{carve, holes, split, targets, Place, Stride};
 use crate::explore::{Call, Scene};
-use crate::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use crate::hw::{Amd, Arm, Hardware, OddHw, Riscv, Vtd, X86};
 use crate::iotlb::driver::{live, Mistake};
 use crate::iotlb::{Count, Vendor};
 use crate::rig::Setup;
-use crate::tests::{amd, odd, riscv, rw, x86};
+use crate::tests::{amd, arm_16k, arm_4k, arm_64k, odd, riscv, rw, x86};
 use iotable::fmt::Features;
 
 type Odd = OddHw<true, true>;
@@ -130,31 +130,53 @@ fn vtd_incoherent() -> Setup {
     Setup::plain(2).with(Features::DMA_INCOHERENT)
 }
 
-#[test]
-fn nothing_that_is_cached_is_ever_wrong() {
+fn head() {
     println!("caches:");
     println!(
         "{:26}{:>10}{:>10}{:>10}{:>10}{:>8}{:>7}",
         "", "states", "fills", "commands", "dropped", "mixed", "s"
     );
-    let line = |name: &str, least: u64, run: &dyn Fn() -> Count| {
-        let start = Instant::now();
-        let count = run();
-        println!(
-            "{name:26}{:>10}{:>10}{:>10}{:>10}{:>8}{:>7.1}",
-            count.states,
-            count.fills,
-            count.commands,
-            count.drops,
-            count.mixed,
-            start.elapsed().as_secs_f64()
-        );
-        assert!(
-            count.states >= least,
-            "{name}: fewer states than there were"
-        );
-        assert!(count.mixed != 0, "{name}: never two sizes at once");
-    };
+}
+
+fn caches_line(name: &str, least: u64, run: &dyn Fn() -> Count) {
+    let start = Instant::now();
+    let count = run();
+    println!(
+        "{name:26}{:>10}{:>10}{:>10}{:>10}{:>8}{:>7.1}",
+        count.states,
+        count.fills,
+        count.commands,
+        count.drops,
+        count.mixed,
+        start.elapsed().as_secs_f64()
+    );
+    assert!(
+        count.states >= least,
+        "{name}: fewer states than there were"
+    );
+    assert!(count.mixed != 0, "{name}: never two sizes at once");
+}
+
+#[test]
+fn armv8_nothing_that_is_cached_is_ever_wrong() {
+    head();
+    let line = caches_line;
+    let at = Stride::of;
+    line("SMMUv3 BBML 2, 4K", 34_000, &|| {
+        all::<Arm<12>>(arm_4k(), Vendor::Smmu, at(23, 1))
+    });
+    line("SMMUv3 BBML 2, 16K", 24_000, &|| {
+        all::<Arm<14>>(arm_16k(), Vendor::Smmu, at(11, 1))
+    });
+    line("SMMUv3 BBML 2, 64K", 160_000, &|| {
+        all::<Arm<16>>(arm_64k(), Vendor::Smmu, at(7, 1))
+    });
+}
+
+#[test]
+fn nothing_that_is_cached_is_ever_wrong() {
+    head();
+    let line = caches_line;
     let at = Stride::of;
     line("VT-d second stage", 38_900, &|| {
         all::<Vtd>(Setup::plain(2), VTD, at(11, 1))
@@ -185,9 +207,6 @@ fn nothing_that_is_cached_is_ever_wrong() {
             all::<Riscv>(riscv(), riscv_iommu(range, non_leaf), at(part, 1))
         });
     }
-    line("SMMUv3 BBML 2, x86_64", 25_900, &|| {
-        all::<X86>(x86(), Vendor::Smmu, at(23, 1))
-    });
     line("SMMUv3 BBML 2, odd", 145_000, &|| {
         all::<Odd>(odd(), Vendor::Smmu, at(1499, 17))
     });
@@ -283,6 +302,12 @@ fn mistakes_of_a_driver_are_seen() {
         let vendor = riscv_iommu(range, non_leaf);
         mistakes::<Riscv>(riscv(), vendor, true, &[16, 21, 30]);
     }
-    mistakes::<X86>(x86(), Vendor::Smmu, true, &[21, 30]);
     mistakes::<Odd>(odd(), Vendor::Smmu, true, &[14, 20, 27]);
+}
+
+#[test]
+fn armv8_mistakes_of_a_driver_are_seen() {
+    mistakes::<Arm<12>>(arm_4k(), Vendor::Smmu, true, &[21, 30]);
+    mistakes::<Arm<14>>(arm_16k(), Vendor::Smmu, true, &[25]);
+    mistakes::<Arm<16>>(arm_64k(), Vendor::Smmu, true, &[29]);
 }

@@ -4,7 +4,7 @@
 //! there to report.
 
 use crate::arena::{Arena, HostCell, View, POISON};
-use crate::hw::{Amd, Entry, Hardware, OddHw, Riscv, Root, Vtd, X86};
+use crate::hw::{Amd, Arm, Entry, Hardware, OddHw, Riscv, Root, Vtd, X86};
 use crate::odd::ENC;
 use crate::rig::{still, Rig, Setup};
 use crate::tests::{rw, G1, K4, M2};
@@ -188,6 +188,84 @@ fn riscv_hardware_reads_a_table_made_by_hand() {
     assert_eq!(hit(M2 + 9), Some((0x40_0009, true, true, 1 << 61)));
     assert_eq!((hit(0), hit(K4), hit(2 * K4)), (None, None, None));
     assert_eq!(root.scan(View::Cpu).leaves.len(), 5);
+}
+
+/// An SMMU, stage 2 if so, without FWB.
+fn arm<const GRANULE_LG2: u32>(stage2: bool) -> Arm<GRANULE_LG2> {
+    Arm::new(&Params {
+        features: Features(if stage2 { 1 << 9 } else { 0 }),
+        enc_mask: 0,
+    })
+}
+
+#[test]
+fn arm_hardware_reads_a_table_made_by_hand() {
+    let arena = quiet(false);
+    let table = || arena.new_top::<Vtdss>().unwrap();
+    let (top, dir, leaf) = (table(), table(), table());
+    // Read-only from the top down.
+    arena.poke(top, dir | 3 | (1 << 62));
+    arena.poke(top + 8, dir | 3);
+    arena.poke(dir, leaf | 3);
+    arena.poke(dir + 8, 0x40_0000 | 0xf45);
+    arena.poke(top + 16, 0xffff_c000_0000 | (1 << 55) | 0xec1);
+    arena.poke(leaf + 8, 0x7000 | (3 << 53) | 0xe4b);
+    let root = root(&arena, arm::<12>(false), top, 2, 39);
+    let hit = |va| root.translate(va).map(|hit| hit.seen());
+    assert_eq!(hit(K4 + 5), Some((0x7005, true, false, (3 << 53) | 0xa48)));
+    assert_eq!(hit(M2 + 9), Some((0x40_0009, true, false, 0xb44)));
+    assert_eq!(hit(G1 + M2 + 9), Some((0x40_0009, true, true, 0xb44)));
+    let want = (0xffff_c123_4567, true, false, (1 << 55) | 0xa40);
+    assert_eq!(hit(2 * G1 + 0x123_4567), Some(want));
+    assert_eq!((hit(0), hit(3 * G1), hit(1 << 39)), (None, None, None));
+    assert!(root.translate(G1 + M2).unwrap().bits.accessed);
+
+    // The same bits in stage 2 say something else; and with other granules.
+    let decode = |item| match arm::<12>(true).decode(item, 1) {
+        Entry::Leaf(bits) => (bits.read, bits.write, bits.rest),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(decode(0x40_0000 | 0x4fd), (true, true, 0x3c));
+    assert_eq!(decode(0x40_0000 | 0x355), (true, false, 0x314));
+    assert_eq!(decode(0x40_0000 | 0x285), (false, true, 0x204));
+    let size = |entry| match entry {
+        Entry::Leaf(bits) => bits.size_lg2,
+        _ => 0,
+    };
+    assert_eq!(size(arm::<14>(false).decode(0xec3, 0)), 14);
+    assert_eq!(size(arm::<14>(false).decode(0xec1, 1)), 25);
+    assert_eq!(size(arm::<16>(false).decode(0xec3, 0)), 16);
+    assert_eq!(size(arm::<16>(false).decode(0xec1, 1)), 29);
+}
+
+#[test]
+#[should_panic(expected = "no block at level 0")]
+fn a_block_of_512g() {
+    arm::<12>(false).decode(0xec1, 3);
+}
+
+#[test]
+#[should_panic(expected = "no block at level 1")]
+fn a_block_above_32m() {
+    arm::<14>(false).decode(0xec1, 2);
+}
+
+#[test]
+#[should_panic(expected = "address bits")]
+fn a_table_between_two_granules() {
+    arm::<16>(false).decode(0x1000 | 3, 1);
+}
+
+#[test]
+#[should_panic(expected = "reserved type at the last level")]
+fn a_page_that_looks_like_a_block() {
+    arm::<12>(false).decode(0xec1, 0);
+}
+
+#[test]
+#[should_panic(expected = "rights are taken away")]
+fn a_table_for_the_privileged() {
+    arm::<12>(false).decode((1 << 61) | 0x7003, 1);
 }
 
 #[test]

@@ -23,7 +23,7 @@ mod top;
 mod walk;
 mod walks;
 
-use super::setups::{amd, mock, odd, riscv, x86};
+use super::setups::{amd, arm_16k, arm_4k, arm_64k, mock, odd, riscv, x86};
 use iotable::fmt::Prot;
 
 const K4: u64 = 1 << 12;

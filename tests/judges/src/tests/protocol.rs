@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use crate::arena::{watch, Arena, Event, Step, Store, View};
-use crate::hw::{Amd, Hardware, Hit, OddHw, Riscv, Root, Vtd, X86};
+use crate::hw::{Amd, Arm, Hardware, Hit, OddHw, Riscv, Root, Vtd, X86};
 use crate::protocol::{software_steps, Run};
 use crate::rig::{Rig, Setup};
 use crate::size::max_offset;
-use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
+use crate::tests::{amd, arm_16k, arm_4k, arm_64k, mock, odd, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::Features;
 use iotable::gather::Gather;
 use iotable::{Bytes, Iova, Level, RawTable};
@@ -299,6 +299,7 @@ fn all_seen(taken: &BTreeMap<&'static str, usize>, except: &[&str]) {
 
 const RUNS: u64 = 100;
 const NOT_TRACKED: &[&str] = &["FoldLook", "FoldMark", "FoldClean"];
+const NO_GROUPS: &[&str] = &["Demote", "FoldLook", "FoldMark", "FoldClean"];
 
 #[test]
 fn vtdss_is_a_run() {
@@ -334,7 +335,23 @@ fn formats_without_dirty_tracking_are_runs() {
     let taken = shapes::<Riscv>(riscv(), 0, &[16, 21, 30], RUNS);
     all_seen(&taken, NOT_TRACKED);
     let taken = shapes::<X86>(x86(), 0, &[21, 30], RUNS);
-    all_seen(&taken, &["Demote", "FoldLook", "FoldMark", "FoldClean"]);
+    all_seen(&taken, NO_GROUPS);
+}
+
+#[test]
+fn armv8_is_a_run() {
+    let taken = shapes::<Arm<12>>(arm_4k(), 0, &[21, 30], RUNS);
+    all_seen(&taken, NO_GROUPS);
+    // With two levels there is no table that a hole could have as a whole.
+    let no_tables: Vec<&str> = NO_GROUPS
+        .iter()
+        .copied()
+        .chain(["Unlink", "FlushTable", "Free"])
+        .collect();
+    let taken = shapes::<Arm<14>>(arm_16k(), 0, &[25], RUNS / 4);
+    all_seen(&taken, &no_tables);
+    let taken = shapes::<Arm<16>>(arm_64k(), 0, &[29], RUNS / 8);
+    all_seen(&taken, &no_tables);
 }
 
 fn mistake(mistake: Mistake) {

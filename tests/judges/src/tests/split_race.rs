@@ -3,9 +3,9 @@
 //! Splits under an adversary: hardware that walks, and sets A and D, between any two stores.
 
 use crate::arena::{watch, Event, Step, Store, View};
-use crate::hw::{Amd, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
+use crate::hw::{Amd, Arm, Entry, Hardware, Hit, OddHw, Riscv, Vtd, X86};
 use crate::rig::{still, Rig, Setup};
-use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
+use crate::tests::{amd, arm_16k, arm_4k, mock, odd, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::Features;
 use iotable::{Bytes, DirtySink, Iova, Result, SplitFlush};
 
@@ -131,6 +131,13 @@ fn no_address_is_disturbed_in_any_format() {
         let base = (2u64 << size_lg2).wrapping_neg();
         disturbs_nobody_in::<Riscv>(riscv(), base, size_lg2);
     }
+    for size_lg2 in [21, 30] {
+        for features in [Features::default(), Features::DMA_INCOHERENT] {
+            disturbs_nobody_in::<Arm<12>>(arm_4k().with(features), 4 << 30, size_lg2);
+        }
+    }
+    // All of a table is looked at before each store: not for 64K, whose tables have 8192 items.
+    disturbs_nobody_in::<Arm<14>>(arm_16k(), 1 << 47, 25);
     for size_lg2 in [13, 14, 16, 20, 21, 23, 29, 30, 31, 38, 40, 45] {
         disturbs_nobody_in::<Amd<false>>(amd(), 0, size_lg2);
         let base = 1 << 55;

@@ -6,11 +6,12 @@
 //! store; the tests here choose where to cut and say some results in plain numbers too.
 
 use crate::arena::View;
-use crate::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use crate::hw::{Amd, Arm, Hardware, OddHw, Riscv, Vtd, X86};
 use crate::odd::OddFmt;
 use crate::rig::{Rig, Setup};
-use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
+use crate::tests::{amd, arm_16k, arm_4k, arm_64k, mock, odd, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::amdv1::Amdv1;
+use iotable::fmt::armv8::Armv8;
 use iotable::fmt::riscv_64::Riscv64;
 use iotable::fmt::vtdss::Vtdss;
 use iotable::fmt::x86_64::X86_64;
@@ -308,6 +309,25 @@ fn all_bits_of_the_leaf_survive() {
         let (size, rig) = (1 << lg2, Rig::<Riscv>::new(riscv()));
         keeps_all_bits(rig, size, size, size + K4, K4);
     }
+    for size in [M2, G1] {
+        keeps_all_bits(Rig::<Arm<12>>::new(arm_4k()), size, size, size + K4, K4);
+    }
+    let (size, page) = (1 << 25, 1 << 14);
+    keeps_all_bits(
+        Rig::<Arm<14>>::new(arm_16k()),
+        size,
+        size,
+        size + page,
+        page,
+    );
+    let (size, page) = (1 << 29, 1 << 16);
+    keeps_all_bits(
+        Rig::<Arm<16>>::new(arm_64k()),
+        size,
+        size,
+        size + page,
+        page,
+    );
 }
 
 #[test]
@@ -429,6 +449,7 @@ fn can_split_speaks_for_every_leaf() {
     agrees::<false, false>();
     assert!(can_split::<Vtdss>() && can_split::<X86_64>() && can_split::<Riscv64>());
     assert!(can_split::<Amdv1<false>>() && can_split::<Amdv1<true>>());
+    assert!(can_split::<Armv8<12>>() && can_split::<Armv8<14>>() && can_split::<Armv8<16>>());
 }
 
 // The same set of holes, in any order, leaves the same leaves.

@@ -5,11 +5,11 @@
 
 use crate::arena::{watch, watch_reads, Event, RangeLock, Step, Store, View};
 use crate::explore::Free;
-use crate::hw::{Amd, Hardware, OddHw, Riscv, Root, Vtd, X86};
+use crate::hw::{Amd, Arm, Hardware, OddHw, Riscv, Root, Vtd, X86};
 use crate::model::Cut;
 use crate::rig::{still, Rig, Setup};
 use crate::size::max_offset;
-use crate::tests::{amd, mock, odd, riscv, rw, x86, K4, M2};
+use crate::tests::{amd, arm_16k, arm_4k, arm_64k, mock, odd, riscv, rw, x86, K4, M2};
 use iotable::fmt::{Features, Format};
 use iotable::{Bytes, Error, Iova, Level, Replaced};
 
@@ -75,6 +75,9 @@ macro_rules! each_format {
         $test::<Riscv>(cases::<Riscv>(riscv(), upper, &[16, 21, 30]));
         $test::<Amd<false>>(cases::<Amd<false>>(amd(), lower, &[13, 15, 21, 22, 31]));
         $test::<Amd<true>>(cases::<Amd<true>>(mock(), lower, &[12, 14, 20, 21, 30]));
+        $test::<Arm<12>>(cases::<Arm<12>>(arm_4k(), lower, &[21, 30]));
+        $test::<Arm<14>>(cases::<Arm<14>>(arm_16k(), lower, &[25]));
+        $test::<Arm<16>>(cases::<Arm<16>>(arm_64k(), lower, &[29]));
         $test::<Odd>(cases::<Odd>(odd(), upper, &[12, 14, 18, 20, 26, 33]));
     };
 }

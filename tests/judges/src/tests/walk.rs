@@ -4,9 +4,9 @@
 
 use std::vec;
 
-use crate::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use crate::hw::{Amd, Arm, Hardware, OddHw, Riscv, Vtd, X86};
 use crate::rig::{Rig, Setup};
-use crate::tests::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
+use crate::tests::{amd, arm_16k, arm_4k, arm_64k, mock, odd, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::{Features, Format, Prot};
 
 /// Leaves of all kinds with holes between them, and a table in which nothing is left.
@@ -71,6 +71,9 @@ fn every_part_of_a_table() {
     parts::<Amd<false>>(amd());
     parts::<Amd<true>>(mock());
     parts::<Riscv>(riscv());
+    parts::<Arm<12>>(arm_4k());
+    parts::<Arm<14>>(arm_16k());
+    parts::<Arm<16>>(arm_64k());
     parts::<OddHw<true, true>>(odd());
 }
 
@@ -93,6 +96,9 @@ fn attributes_without_what_hardware_sets() {
     attributes::<Amd<false>>(amd());
     attributes::<Amd<true>>(mock());
     attributes::<Riscv>(riscv());
+    attributes::<Arm<12>>(arm_4k());
+    attributes::<Arm<14>>(arm_16k());
+    attributes::<Arm<16>>(arm_64k());
     attributes::<OddHw<true, true>>(odd());
 }
 
