@@ -98,7 +98,7 @@ pub(crate) struct KernelMem {
     pub(crate) common: *mut bindings::pt_common,
 }
 
-/// Where the linear map starts: `phys_to_virt(0)`.
+/// What the address of memory in the linear map and its physical address differ by.
 #[inline(always)]
 fn linear_map() -> u64 {
     // SAFETY: The variable is written once, before any driver can make a table.

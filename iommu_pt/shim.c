@@ -19,6 +19,7 @@
 #include <linux/init.h>
 #include <linux/io.h>
 #include <linux/kconfig.h>
+#include <linux/memblock.h>
 #include <linux/printk.h>
 #include <linux/spinlock.h>
 
@@ -34,7 +35,10 @@ unsigned long pt_iommu_rust_linear_map __ro_after_init;
 
 static int __init pt_iommu_rust_linear_map_init(void)
 {
-	pt_iommu_rust_linear_map = (unsigned long)phys_to_virt(0);
+	/* arm64 converts what is below the memory to something else */
+	phys_addr_t start = memblock_start_of_DRAM();
+
+	pt_iommu_rust_linear_map = (unsigned long)phys_to_virt(start) - start;
 	return 0;
 }
 pure_initcall(pt_iommu_rust_linear_map_init);
