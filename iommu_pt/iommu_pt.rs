@@ -13,11 +13,13 @@
 //! | `mem.rs` | table memory: `iotable`'s environment |
 //! | `gather.rs` | from what was removed to `struct iommu_iotlb_gather` |
 //! | `symbols.rs` | the symbols that C knows a format by |
-//! | `amdv1.rs riscv_64.rs vtdss.rs x86_64.rs` | one file per format: its C structs |
+//! | `amdv1.rs armv8.rs riscv_64.rs vtdss.rs x86_64.rs` | one file per format: its C structs |
 //! | `shim.c` | the C half: what only C can do, `EXPORT_SYMBOL` among it |
 
 #[cfg(any(CONFIG_IOMMU_PT_RUST_AMDV1, CONFIG_IOMMU_PT_RUST_AMDV1_MOCK))]
 mod amdv1;
+#[cfg(CONFIG_IOMMU_PT_RUST_ARMV8)]
+mod armv8;
 mod gather;
 mod init;
 mod mem;

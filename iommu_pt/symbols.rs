@@ -7,6 +7,10 @@
 /// `$shape` maps the format's cfg struct, and the features that the table will have, to a
 /// [`Shape`](crate::init::Shape) or an error. The prototypes in `linux/generic_pt/iommu.h` are
 /// checked by `#[export]`.
+///
+/// Where C has one name for several formats, as for Arm, the symbols are written by hand: if there
+/// is no other format, nothing uses this.
+#[allow(unused_macros)]
 macro_rules! format_symbols {
     ($fmt:ident, $format:ty, $table:ident, $cfg:ident, $shape:expr) => {
         kernel::macros::paste! {
@@ -113,4 +117,5 @@ macro_rules! format_hw_info {
 
 #[allow(unused_imports)]
 pub(crate) use format_hw_info;
+#[allow(unused_imports)]
 pub(crate) use format_symbols;
