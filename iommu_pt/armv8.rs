@@ -36,6 +36,18 @@ type Granule4K = Armv8<12>;
 type Granule16K = Armv8<14>;
 type Granule64K = Armv8<16>;
 
+/// Calls a function of `ops` for the format that an initialised table has. The granule of a table
+/// does not change.
+macro_rules! of_granule {
+    ($table:ident, $function:ident($($arg:expr),*)) => {
+        match (*$table).armpt.tgsz_lg2 {
+            12 => ops::$function::<Granule4K>($($arg),*),
+            14 => ops::$function::<Granule16K>($($arg),*),
+            _ => ops::$function::<Granule64K>($($arg),*),
+        }
+    };
+}
+
 // SAFETY: `common` is a projection within the one C struct.
 unsafe impl<const GRANULE_LG2: u32> KernelFormat for Armv8<GRANULE_LG2> {
     const FORCED: Features = Features::DETAILED_GATHER;
@@ -182,14 +194,8 @@ pub(crate) unsafe extern "C" fn pt_iommu_armv8_iova_to_phys(
 ) -> bindings::phys_addr_t {
     let table: *mut bindings::pt_iommu_armv8 = domain.cast();
     // SAFETY: The caller gives a table of this format, which starts with its domain, and holds the
-    // lock. The granule does not change.
-    unsafe {
-        match (*table).armpt.tgsz_lg2 {
-            12 => ops::iova_to_phys::<Granule4K>(domain, iova),
-            14 => ops::iova_to_phys::<Granule16K>(domain, iova),
-            _ => ops::iova_to_phys::<Granule64K>(domain, iova),
-        }
-    }
+    // lock.
+    unsafe { of_granule!(table, iova_to_phys(domain, iova)) }
 }
 
 /// See [`read_and_clear_dirty`](crate::ops::read_and_clear_dirty). No granule has dirty tracking
@@ -209,13 +215,12 @@ pub(crate) unsafe extern "C" fn pt_iommu_armv8_read_and_clear_dirty(
 ) -> c_int {
     let table: *mut bindings::pt_iommu_armv8 = domain.cast();
     // SAFETY: The caller gives a table of this format, which starts with its domain, and a valid
-    // `dirty`, and holds the lock. The granule does not change.
+    // `dirty`, and holds the lock.
     unsafe {
-        match (*table).armpt.tgsz_lg2 {
-            12 => ops::read_and_clear_dirty::<Granule4K>(domain, iova, size, flags, dirty),
-            14 => ops::read_and_clear_dirty::<Granule16K>(domain, iova, size, flags, dirty),
-            _ => ops::read_and_clear_dirty::<Granule64K>(domain, iova, size, flags, dirty),
-        }
+        of_granule!(
+            table,
+            read_and_clear_dirty(domain, iova, size, flags, dirty)
+        )
     }
 }
 
@@ -229,17 +234,10 @@ pub(crate) unsafe extern "C" fn pt_iommu_armv8_hw_info(
     table: *mut bindings::pt_iommu_armv8,
     info: *mut bindings::pt_iommu_armv8_hw_info,
 ) {
-    // SAFETY: The caller gives an initialised table, which starts with its `struct pt_iommu`. The
-    // granule does not change.
-    let (granule, (oa, top)) = unsafe {
-        match (*table).armpt.tgsz_lg2 {
-            12 => (12, ops::top::<Granule4K>(table.cast())),
-            14 => (14, ops::top::<Granule16K>(table.cast())),
-            _ => (16, ops::top::<Granule64K>(table.cast())),
-        }
-    };
-    // SAFETY: As above; `common` does not change after init.
-    let common = unsafe { &(*table).armpt.common };
+    // SAFETY: The caller gives an initialised table, which starts with its `struct pt_iommu`.
+    let (oa, top) = unsafe { of_granule!(table, top(table.cast())) };
+    // SAFETY: The table is initialised, and these members do not change after that.
+    let (granule, common) = unsafe { ((*table).armpt.tgsz_lg2, &(*table).armpt.common) };
     // SAFETY: The caller gives a valid `info`, which nobody else uses meanwhile.
     let info = unsafe { &mut *info };
 
