@@ -464,27 +464,27 @@ static void ended(void)
 		assert(state[i] != OURS && (state[i] != LIVE || !i || leads(0, TOP, i)));
 }
 
-/* Nothing leads into the hole. */
-static void hole_is_cold(void)
+/* After the flush: nothing leads into the hole, all else is as it was. */
+static void only_hole_is_gone(void)
 {
+	struct leaf is = walk(probe);
+
+	assert(in_hole() ? !is.mapped : is_same(is));
 	assert(!cached.mapped || hole == hole_end || cached.start >= hole_end || cached.start + cached.pages <= hole);
 }
 
 /* At the end of a split or a carve, which ended with this code. */
 static void was_split(u32 result)
 {
-	struct leaf is = walk(probe);
-
 	assert(result != 2 || no_memory);
 	if (result) {
-		assert(!stores && is_same(is));
+		assert(!stores && is_same(walk(probe)));
 	} else {
 		struct leaf low = walk(LO), high = walk(HI - 1);
 
 		assert(!low.mapped || low.start == LO);
 		assert(!high.mapped || high.start + high.pages == HI);
-		assert(in_hole() ? !is.mapped : is_same(is));
-		hole_is_cold();
+		only_hole_is_gone();
 	}
 	ended();
 }
@@ -575,7 +575,6 @@ static void tree(void)
 /* The range's leaves are gone, whole ones, so many pages from its start on. */
 void unmap(void)
 {
-	struct leaf is;
 	u32 pages;
 
 	tree();
@@ -584,9 +583,7 @@ void unmap(void)
 	pages = w2c_code_unmap(&code, LO, HI - LO);
 	assert(pages == GIVEN);
 	w2c_env_flush(0); /* as the caller does */
-	is = walk(probe);
-	assert(in_hole() ? !is.mapped : is_same(is));
-	hole_is_cold();
+	only_hole_is_gone();
 	ended();
 	DONE;
 }
