@@ -107,6 +107,7 @@
 //! ```
 
 mod bindings;
+mod count;
 mod dirty;
 mod ioctls;
 #[cfg(test)]

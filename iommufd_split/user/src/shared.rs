@@ -13,6 +13,7 @@ use iommufd_bindings::iommufd::{
 };
 use iommufd_ioctls::{IommuFd, IommufdIoas};
 
+use crate::count::Counted;
 use crate::ioctls::{all_unmapped, page_size, unmap, Ioctls};
 use crate::trial::trial;
 use crate::{
@@ -151,7 +152,7 @@ impl Source {
 /// ranges at the same time.
 #[derive(Clone)]
 pub struct SharedMemory {
-    iommufd: Arc<dyn Ioctls>,
+    iommufd: Arc<Counted>,
     ioas: Ioas,
     granularity: Granularity,
     /// A power of two: every range is made of pages of so many bytes.
@@ -244,7 +245,7 @@ impl SharedMemory {
         };
         Ok(Self {
             one_call: knows_unmap(&*iommufd),
-            iommufd,
+            iommufd: Arc::new(Counted::new(iommufd)),
             ioas,
             granularity,
             page_size,
@@ -402,6 +403,11 @@ impl SharedMemory {
     /// Whether [`Self::carve`] is one ioctl if memory is mapped whole.
     pub fn carves_in_one_call(&self) -> bool {
         self.one_call
+    }
+
+    /// How many ioctls this and its clones have made so far, with those that failed.
+    pub fn ioctl_count(&self) -> u64 {
+        self.iommufd.calls()
     }
 
     /// Calls `map` with offset and length of every mapping that the range needs; takes them back if
@@ -609,8 +615,10 @@ mod tests {
             let read = Permissions::Read;
             memory.map_memory(0, 0, 4 * page, read).unwrap();
             kernel.arm(&[fault]);
-            let carved = memory.carve(page, page);
+            let before = memory.ioctl_count();
+            let carved = memory.clone().carve(page, page);
             assert_eq!(kernel.calls(), calls, "{knows:?}, {fault:?}");
+            assert_eq!(memory.ioctl_count() - before, calls as u64);
             assert_eq!(carved.err().and_then(|e| e.errno()), errno);
             let mapped: Vec<u64> = kernel.pages(1).into_keys().collect();
             let left = [0, 1, 2, 3].map(|p| p * page);
