@@ -6,6 +6,7 @@ trap 'say "interrupted: the same command goes on from here" >&2; exit 130' INT T
 . /src/tools/lib.sh
 . /src/tools/source.sh
 . /src/tools/build.sh
+. /src/tools/alioth/build.sh
 . /src/tools/deb/build
 
 # One run at a time changes the trees; the outputs that it leaves are never changed, so tests and guests need no lock. Nor
@@ -54,6 +55,13 @@ make_ready() {
 			[ "$what" = riscv ] || prepare_programs
 			prepare_initramfs "$(tests_of "$what")"
 			;;
+		alioth)
+			prepare_kernel x86
+			prepare_selftests x86
+			prepare_programs
+			prepare_initramfs x86
+			prepare_alioth
+			;;
 		uml | bench) prepare_kernel "$what" ;;
 		esac
 	done
@@ -78,7 +86,8 @@ main() {
 		prepare "$@"
 		;;
 	demo)
-		[[ ${DEMO:-run} =~ ^(run|vmm)$ ]] || die "there is no DEMO=$DEMO: leave it out, or say DEMO=vmm."
+		[[ ${DEMO:-run} =~ ^(run|vmm|alioth)$ ]] || die "there is no DEMO=$DEMO: leave it out, or say DEMO=vmm or DEMO=alioth."
+		[ "${DEMO-}" != alioth ] || BED=vtd+alioth
 		prepare_bed
 		exec bash "$TOP/tools/demo/${DEMO:-run}" "$@"
 		;;

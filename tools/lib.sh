@@ -26,7 +26,7 @@ BED=${BED:-vtd}
 mkdir -p "$LOGS" "$BUILD/out"
 if [ ! -d "$CURRENT" ]; then
 	mkdir "$CURRENT"
-	for name in x86 debug cfi gcc deb riscv uml bench count tests.x86 tests.riscv initramfs.x86 initramfs.riscv programs; do
+	for name in x86 debug cfi gcc deb riscv uml bench count tests.x86 tests.riscv initramfs.x86 initramfs.riscv programs alioth.vmm alioth.module alioth; do
 		newest=$(find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$name-*" ! -name '*.tmp' -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')
 		[ -z "$newest" ] || ln -s "$newest" "$CURRENT/$name"
 	done
@@ -53,6 +53,7 @@ built() { readlink -e "$CURRENT/$1" || die "$1 has not been built: run make buil
 
 kernel_image() {
 	local image
+	[ "$1" != alioth ] || set -- x86
 	case $1 in
 	x86 | debug | cfi | gcc | count) image=bzImage ;;
 	deb) image=vmlinuz ;;
@@ -63,24 +64,28 @@ kernel_image() {
 	echo "$(built "$1")/$image"
 }
 
-# The kernels of other flavours run what the usual one runs, and so does Debian's, behind Debian's initramfs.
+# The kernels of other flavours run what the usual one runs, and so does Debian's, behind Debian's initramfs. "alioth" is the
+# usual one with a VMM and its guest, which are in an archive of their own.
 initramfs() {
 	local kernel=$1 image
 	if [ "$kernel" = deb ]; then
 		image=$(built deb) && cat "$image/initrd"
 	fi
 	image=$(built "initramfs.$(tests_of "$kernel")") && cat "$image"
+	if [ "$kernel" = alioth ]; then
+		image=$(built alioth) && cat "$image"
+	fi
 }
 
 # tests_of KERNEL: the kernel whose selftests it runs.
-tests_of() { case $1 in debug | cfi | gcc | deb | count) echo x86 ;; *) echo "$1" ;; esac }
+tests_of() { case $1 in debug | cfi | gcc | deb | count | alioth) echo x86 ;; *) echo "$1" ;; esac }
 
 # use_bed BED[+WITH]: sets the bed_* variables; see tools/beds.
 use_bed() {
 	local bed=${1%%+*} with=
 	[ "$bed" = "$1" ] || with=${1#*+}
 	[[ -f $TOP/tools/beds/$bed && $bed != *.* && (-z $with || -f $TOP/tools/beds/with.$with) ]] ||
-		die "there is no bed '$1': choose one of $(find "$TOP/tools/beds" -type f ! -name '*.*' -printf '%f ' | tr ' ' '\n' | sort | xargs), all also with +io or +vmm."
+		die "there is no bed '$1': choose one of $(find "$TOP/tools/beds" -type f ! -name '*.*' -printf '%f ' | tr ' ' '\n' | sort | xargs), all also with +io, +vmm or +alioth."
 	# shellcheck source=tools/beds/vtd
 	. "$TOP/tools/beds/$bed"
 	# shellcheck source=tools/beds/with.io
