@@ -18,6 +18,7 @@ help: ## this list
 	@echo '  ONLY=REGEX             make test: only the checks whose names match, as in ONLY=kunit; make series-check: the patches'
 	@echo '  BED=NAME CMD=COMMAND   make vm: the machine (of tools/beds) and what to run in it'
 	@echo '  DEMO=vmm               make demo: a VMM that converts memory, page by page and with splits'
+	@echo '  DEMO=alioth            make demo: a VMM from crates.io that does so, with a guest and an assigned disk'
 	@echo '  ONLY=tables|ioctls|vmm make bench: one part of it'
 	@echo '  BOOTS=N ROUNDS=N       make bench: how often (default: 8 boots of 16 rounds)'
 	@echo '  FROM="NAME <MAIL>"     make series: who signs the patches (default: of git config)'
