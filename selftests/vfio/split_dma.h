@@ -56,8 +56,8 @@ struct fault_log {
 	u64 suppressed;		/* faults the kernel saw but did not print */
 	u64 inherited;		/* ... before this log was opened */
 	/*
-	 * QEMU's AMD and RISC-V IOMMUs log each fault a hundred times: what is
-	 * not printed says nothing there, wrong bytes still do.
+	 * QEMU's AMD, RISC-V and Arm IOMMUs log each fault a hundred times: what
+	 * is not printed says nothing there, wrong bytes still do.
 	 */
 	bool bursts;
 	u64 repeated;

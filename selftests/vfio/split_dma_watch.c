@@ -69,6 +69,14 @@ static const struct fault_format fault_formats[] = {
 		.limited = "riscv_iommu_fault: ",
 		.bursts = true,
 	},
+	{
+		/* event: F_TRANSLATION client: 0000:00:02.0 sid: 0x10 ssid: 0 iova: 0x1000 ipa: 0 */
+		.match = " event: F_",
+		.addr = " iova: ",
+		.base = 16,
+		.limited = "arm_smmu_dump_event: ",
+		.bursts = true,
+	},
 };
 
 void fault_log_close(struct fault_log *log)
