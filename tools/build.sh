@@ -33,7 +33,7 @@ check_null() { [ -c /dev/null ] || die "/dev/null in the toolchain root is no lo
 
 # flavour FLAVOUR: sets what differs between the kernels, and for those with a guest what it is made of.
 flavour() {
-	config=$TOP/tools/configs/$1.config rustflags='' cflags='' compiler=LLVM=1
+	config=$TOP/tools/configs/$1.config rustflags='' cflags='' compiler=LLVM=1 linker=
 	case $1 in
 	x86)
 		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1900 minutes=10 label='x86_64 kernel'
@@ -50,6 +50,10 @@ flavour() {
 	riscv)
 		arch=riscv target=Image image=arch/riscv/boot/Image objects=1500 minutes=8 label='RISC-V kernel'
 		cc=riscv64-linux-gnu-gcc suites=vfio guest_root=/usr/guest-riscv64
+		;;
+	arm)
+		arch=arm64 target=Image image=arch/arm64/boot/Image objects=1700 minutes=9 label='Arm kernel'
+		cc='clang --target=aarch64-linux-gnu' linker=lld suites=vfio guest_root=/usr/guest-arm64
 		;;
 	uml) arch=um target=linux image=linux objects=1110 minutes=5 label='User-Mode Linux kernel' suites='' ;;
 	bench)
@@ -129,7 +133,7 @@ prepare_selftests() {
 	quiet "$arch kernel headers" make -C "$LINUX" ARCH="$arch" O="$BUILD/headers" headers_install INSTALL_HDR_PATH="$tmp/usr" ||
 		die "the kernel's headers cannot be installed: see the log above."
 	quiet "$arch selftests" make -C "$LINUX/tools/testing/selftests" -j"$(jobs_)" O="$tmp/build" TARGETS="$suites" ARCH="$arch" CC="$cc" FORCE_TARGETS=1 \
-		KHDR_INCLUDES="-isystem $tmp/usr/include ${guest_root:+-isystem $guest_root/usr/include}" LDFLAGS="-static ${guest_root:+-L$lib}" \
+		KHDR_INCLUDES="-isystem $tmp/usr/include ${guest_root:+-isystem $guest_root/usr/include}" LDFLAGS="-static ${guest_root:+-L$lib} ${linker:+-fuse-ld=$linker}" \
 		install INSTALL_PATH="$tmp/install" ||
 		die "the selftests do not build: see the log above."
 	rm -r "$tmp/build"

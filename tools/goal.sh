@@ -49,10 +49,10 @@ make_ready() {
 	for what; do
 		case $what in
 		tree) ;;
-		x86 | debug | cfi | gcc | deb | riscv | count)
+		x86 | debug | cfi | gcc | deb | riscv | arm | count)
 			if [ "$what" = deb ]; then prepare_deb; else prepare_kernel "$what"; fi
 			prepare_selftests "$(tests_of "$what")"
-			[ "$what" = riscv ] || prepare_programs
+			[[ $what = riscv || $what = arm ]] || prepare_programs
 			prepare_initramfs "$(tests_of "$what")"
 			;;
 		alioth)
@@ -82,7 +82,7 @@ main() {
 	[[ ${FLAVOUR-} =~ ^(|cfi|gcc)$ ]] || die "there is no FLAVOUR=$FLAVOUR: leave it out, or say FLAVOUR=cfi or FLAVOUR=gcc."
 	case $goal in
 	build)
-		[ $# -gt 0 ] || set -- x86 riscv uml
+		[ $# -gt 0 ] || set -- x86 riscv arm uml
 		prepare "$@"
 		;;
 	demo)
