@@ -57,6 +57,7 @@ pub mod range;
 
 mod carve;
 mod dirty;
+mod join;
 mod map;
 mod pt;
 mod query;
@@ -68,6 +69,7 @@ mod unmap;
 mod walk;
 
 pub use dirty::DirtySink;
+pub use join::{can_join, Flusher, Joined, Stale};
 pub use map::Mapped;
 pub use pt::{
     page_sizes,

@@ -80,6 +80,7 @@ impl<const MOCK: bool> Format for Amdv1<MOCK> {
     // specification asks for break-before-make.
     const LIVE: Live = Live {
         leaf_to_table: true,
+        table_to_leaf: true,
         contig_resize: true,
     };
     const DIRTY: u64 = D;

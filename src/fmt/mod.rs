@@ -156,7 +156,11 @@ impl Prot {
 pub struct Live {
     /// A leaf may become a table item (and both translations may be cached for a while).
     pub leaf_to_table: bool,
-    /// The items of a contiguous leaf may be rewritten one by one as smaller leaves.
+    /// A table item may become a leaf that translates as all below it did (and both may be cached
+    /// for a while).
+    pub table_to_leaf: bool,
+    /// The items of a contiguous leaf may be rewritten one by one as smaller leaves, and those of
+    /// smaller leaves as a contiguous one.
     pub contig_resize: bool,
 }
 

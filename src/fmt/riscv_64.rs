@@ -81,6 +81,7 @@ impl Format for Riscv64 {
     // allowed without making it invalid first.
     const LIVE: Live = Live {
         leaf_to_table: true,
+        table_to_leaf: true,
         contig_resize: true,
     };
     const DIRTY: u64 = 0;

@@ -75,6 +75,7 @@ impl Format for Vtdss {
     // break-before-make is asked for.
     const LIVE: Live = Live {
         leaf_to_table: true,
+        table_to_leaf: true,
         contig_resize: true,
     };
     const DIRTY: u64 = D;

@@ -78,6 +78,7 @@ impl Format for X86_64 {
     // rights while P is set. A split changes the size only.
     const LIVE: Live = Live {
         leaf_to_table: true,
+        table_to_leaf: true,
         contig_resize: true,
     };
     const DIRTY: u64 = 0;

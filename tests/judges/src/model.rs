@@ -335,6 +335,51 @@ impl Model {
         }
     }
 
+    /// Joins the leaves that lie in `va..=last` as a whole: those that follow each other and differ
+    /// in nothing are mapped as one would map all of them.
+    pub fn join(&mut self, va: u64, last: u64) {
+        let inside = |at: &(u64, Bits)| last_of(at.0, &at.1) <= last;
+        let leaves: Vec<(u64, Bits)> = self
+            .leaves
+            .range(va..=last)
+            .map(|(&at, &bits)| (at, bits))
+            .filter(inside)
+            .collect();
+        let follows = |a: &(u64, Bits), b: &(u64, Bits)| {
+            let size = 1u64 << a.1.size_lg2;
+            let same = |bits: &Bits| (bits.read, bits.write, bits.rest);
+            a.0.checked_add(size) == Some(b.0) && a.1.oa + size == b.1.oa && same(&a.1) == same(&b.1)
+        };
+        for streak in leaves.chunk_by(follows) {
+            let (first, bits) = streak[0];
+            let (at, end) = streak[streak.len() - 1];
+            let end = last_of(at, &end);
+            for (at, _) in streak {
+                self.leaves.remove(at);
+            }
+            let mut at = first;
+            loop {
+                let oa = bits.oa + (at - first);
+                let size_lg2 = self.rules.best(at, end, oa).expect("larger than before");
+                let new_last = at + ((1 << size_lg2) - 1);
+                let part = |old: &&(u64, Bits)| at <= old.0 && old.0 <= new_last;
+                let old: Vec<_> = streak.iter().filter(part).collect();
+                let new = Bits {
+                    oa,
+                    size_lg2,
+                    dirty: old.iter().any(|old| old.1.dirty),
+                    accessed: old.iter().any(|old| old.1.accessed),
+                    ..bits
+                };
+                self.leaves.insert(at, new);
+                if new_last == end {
+                    break;
+                }
+                at = new_last + 1;
+            }
+        }
+    }
+
     /// Changes a leaf as hardware does. `false` if there is none.
     pub fn touch(&mut self, va: u64, dirty: bool) -> bool {
         match self.find_mut(va) {

@@ -71,6 +71,7 @@ impl<const TO_TABLE: bool, const RESIZE: bool> Format for OddFmt<TO_TABLE, RESIZ
         .with(Features::DETAILED_GATHER);
     const LIVE: Live = Live {
         leaf_to_table: TO_TABLE,
+        table_to_leaf: TO_TABLE,
         contig_resize: RESIZE,
     };
     const DIRTY: u64 = D;

@@ -52,6 +52,7 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Format for Tiny<ITEMS_LG2, MARKED
     const FEATURES: Features = Features::DMA_INCOHERENT.with(Features::DYNAMIC_TOP);
     const LIVE: Live = Live {
         leaf_to_table: true,
+        table_to_leaf: true,
         contig_resize: true,
     };
     const DIRTY: u64 = D;

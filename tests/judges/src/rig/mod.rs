@@ -13,6 +13,7 @@ use iotable::gather::Gather;
 use iotable::range::Locked;
 use iotable::{page_sizes, Bytes, Config, Iova, Level, Mapped, Oa, Pt, RawTable, Table};
 
+mod join;
 mod ops;
 mod setup;
 mod still;

@@ -11,6 +11,7 @@ mod explore;
 mod failures;
 mod formats;
 mod iotlb;
+mod join;
 mod judges;
 mod map_unmap;
 mod protocol;

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A join, compared with the model, the hardware and the accounts.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use super::still::{marked_after_cleaning, still};
+use super::Rig;
+use crate::arena::{watch, Arena, Event, Step, Store, View};
+use crate::hw::{Hardware, Hit, Root, TableAt};
+use crate::size::max_offset;
+use iotable::{Flusher, Joined, RawTable, Result, Stale};
+
+/// Flushes at once. A device that wrote through what was cached is noted just before.
+struct Flushes<'a, H: Hardware> {
+    root: Root<'a, H>,
+    places: BTreeMap<u64, TableAt>,
+    stale: Vec<Stale>,
+    late: Option<u64>,
+    freed: usize,
+}
+
+impl<H: Hardware> Flusher<Arena> for Flushes<'_, H> {
+    fn flush(&mut self, stale: Stale) {
+        if let Some(item) = self.late.take() {
+            self.root.arena.hw_set(item, H::DIRTY);
+        }
+        self.stale.push(stale);
+    }
+
+    fn free(&mut self, table: RawTable<Arena>) {
+        let addr = table.ptr().as_ptr() as u64;
+        let place = self.places[&addr];
+        let mut first = place.va;
+        let stale = self.stale.last().expect("freed before a flush");
+        if self.root.sign && stale.va.0 >> 63 == 1 {
+            first |= !max_offset(self.root.va_lg2);
+        }
+        assert!(
+            stale.va.0 <= first && first + max_offset(place.size_lg2) <= stale.last.0,
+            "{stale:x?} does not cover the freed {place:x?}"
+        );
+        assert_ne!(
+            stale.leaf_levels & 1 << place.level,
+            0,
+            "level of old leaves"
+        );
+        assert_ne!(
+            stale.table_levels & 2 << place.level,
+            0,
+            "level of old table items"
+        );
+        let reachable = self.root.reachable(&[View::Cpu, View::Memory]);
+        assert!(
+            !reachable.contains(&addr),
+            "freed while hardware reaches it"
+        );
+        self.root.arena.free_gathered(table);
+        self.freed += 1;
+    }
+}
+
+impl<H: Hardware> Rig<H> {
+    /// Addresses in what lies in the range, each with what it translates to.
+    fn probes_within(&self, va: u64, len: u64) -> Vec<(u64, Option<Hit>)> {
+        let mut probes = self.probes(va, len);
+        let last = va.wrapping_add(len).wrapping_sub(1);
+        let leaves = self.model.leaves();
+        let inside: Vec<_> = leaves
+            .iter()
+            .filter(|leaf| va <= leaf.va && leaf.va <= last)
+            .collect();
+        let root = self.root();
+        for leaf in inside.iter().step_by(inside.len() / 24 + 1) {
+            for at in [leaf.va, leaf.va + max_offset(leaf.bits.size_lg2)] {
+                probes.push((at, root.translate_any(at)));
+            }
+        }
+        probes
+    }
+
+    /// Joins, with a look at the table after each store. With `late`, a device writes to that
+    /// address, which is mapped, through a cached copy of the leaf.
+    pub fn join(&mut self, va: u64, len: u64, late: Option<u64>) -> Result<Joined> {
+        let last = va.wrapping_add(len).wrapping_sub(1);
+        let probes = self.probes_within(va, len);
+        let (before, tables) = (self.model.count(), self.tables());
+        let lock = self.arena.lock(va, len).unwrap();
+        let root = self.root();
+        let late_item = late
+            .filter(|_| H::DIRTY != 0 && !H::PRESET && !self.arena.incoherent())
+            .and_then(|at| root.translate_any(at))
+            .map(|hit| hit.item);
+        let scan = root.scan(View::Cpu).tables;
+        let mut flushes = Flushes {
+            root,
+            places: scan.into_iter().map(|at| (at.addr, at)).collect(),
+            stale: Vec::new(),
+            late: late_item,
+            freed: 0,
+        };
+        let mut look = |event: Event| {
+            marked_after_cleaning(&root, event);
+            match event.step {
+                Step::After(Store::Publish) | Step::Cleaned => still(&root, &probes),
+                Step::Before(Store::Publish) => {}
+                Step::Before(_) | Step::After(_) => panic!("{:?} in a join", event.step),
+                _ => {}
+            }
+        };
+        let allocated = self.arena.allocated();
+        let result = watch(&mut look, || self.pt().join(lock.range(), &mut flushes));
+        assert_eq!(self.arena.allocated(), allocated, "a join allocated");
+        drop(lock);
+        let written = late_item.is_some() && flushes.late.is_none();
+        let (flushed, freed) = (flushes.stale.len(), flushes.freed);
+        let done = result?;
+        self.model.join(va, last);
+        if let (true, Some(at)) = (written, late) {
+            self.model.set_dirty(at);
+        }
+        assert_eq!((done.flushes, done.tables), (flushed, freed));
+        assert_eq!(self.tables() + freed, tables);
+        assert!(self.model.count() <= before);
+        self.check();
+        Ok(done)
+    }
+}
