@@ -8,10 +8,12 @@ use iotable::fmt::Features;
 use iotable::gather::Gather;
 use iotable::{
     Bytes,
+    Flusher,
     Iova,
     Level,
     RawTable,
-    Replaced, //
+    Replaced,
+    Stale, //
 };
 use kernel::bindings;
 use kernel::types::Opaque;
@@ -217,6 +219,14 @@ impl Iotlb {
         flushed
     }
 
+    /// Adds all that is cached of leaves and tables that a larger leaf took the place of.
+    fn add_stale(self, stale: Stale) {
+        self.add(stale.va, stale.va.through(stale.last), false);
+        self.add_levels(stale.leaf_levels as u8, stale.table_levels as u8);
+        // SAFETY: By the invariant the gather is valid.
+        unsafe { (*self.gather).leaf_to_table = true };
+    }
+
     /// Leaves the tally where the caller of the op looks for it.
     pub(crate) fn tell(self, tally: Tally) {
         // SAFETY: By the invariant the gather is valid; all of the union's members are integers, so
@@ -381,5 +391,51 @@ impl Gather<KernelMem> for KernelGather<'_> {
             return self.range_with_tables(va, len);
         }
         self.gather_range(va, len);
+    }
+}
+
+/// Flushes for a join, and frees the tables that it detaches.
+///
+/// # Invariants
+///
+/// Hardware cannot reach what is on `list` any more.
+pub(crate) struct KernelFlusher<'a> {
+    iotlb: Iotlb,
+    list: Pin<&'a FreeList>,
+}
+
+impl<'a> KernelFlusher<'a> {
+    /// Frees what was on `list` when the result is dropped. The list is not used again.
+    pub(crate) fn new(iotlb: Iotlb, list: Pin<&'a FreeList>) -> Self {
+        // INVARIANT: A new list is empty.
+        KernelFlusher { iotlb, list }
+    }
+}
+
+impl Flusher<KernelMem> for KernelFlusher<'_> {
+    fn flush(&mut self, stale: Stale) {
+        self.iotlb.add_stale(stale);
+        self.iotlb.sync();
+    }
+
+    fn free(&mut self, table: RawTable<KernelMem>) {
+        // INVARIANT: A join gives back what no item leads to, after the flush.
+        self.list.add(table);
+    }
+}
+
+impl Drop for KernelFlusher<'_> {
+    fn drop(&mut self) {
+        if self.list.is_empty() {
+            return;
+        }
+        // SAFETY: By the type invariant nobody uses the tables, and the list ends with this value;
+        // by that of `Iotlb` the table is initialised, with the device that they were made for.
+        unsafe {
+            if self.iotlb.features.has(Features::DMA_INCOHERENT) {
+                self.list.stop_incoherent((*self.iotlb.iommu).iommu_device);
+            }
+            self.list.free();
+        }
     }
 }

@@ -41,6 +41,7 @@ use crate::gather::{
     self,
     FreeList,
     Iotlb,
+    KernelFlusher,
     KernelGather,
     OwnGather,
     Tally, //
@@ -482,6 +483,43 @@ unsafe extern "C" fn carve_range<F: KernelFormat>(
     unsafe { enter(iommu, Tables::Prepared(tables), iova, len, carve) }
 }
 
+/// `pt_iommu_ops.join_range`.
+///
+/// # Safety
+///
+/// `iommu` is an initialised table of format `F`, `iotlb` is initialised, and the caller holds the
+/// write range lock over the range.
+unsafe extern "C" fn join_range<F: KernelFormat>(
+    iommu: *mut bindings::pt_iommu,
+    iova: bindings::dma_addr_t,
+    len: bindings::dma_addr_t,
+    iotlb: *mut bindings::iommu_iotlb_gather,
+) -> c_int {
+    let join = |pt: &View<'_, F>, range: iotable::Result<Locked>| {
+        let range = match range {
+            Ok(range) => range,
+            Err(error) => return errno(error),
+        };
+        stack_pin_init!(let list = FreeList::new());
+        // SAFETY: The caller lends its initialised gather until the op returns.
+        let iotlb = unsafe { Iotlb::new(iommu, pt.config().params.features, iotlb) };
+        let mut flusher = KernelFlusher::new(iotlb, list.as_ref());
+        match pt.join(range, &mut flusher) {
+            Ok(_) => 0,
+            // Somebody changed an item without the lock that the caller has to hold. That change
+            // stays.
+            Err(Error::Raced) => {
+                kernel::warn_on!(true);
+                code::EBUSY.to_errno()
+            }
+            Err(error) => errno(error),
+        }
+    };
+    // SAFETY: The caller gives an initialised table, and holds the write range lock over the range.
+    // A join does not touch leaves that cross its edges.
+    unsafe { enter(iommu, Tables::None, Iova(iova), Bytes(len), join) }
+}
+
 /// `pt_iommu_ops.set_dirty`.
 ///
 /// # Safety
@@ -605,6 +643,11 @@ impl<F: KernelFormat> Ops<F> {
         },
         carve_range: if iotable::can_split::<F>() {
             Some(carve_range::<F>)
+        } else {
+            None
+        },
+        join_range: if iotable::can_join::<F>() {
+            Some(join_range::<F>)
         } else {
             None
         },
