@@ -18,6 +18,7 @@
 #include "../../../fmt/amdv1.h"
 #include "../../../pt_common.h"
 #include "split.h"
+#include "join.h"
 
 #define RAW_GRANULE_LG2 12
 static const unsigned int raw_features[] = {

@@ -13,6 +13,7 @@
 #include "../../../fmt/amdv1.h"
 #include "../../../pt_common.h"
 #include "split.h"
+#include "join.h"
 
 #define RAW_GRANULE_LG2 11
 #define RAW_NO_COMPARE 1

@@ -68,6 +68,7 @@ struct raw_test {
 	u64 sync_start;
 	u64 sync_last;
 	bool leaf_to_table;
+	unsigned long sync_pages;
 	struct raw_seen *seen;
 	unsigned int num_seen;
 	bool watch_frees;

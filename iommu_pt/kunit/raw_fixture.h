@@ -55,6 +55,7 @@ static void raw_iotlb_sync(struct iommu_domain *domain,
 	t->sync_start = gather->start & t->va_mask;
 	t->sync_last = gather->end & t->va_mask;
 	t->leaf_to_table = gather->leaf_to_table;
+	t->sync_pages = raw_pages(t);
 	raw_check_memory(t);
 	raw_check_frees(t, gather);
 	iommu_put_pages_list(&gather->freelist);

@@ -5,6 +5,7 @@
 #include "raw_compare.h"
 #include "raw_dirty.h"
 #include "raw_fixture.h"
+#include "raw_join.h"
 #include "raw_nomem.h"
 
 /* One leaf of each size and kind, at both ends of the IOVA space */
@@ -87,6 +88,7 @@ static struct kunit_case raw_cases[] = {
 	RAW_CASE(test_items_unaligned_oa),
 	RAW_CASE(test_flush_map),
 	RAW_CASE(test_flush_split),
+	RAW_CASE(test_join),
 	RAW_CASE(test_free_unmap),
 	RAW_CASE(test_free_two_ranges),
 	RAW_CASE(test_free_queued),

@@ -16,6 +16,7 @@
 #include "../../../fmt/riscv.h"
 #include "../../../pt_common.h"
 #include "split.h"
+#include "join.h"
 
 /*
  * The RISC-V Instruction Set Manual, Volume II: "Sv39" and on, "Svnapot",

@@ -195,6 +195,7 @@ static struct {
 	unsigned int calls;
 	struct iommu_iotlb_gather first;
 	struct iommu_iotlb_gather gather; /* the last one */
+	unsigned long pages; /* in tables, then */
 } synced;
 
 static void split_iotlb_sync(struct iommu_domain *domain,
@@ -203,6 +204,7 @@ static void split_iotlb_sync(struct iommu_domain *domain,
 	if (!synced.calls++)
 		synced.first = *gather;
 	synced.gather = *gather;
+	synced.pages = kunit_table_pages();
 	if (cached.armed) {
 		pt_load_single_entry(&cached.pts);
 		pt_entry_make_write_dirty(&cached.pts);

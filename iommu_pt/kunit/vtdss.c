@@ -13,6 +13,7 @@
 #include "../../../fmt/vtdss.h"
 #include "../../../pt_common.h"
 #include "split.h"
+#include "join.h"
 
 /*
  * Intel Virtualization Technology for Directed I/O, section 9.8. A bit that

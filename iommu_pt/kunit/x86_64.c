@@ -14,6 +14,7 @@
 #include "../../../fmt/x86_64.h"
 #include "../../../pt_common.h"
 #include "split.h"
+#include "join.h"
 
 /*
  * Intel Virtualization Technology for Directed I/O, section 9.7; AMD I/O
