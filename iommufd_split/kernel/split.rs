@@ -48,6 +48,8 @@
 use core::ptr::NonNull;
 use kernel::{bindings, error::from_result, ffi::c_int, page::PAGE_SIZE, prelude::*};
 
+pub mod join;
+pub mod join_plan;
 mod split_iopt;
 pub mod split_plan;
 

@@ -15,6 +15,9 @@ use kernel::{
 
 use super::split_plan::{Cuts, Extent, Parts, Pinned, Pins, Refusal, Shares, Slice};
 
+#[path = "join_iopt.rs"]
+pub(crate) mod join_iopt;
+
 /// A reference to an IOAS, held for the duration of the ioctl.
 ///
 /// # Invariants

@@ -6,7 +6,10 @@
 
 #![no_std]
 
+#[path = "../../kernel/join_plan.rs"]
+mod join_plan;
 #[path = "../../kernel/split_plan.rs"]
 mod split_plan;
 
+pub use join_plan::{follows, reach, JoinRequest};
 pub use split_plan::{Cuts, Extent, Parts, Pinned, Pins, Refusal, Request, Shares, Slice};
