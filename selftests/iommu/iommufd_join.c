@@ -1,0 +1,662 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * IOMMU_IOAS_JOIN: arguments, errors, and what becomes of the mappings, their
+ * pins and their leaves.
+ *
+ * Areas cannot be listed, but an unmap shows where they end: it succeeds only
+ * if both ends of its range are ends of areas. What is pinned shows in the
+ * references of the pages.
+ */
+#include <sys/wait.h>
+
+#include "iommufd_split_utils.h"
+
+FIXTURE(iommufd_join)
+{
+	int fd;
+	uint32_t ioas_id;
+	uint32_t stdev_ids[2];
+	uint32_t hwpt_ids[2];
+	uint32_t idev_ids[2];
+	struct block block;
+};
+
+FIXTURE_VARIANT(iommufd_join)
+{
+	unsigned int mock_domains;
+	enum pt_kind pt;
+	bool file;
+	bool huge;
+};
+
+FIXTURE_SETUP(iommufd_join)
+{
+	unsigned int i;
+
+	/* Teardown is run after a skip too */
+	memset(self, 0, sizeof(*self));
+	self->fd = open("/dev/iommu", O_RDWR);
+	ASSERT_NE(-1, self->fd);
+	test_ioctl_ioas_alloc(&self->ioas_id);
+	if (!block_init(&self->block, variant->file, variant->huge))
+		SKIP(return, NO_HUGE_PAGE);
+
+	if (variant->pt == PT_SMALL)
+		ASSERT_EQ(0, set_huge_pages(self->fd, self->ioas_id, false));
+	for (i = 0; i != variant->mock_domains; i++) {
+		uint32_t caps = 0;
+
+		ASSERT_EQ(0, attach_own_domain(self->fd, self->ioas_id,
+					       &self->stdev_ids[i],
+					       &self->hwpt_ids[i],
+					       &self->idev_ids[i]));
+		test_cmd_get_hw_capabilities(self->idev_ids[i], caps);
+		if (variant->pt == PT_LARGE &&
+		    !(caps & IOMMU_HW_CAP_HITLESS_SPLIT))
+			SKIP(return, NO_LARGE_SPLIT);
+	}
+}
+
+FIXTURE_TEARDOWN(iommufd_join)
+{
+	teardown_iommufd(self->fd, _metadata);
+	block_release(&self->block);
+}
+
+/* clang-format off */
+FIXTURE_VARIANT_ADD(iommufd_join, no_domain) { .pt = PT_NONE };
+FIXTURE_VARIANT_ADD(iommufd_join, small) { .mock_domains = 1, .pt = PT_SMALL };
+FIXTURE_VARIANT_ADD(iommufd_join, small_huge) {
+	.mock_domains = 1, .pt = PT_SMALL, .huge = true };
+FIXTURE_VARIANT_ADD(iommufd_join, large) { .mock_domains = 1, .pt = PT_LARGE };
+FIXTURE_VARIANT_ADD(iommufd_join, two_large_file) {
+	.mock_domains = 2, .pt = PT_LARGE, .file = true };
+FIXTURE_VARIANT_ADD(iommufd_join, two_large_huge) {
+	.mock_domains = 2, .pt = PT_LARGE, .huge = true };
+/* clang-format on */
+
+/* Map a part of the block where it belongs */
+static void _map_part(struct __test_metadata *_metadata,
+		      struct _test_data_iommufd_join *self, size_t offset,
+		      size_t length)
+{
+	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block, offset,
+			       length, BASE_IOVA + offset));
+}
+
+#define map_part(...) _map_part(_metadata, self, __VA_ARGS__)
+
+#define join(offset, length) \
+	test_ioctl_ioas_join(0, BASE_IOVA + (offset), length)
+#define fill(offset, length)                                            \
+	test_ioctl_ioas_join(IOMMU_IOAS_JOIN_FILL, BASE_IOVA + (offset), \
+			     length)
+#define split(offset, length) \
+	test_ioctl_ioas_split(BASE_IOVA + (offset), length)
+#define carve(offset, length) \
+	test_ioctl_ioas_carve(BASE_IOVA + (offset), length)
+
+/* No mapping ends at @cut, in the only one that begins at @start */
+#define check_joined(start, cut)                                            \
+	ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id,                 \
+				   BASE_IOVA + (start), BASE_IOVA + (cut)))
+
+/* Every domain translates this part of the block, and it is pinned once */
+static void _check_mapped(struct __test_metadata *_metadata,
+			  struct _test_data_iommufd_join *self,
+			  const struct _fixture_variant_iommufd_join *variant,
+			  size_t offset, size_t length)
+{
+	unsigned int i;
+
+	for (i = 0; i != variant->mock_domains; i++)
+		ASSERT_EQ(0, check_map(self->fd, self->hwpt_ids[i],
+				       BASE_IOVA + offset, length,
+				       self->block.ptr + offset));
+	/* All parts of a huge page have the references of the whole */
+	if (!variant->huge)
+		check_refs(self->block.ptr + offset, length,
+			   !!variant->mock_domains);
+}
+
+#define check_mapped(...) _check_mapped(_metadata, self, variant, __VA_ARGS__)
+
+/* No domain translates any page of this part of the block, none is pinned */
+static void _check_hole(struct __test_metadata *_metadata,
+			struct _test_data_iommufd_join *self,
+			const struct _fixture_variant_iommufd_join *variant,
+			size_t offset, size_t length)
+{
+	size_t end = offset + length;
+	unsigned int i;
+
+	if (!variant->huge)
+		check_refs(self->block.ptr + offset, length, 0);
+	for (; offset != end; offset += PAGE_SIZE)
+		for (i = 0; i != variant->mock_domains; i++)
+			EXPECT_ERRNO(EINVAL,
+				     check_map(self->fd, self->hwpt_ids[i],
+					       BASE_IOVA + offset, PAGE_SIZE,
+					       self->block.ptr + offset));
+}
+
+#define check_hole(...) _check_hole(_metadata, self, variant, __VA_ARGS__)
+
+/* An unmap of this part of the block removes exactly this part */
+static void _unmap_exact(struct __test_metadata *_metadata,
+			 struct _test_data_iommufd_join *self,
+			 const struct _fixture_variant_iommufd_join *variant,
+			 size_t offset, size_t length)
+{
+	uint64_t unmapped = 0;
+
+	ASSERT_EQ(0, _test_ioctl_ioas_unmap(self->fd, self->ioas_id,
+					    BASE_IOVA + offset, length,
+					    &unmapped));
+	ASSERT_EQ(length, unmapped);
+	check_hole(offset, length);
+}
+
+#define unmap_exact(...) _unmap_exact(_metadata, self, variant, __VA_ARGS__)
+
+TEST_F(iommufd_join, arguments)
+{
+	struct iommu_ioas_join cmd = {
+		.size = sizeof(cmd),
+		.ioas_id = self->ioas_id,
+		.iova = BASE_IOVA,
+		.length = PAGE_SIZE,
+	};
+	unsigned int i;
+
+	map_part(0, self->block.length);
+
+	/* The byte that is cut off is 0 anyway: only the size is wrong */
+	cmd.size = sizeof(cmd) - 1;
+	EXPECT_ERRNO(EINVAL, ioctl(self->fd, IOMMU_IOAS_JOIN, &cmd));
+	cmd.size = sizeof(cmd);
+
+	for (i = 1; i != 32; i++) {
+		cmd.flags = 1U << i;
+		EXPECT_ERRNO(EOPNOTSUPP,
+			     ioctl(self->fd, IOMMU_IOAS_JOIN, &cmd));
+		cmd.flags |= IOMMU_IOAS_JOIN_FILL;
+		EXPECT_ERRNO(EOPNOTSUPP,
+			     ioctl(self->fd, IOMMU_IOAS_JOIN, &cmd));
+	}
+	for (cmd.flags = 0; cmd.flags <= IOMMU_IOAS_JOIN_FILL; cmd.flags++) {
+		cmd.__reserved = 1;
+		EXPECT_ERRNO(EOPNOTSUPP,
+			     ioctl(self->fd, IOMMU_IOAS_JOIN, &cmd));
+		cmd.__reserved = 0;
+		cmd.length = 0;
+		EXPECT_ERRNO(EINVAL, ioctl(self->fd, IOMMU_IOAS_JOIN, &cmd));
+		cmd.length = PAGE_SIZE;
+		cmd.iova = -PAGE_SIZE + 1;
+		EXPECT_ERRNO(EOVERFLOW, ioctl(self->fd, IOMMU_IOAS_JOIN, &cmd));
+		cmd.iova = BASE_IOVA;
+		cmd.ioas_id = 0;
+		EXPECT_ERRNO(ENOENT, ioctl(self->fd, IOMMU_IOAS_JOIN, &cmd));
+		if (variant->mock_domains) {
+			/* Something else than an IOAS */
+			cmd.ioas_id = self->hwpt_ids[0];
+			EXPECT_ERRNO(ENOENT,
+				     ioctl(self->fd, IOMMU_IOAS_JOIN, &cmd));
+		}
+		cmd.ioas_id = self->ioas_id;
+		ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_JOIN, &cmd));
+	}
+	unmap_exact(0, self->block.length);
+}
+
+/* A part of the range is not mapped, and there is nothing to fill it from */
+TEST_F(iommufd_join, unmapped)
+{
+	size_t length = self->block.length;
+	__u64 end = BASE_IOVA + length;
+	unsigned int flags;
+
+	for (flags = 0; flags <= IOMMU_IOAS_JOIN_FILL; flags++) {
+		test_err_ioctl_ioas_join(ENOENT, flags, BASE_IOVA, PAGE_SIZE);
+		test_err_ioctl_ioas_join(ENOENT, flags, -PAGE_SIZE, PAGE_SIZE);
+		test_err_ioctl_ioas_join(ENOENT, flags, 0, UINT64_MAX);
+	}
+
+	map_part(0, length);
+	carve(4 * PAGE_SIZE, 2 * PAGE_SIZE);
+	for (flags = 0; flags <= IOMMU_IOAS_JOIN_FILL; flags++) {
+		/* The memory ends with the block, also if a part is there */
+		test_err_ioctl_ioas_join(ENOENT, flags, end, PAGE_SIZE);
+		test_err_ioctl_ioas_join(ENOENT, flags, end - PAGE_SIZE,
+					 2 * PAGE_SIZE);
+		test_err_ioctl_ioas_join(ENOENT, flags, BASE_IOVA - PAGE_SIZE,
+					 2 * PAGE_SIZE);
+		/* Nor is the hole filled then, in the same range */
+		test_err_ioctl_ioas_join(ENOENT, flags, BASE_IOVA,
+					 length + PAGE_SIZE);
+		check_hole(4 * PAGE_SIZE, 2 * PAGE_SIZE);
+	}
+	test_err_ioctl_ioas_join(ENOENT, 0, BASE_IOVA + 4 * PAGE_SIZE,
+				 PAGE_SIZE);
+	test_err_ioctl_ioas_join(ENOENT, 0, BASE_IOVA, length);
+
+	/* Still two */
+	unmap_exact(0, 4 * PAGE_SIZE);
+	unmap_exact(6 * PAGE_SIZE, length - 6 * PAGE_SIZE);
+}
+
+/* The reverse of a split of the same range */
+TEST_F(iommufd_join, back)
+{
+	size_t length = self->block.length;
+
+	map_part(0, length);
+	split(3 * PAGE_SIZE, 2 * PAGE_SIZE);
+	join(3 * PAGE_SIZE, 2 * PAGE_SIZE);
+	check_joined(0, 3 * PAGE_SIZE);
+	check_joined(0, 5 * PAGE_SIZE);
+	check_mapped(0, length);
+
+	/* Of two cuts the one that the range does not reach stays */
+	split(3 * PAGE_SIZE, 4 * PAGE_SIZE);
+	join(PAGE_SIZE, 3 * PAGE_SIZE);
+	check_joined(0, 3 * PAGE_SIZE);
+	check_mapped(0, length);
+	unmap_exact(7 * PAGE_SIZE, length - 7 * PAGE_SIZE);
+	check_mapped(0, 7 * PAGE_SIZE);
+
+	/* Nothing to join: what is cut elsewhere stays cut */
+	split(PAGE_SIZE, PAGE_SIZE);
+	join(4 * PAGE_SIZE, PAGE_SIZE);
+	unmap_exact(PAGE_SIZE, PAGE_SIZE);
+	unmap_exact(0, PAGE_SIZE);
+	unmap_exact(2 * PAGE_SIZE, 5 * PAGE_SIZE);
+}
+
+/* Every page a mapping of its own, then all at once, then at one page each */
+TEST_F(iommufd_join, many)
+{
+	size_t length = self->block.length;
+	size_t i;
+
+	map_part(0, length);
+	for (i = 0; i != length; i += 2 * PAGE_SIZE)
+		split(i, PAGE_SIZE);
+	join(0, length);
+	for (i = PAGE_SIZE; i != length; i += PAGE_SIZE)
+		check_joined(0, i);
+	check_mapped(0, length);
+
+	for (i = 0; i != length; i += 2 * PAGE_SIZE)
+		split(i, PAGE_SIZE);
+	for (i = 0; i != length; i += 2 * PAGE_SIZE)
+		join(i, PAGE_SIZE);
+	for (i = PAGE_SIZE; i != length; i += PAGE_SIZE)
+		check_joined(0, i);
+	check_mapped(0, length);
+
+	/* A domain that comes later gets all of it */
+	if (variant->pt == PT_NONE) {
+		uint32_t stdev_id, hwpt_id;
+
+		test_cmd_mock_domain(self->ioas_id, &stdev_id, &hwpt_id, NULL);
+		ASSERT_EQ(0, check_map(self->fd, hwpt_id, BASE_IOVA, length,
+				       self->block.ptr));
+		test_ioctl_destroy(stdev_id);
+	}
+	unmap_exact(0, length);
+}
+
+/* What was unmapped is mapped again, and one mapping with what is around it */
+TEST_F(iommufd_join, fill)
+{
+	size_t length = self->block.length;
+	size_t i;
+
+	map_part(0, length);
+
+	/* One hole: the range of the hole is enough */
+	carve(3 * PAGE_SIZE, 2 * PAGE_SIZE);
+	check_hole(3 * PAGE_SIZE, 2 * PAGE_SIZE);
+	fill(3 * PAGE_SIZE, 2 * PAGE_SIZE);
+	check_mapped(0, length);
+	check_joined(0, 3 * PAGE_SIZE);
+	check_joined(0, 5 * PAGE_SIZE);
+	/* Nothing is left to fill */
+	fill(0, length);
+	check_mapped(0, length);
+
+	/* Many, in one call */
+	for (i = 0; i != length; i += 2 * PAGE_SIZE)
+		carve(i, PAGE_SIZE);
+	fill(0, length);
+	check_mapped(0, length);
+	for (i = PAGE_SIZE; i != length; i += PAGE_SIZE)
+		check_joined(0, i);
+
+	/* In pieces, from the middle, where nothing is next to them */
+	carve(0, 7 * PAGE_SIZE);
+	fill(3 * PAGE_SIZE, PAGE_SIZE);
+	check_mapped(3 * PAGE_SIZE, PAGE_SIZE);
+	check_hole(0, 3 * PAGE_SIZE);
+	check_hole(4 * PAGE_SIZE, 3 * PAGE_SIZE);
+	fill(5 * PAGE_SIZE, PAGE_SIZE);
+	fill(0, 2 * PAGE_SIZE);
+	fill(4 * PAGE_SIZE, 3 * PAGE_SIZE);
+	check_hole(2 * PAGE_SIZE, PAGE_SIZE);
+	fill(0, 4 * PAGE_SIZE);
+	check_mapped(0, length);
+	for (i = PAGE_SIZE; i != length; i += PAGE_SIZE)
+		check_joined(0, i);
+
+	/* The last page, which has a mapping below it only, and all but it */
+	carve(length - PAGE_SIZE, PAGE_SIZE);
+	fill(length - PAGE_SIZE, PAGE_SIZE);
+	check_mapped(0, length);
+	check_joined(0, length - PAGE_SIZE);
+	carve(0, length - PAGE_SIZE);
+	fill(0, length - PAGE_SIZE);
+	check_mapped(0, length);
+	check_joined(0, length - PAGE_SIZE);
+	unmap_exact(0, length);
+}
+
+/* Holes are filled whole or not at all */
+TEST_F(iommufd_join, fill_edges)
+{
+	/* Pages of the mock have that size, unless large ones are off */
+	size_t half = PAGE_SIZE / 2;
+
+	map_part(0, self->block.length);
+	carve(4 * PAGE_SIZE, 4 * PAGE_SIZE);
+	if (variant->mock_domains) {
+		test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL,
+					 BASE_IOVA + 5 * PAGE_SIZE + 1,
+					 PAGE_SIZE);
+		test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL,
+					 BASE_IOVA + 5 * PAGE_SIZE,
+					 PAGE_SIZE - 1);
+		check_hole(4 * PAGE_SIZE, 4 * PAGE_SIZE);
+	}
+	if (variant->pt == PT_SMALL)
+		half = PAGE_SIZE;
+	else
+		fill(5 * PAGE_SIZE + half, PAGE_SIZE);
+	fill(5 * PAGE_SIZE, half);
+	fill(6 * PAGE_SIZE + half % PAGE_SIZE, half);
+	check_mapped(5 * PAGE_SIZE, 2 * PAGE_SIZE);
+	fill(0, self->block.length);
+	check_mapped(0, self->block.length);
+	check_joined(0, 4 * PAGE_SIZE);
+	check_joined(0, 5 * PAGE_SIZE + half);
+	check_joined(0, 8 * PAGE_SIZE);
+	unmap_exact(0, self->block.length);
+}
+
+/* What was mapped by different calls stays apart, and is no error */
+TEST_F(iommufd_join, apart)
+{
+	size_t length = self->block.length;
+
+	map_part(0, length);
+	carve(3 * PAGE_SIZE, 2 * PAGE_SIZE);
+	map_part(3 * PAGE_SIZE, 2 * PAGE_SIZE);
+	join(0, length);
+	fill(0, length);
+	check_mapped(0, length);
+	unmap_exact(3 * PAGE_SIZE, 2 * PAGE_SIZE);
+	check_mapped(0, 3 * PAGE_SIZE);
+	unmap_exact(0, 3 * PAGE_SIZE);
+	unmap_exact(5 * PAGE_SIZE, length - 5 * PAGE_SIZE);
+}
+
+/* Other permissions, or another place in the same memory */
+TEST_F(iommufd_join, copies)
+{
+	const unsigned int rw = IOMMU_IOAS_MAP_FIXED_IOVA |
+				IOMMU_IOAS_MAP_WRITEABLE |
+				IOMMU_IOAS_MAP_READABLE;
+	struct iommu_ioas_copy copy = {
+		.size = sizeof(copy),
+		.flags = rw,
+		.dst_ioas_id = self->ioas_id,
+		.length = 4 * PAGE_SIZE,
+	};
+	uint32_t other_id;
+	int rc;
+
+	test_ioctl_ioas_alloc(&other_id);
+	ASSERT_EQ(0, map_block(self->fd, other_id, &self->block, 0,
+			       self->block.length, BASE_IOVA));
+	copy.src_ioas_id = other_id;
+
+	copy.src_iova = BASE_IOVA;
+	copy.dst_iova = BASE_IOVA;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
+
+	/* Read only */
+	copy.src_iova = BASE_IOVA + 4 * PAGE_SIZE;
+	copy.dst_iova = copy.src_iova;
+	copy.flags = rw & ~IOMMU_IOAS_MAP_WRITEABLE;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
+	join(0, 8 * PAGE_SIZE);
+	unmap_exact(4 * PAGE_SIZE, 4 * PAGE_SIZE);
+
+	/* The first pages once more */
+	copy.src_iova = BASE_IOVA;
+	copy.flags = rw;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
+	join(0, 8 * PAGE_SIZE);
+	rc = _test_ioctl_ioas_unmap(self->fd, self->ioas_id,
+				    BASE_IOVA + 4 * PAGE_SIZE, 4 * PAGE_SIZE,
+				    NULL);
+	ASSERT_EQ(0, rc);
+
+	/* The same, and what goes on there */
+	copy.src_iova = BASE_IOVA + 4 * PAGE_SIZE;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
+	join(0, 8 * PAGE_SIZE);
+	check_joined(0, 4 * PAGE_SIZE);
+	check_mapped(0, 8 * PAGE_SIZE);
+
+	/* A hole is filled from there as well, and stays what it was here */
+	carve(PAGE_SIZE, 2 * PAGE_SIZE);
+	fill(PAGE_SIZE, 2 * PAGE_SIZE);
+	check_joined(0, PAGE_SIZE);
+	check_mapped(0, 8 * PAGE_SIZE);
+	unmap_exact(0, 8 * PAGE_SIZE);
+	test_ioctl_ioas_unmap_id(other_id, BASE_IOVA, self->block.length);
+}
+
+static int pin_pages(int fd, __u32 access_id, __u64 iova, size_t length,
+		     void *ptr, __u32 *pages_id)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_ACCESS_PAGES,
+		.id = access_id,
+		.access_pages = { .iova = iova,
+				  .length = length,
+				  .uptr = (uintptr_t)ptr },
+	};
+	int rc;
+
+	rc = mock_cmd(fd, &cmd);
+	*pages_id = cmd.access_pages.out_access_pages_id;
+	return rc;
+}
+
+/* Pin some pages of the block */
+static void _pin(struct __test_metadata *_metadata,
+		 struct _test_data_iommufd_join *self, __u32 access_id,
+		 unsigned int first, unsigned int npages, __u32 *pages_id)
+{
+	size_t offset = first * PAGE_SIZE;
+
+	ASSERT_EQ(0, pin_pages(self->fd, access_id, BASE_IOVA + offset,
+			       npages * PAGE_SIZE, self->block.ptr + offset,
+			       pages_id));
+}
+
+#define pin(...) _pin(_metadata, self, access_id, __VA_ARGS__)
+
+/*
+ * Pins go with their mapping. One that was made across two mappings keeps them
+ * apart, or nobody would find it when it ends.
+ */
+TEST_F(iommufd_join, pinned)
+{
+	size_t length = self->block.length;
+	uint32_t access_id, ids[4];
+
+	map_part(0, length);
+	test_cmd_create_access(self->ioas_id, &access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	split(4 * PAGE_SIZE, 4 * PAGE_SIZE);
+	pin(0, 2, &ids[0]);
+	pin(1, 3, &ids[1]);
+	pin(5, 1, &ids[2]);
+	pin(5, 3, &ids[3]);
+	join(4 * PAGE_SIZE, 4 * PAGE_SIZE);
+	check_joined(0, 8 * PAGE_SIZE);
+	test_cmd_destroy_access_pages(access_id, ids[2]);
+	test_cmd_destroy_access_pages(access_id, ids[1]);
+	test_cmd_destroy_access_pages(access_id, ids[0]);
+	/* The unmap asks for the last one */
+	test_ioctl_ioas_unmap(BASE_IOVA, length);
+	EXPECT_ERRNO(ENOENT, _test_cmd_destroy_access_pages(self->fd, access_id,
+							    ids[3]));
+
+	map_part(0, length);
+	split(4 * PAGE_SIZE, 4 * PAGE_SIZE);
+	pin(3, 2, &ids[0]);
+	pin(6, 4, &ids[1]);
+	join(0, length);
+	test_cmd_destroy_access_pages(access_id, ids[0]);
+	/* One is gone: now the two below can be one */
+	join(0, length);
+	check_joined(0, 4 * PAGE_SIZE);
+	test_cmd_destroy_access_pages(access_id, ids[1]);
+	test_ioctl_ioas_unmap(BASE_IOVA, 8 * PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA + 8 * PAGE_SIZE,
+			      length - 8 * PAGE_SIZE);
+	test_cmd_destroy_access(access_id);
+}
+
+/* Memory that a process has taken back is not for others to map again */
+TEST_F(iommufd_join, other_process)
+{
+	int status = -1;
+	pid_t pid;
+
+	map_part(0, self->block.length);
+	carve(PAGE_SIZE, PAGE_SIZE);
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid) {
+		int rc = _test_ioctl_ioas_join(self->fd, self->ioas_id,
+					       IOMMU_IOAS_JOIN_FILL,
+					       BASE_IOVA + PAGE_SIZE,
+					       PAGE_SIZE);
+
+		_exit(rc ? errno : 0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFEXITED(status));
+	ASSERT_EQ(EPERM, WEXITSTATUS(status));
+	check_hole(PAGE_SIZE, PAGE_SIZE);
+	fill(PAGE_SIZE, PAGE_SIZE);
+	check_mapped(0, self->block.length);
+	unmap_exact(0, self->block.length);
+}
+
+/* Memory that has gone meanwhile: what a map says of it, and nothing changes */
+TEST_F(iommufd_join, fill_fails)
+{
+	size_t length = 8 * PAGE_SIZE;
+	void *ptr;
+	__u64 iova = BASE_IOVA;
+
+	if (variant->pt == PT_NONE || variant->file || variant->huge)
+		SKIP(return, "only where memory is pinned by address");
+	ptr = mmap(NULL, length, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	ASSERT_NE(MAP_FAILED, ptr);
+	ASSERT_EQ(0, _test_ioctl_ioas_map(self->fd, self->ioas_id, ptr, length,
+					  &iova,
+					  IOMMU_IOAS_MAP_FIXED_IOVA |
+						  IOMMU_IOAS_MAP_WRITEABLE |
+						  IOMMU_IOAS_MAP_READABLE));
+	carve(PAGE_SIZE, PAGE_SIZE);
+	carve(5 * PAGE_SIZE, PAGE_SIZE);
+	ASSERT_EQ(0, munmap(ptr + 5 * PAGE_SIZE, PAGE_SIZE));
+	test_err_ioctl_ioas_join(EFAULT, IOMMU_IOAS_JOIN_FILL, BASE_IOVA,
+				 length);
+	/* The first hole is as it was, too */
+	test_err_ioctl_ioas_join(ENOENT, 0, BASE_IOVA + PAGE_SIZE, PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA, PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA + 2 * PAGE_SIZE, 3 * PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA + 6 * PAGE_SIZE, 2 * PAGE_SIZE);
+	munmap(ptr, length);
+}
+
+/* How many pages of the block one write makes dirty: the size of its leaf */
+static unsigned int dirtied(struct __test_metadata *_metadata, int fd,
+			    uint32_t hwpt_id)
+{
+	__u64 got[HUGE_SIZE / 4096 / 64] = {};
+	unsigned int pages = 0, i;
+	__u64 count = 0;
+
+	test_cmd_mock_domain_set_dirty(fd, hwpt_id, PAGE_SIZE,
+				       BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE,
+				       (__u64[]){ 1 }, &count);
+	ASSERT_EQ(1, count);
+	test_cmd_get_dirty_bitmap(fd, hwpt_id, HUGE_SIZE, BASE_IOVA, PAGE_SIZE,
+				  got, 0);
+	for (i = 0; i != ARRAY_SIZE(got); i++)
+		pages += __builtin_popcountll(got[i]);
+	return pages;
+}
+
+/* Leaves grow again, but not while dirty pages are tracked */
+TEST_F(iommufd_join, leaves)
+{
+	uint32_t stdev_id, hwpt_id, idev_id;
+	size_t length = self->block.length;
+
+	if (!variant->huge || variant->pt != PT_LARGE)
+		SKIP(return, "only where a huge page is one leaf");
+	test_cmd_mock_domain(self->ioas_id, &stdev_id, NULL, &idev_id);
+	test_cmd_hwpt_alloc(idev_id, self->ioas_id,
+			    IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &hwpt_id);
+	test_cmd_mock_domain_replace(stdev_id, hwpt_id);
+	map_part(0, length);
+
+	test_cmd_set_dirty_tracking(hwpt_id, true);
+	ASSERT_EQ(length / PAGE_SIZE, dirtied(_metadata, self->fd, hwpt_id));
+	split(5 * PAGE_SIZE, PAGE_SIZE);
+	ASSERT_EQ(1, dirtied(_metadata, self->fd, hwpt_id));
+	join(5 * PAGE_SIZE, PAGE_SIZE);
+	check_joined(0, 5 * PAGE_SIZE);
+	ASSERT_EQ(1, dirtied(_metadata, self->fd, hwpt_id));
+	test_cmd_set_dirty_tracking(hwpt_id, false);
+	join(5 * PAGE_SIZE, PAGE_SIZE);
+	test_cmd_set_dirty_tracking(hwpt_id, true);
+	ASSERT_EQ(length / PAGE_SIZE, dirtied(_metadata, self->fd, hwpt_id));
+	test_cmd_set_dirty_tracking(hwpt_id, false);
+
+	/* So they do after a hole was filled */
+	carve(5 * PAGE_SIZE, PAGE_SIZE);
+	fill(5 * PAGE_SIZE, PAGE_SIZE);
+	test_cmd_set_dirty_tracking(hwpt_id, true);
+	ASSERT_EQ(length / PAGE_SIZE, dirtied(_metadata, self->fd, hwpt_id));
+	test_cmd_set_dirty_tracking(hwpt_id, false);
+	check_mapped(0, length);
+	unmap_exact(0, length);
+}
+
+int main(int argc, char **argv)
+{
+	skip_without_split();
+	return test_harness_run(argc, argv);
+}
