@@ -126,12 +126,13 @@ impl<const GRANULE_LG2: u32> Format for Armv8<GRANULE_LG2> {
         .with(Features::DETAILED_GATHER)
         .with(features::S2)
         .with(features::S2FWB);
-    // IHI 0070, 3.21.1: with BBML 2 a block may become a table that translates the same. No
-    // conflict is reported; one of the entries is used, not a mix of them, and an invalidation
-    // removes all that overlap. Below BBML 2 it must be made invalid first: the driver knows which
-    // SMMU is so, and does not use these tables there.
+    // IHI 0070, 3.21.1: with BBML 2 a block may become a table that translates the same, and a
+    // table a block. No conflict is reported; one of the entries is used, not a mix of them, and an
+    // invalidation removes all that overlap. Below BBML 2 it must be made invalid first: the driver
+    // knows which SMMU is so, and does not use these tables there.
     const LIVE: Live = Live {
         leaf_to_table: true,
+        table_to_leaf: true,
         contig_resize: true,
     };
     const DIRTY: u64 = 0;
