@@ -440,6 +440,20 @@ TEST_F(iommufd_join, copies)
 	copy.flags = rw & ~IOMMU_IOAS_MAP_WRITEABLE;
 	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
 	join(0, 8 * PAGE_SIZE);
+	/* Which of both a hole between them was cut from cannot be told */
+	carve(3 * PAGE_SIZE, PAGE_SIZE);
+	test_err_ioctl_ioas_join(ENOTUNIQ, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + 3 * PAGE_SIZE, PAGE_SIZE);
+	copy.src_iova = BASE_IOVA + 3 * PAGE_SIZE;
+	copy.dst_iova = copy.src_iova;
+	copy.length = PAGE_SIZE;
+	copy.flags = rw;
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_COPY, &copy));
+	join(0, 8 * PAGE_SIZE);
+	check_joined(0, 3 * PAGE_SIZE);
+	copy.src_iova = BASE_IOVA + 4 * PAGE_SIZE;
+	copy.dst_iova = copy.src_iova;
+	copy.length = 4 * PAGE_SIZE;
 	unmap_exact(4 * PAGE_SIZE, 4 * PAGE_SIZE);
 
 	/* The first pages once more */
@@ -466,6 +480,48 @@ TEST_F(iommufd_join, copies)
 	check_mapped(0, 8 * PAGE_SIZE);
 	unmap_exact(0, 8 * PAGE_SIZE);
 	test_ioctl_ioas_unmap_id(other_id, BASE_IOVA, self->block.length);
+}
+
+/*
+ * The mappings on both sides of a hole have memory for it, because a part of the
+ * one below was unmapped to make room for the one above. Neither is taken.
+ */
+TEST_F(iommufd_join, two_memories)
+{
+	const size_t start = 4 * PAGE_SIZE, end = 8 * PAGE_SIZE;
+
+	map_part(0, end);
+	split(start, end - start);
+	unmap_exact(start, end - start);
+	/* Other memory at the same place */
+	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block, end,
+			       end - start, BASE_IOVA + start));
+	carve(start, PAGE_SIZE);
+	test_err_ioctl_ioas_join(ENOTUNIQ, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + start, PAGE_SIZE);
+	/* Nor is another hole filled then, which has one memory only */
+	carve(PAGE_SIZE, PAGE_SIZE);
+	test_err_ioctl_ioas_join(ENOTUNIQ, IOMMU_IOAS_JOIN_FILL, BASE_IOVA,
+				 end);
+	check_hole(PAGE_SIZE, PAGE_SIZE);
+	check_hole(start, PAGE_SIZE);
+	fill(PAGE_SIZE, PAGE_SIZE);
+	check_mapped(0, start);
+	check_joined(0, PAGE_SIZE);
+
+	/* The one above does not go down that far, and this end is its own */
+	carve(start - PAGE_SIZE, PAGE_SIZE);
+	fill(start - PAGE_SIZE, PAGE_SIZE);
+	carve(end - PAGE_SIZE, PAGE_SIZE);
+	fill(end - PAGE_SIZE, PAGE_SIZE);
+	if (variant->mock_domains)
+		ASSERT_EQ(0, check_map(self->fd, self->hwpt_ids[0],
+				       BASE_IOVA + start + PAGE_SIZE,
+				       end - start - PAGE_SIZE,
+				       self->block.ptr + end + PAGE_SIZE));
+	unmap_exact(0, start);
+	test_ioctl_ioas_unmap(BASE_IOVA + start + PAGE_SIZE,
+			      end - start - PAGE_SIZE);
 }
 
 static int pin_pages(int fd, __u32 access_id, __u64 iova, size_t length,
