@@ -58,11 +58,16 @@ impl Slice {
     }
 }
 
+/// No leaf is made larger than that. Some formats have larger ones (AMD's up to 2^51 bytes), and who
+/// joins one page would pay for a look at all that could be a part of the same leaf.
+const LARGEST_LEAF: usize = 1 << 30;
+
 /// The part of `area` that a leaf can have which has a byte of `range`: whatever a join of the
 /// range makes lies in there. Both have a byte in common.
 pub fn reach(range: Extent, area: Extent, pgsize_bitmap: usize) -> Extent {
+    let sizes = pgsize_bitmap & (LARGEST_LEAF | LARGEST_LEAF.wrapping_sub(1));
     // A leaf is aligned to its size, and no size is larger.
-    let largest = pgsize_bitmap.checked_ilog2().unwrap_or(0);
+    let largest = sizes.checked_ilog2().unwrap_or(0);
     let mask = 1usize.wrapping_shl(largest).wrapping_sub(1);
 
     Extent {

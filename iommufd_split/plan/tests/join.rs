@@ -143,3 +143,33 @@ fn all_leaves_are_within_reach() {
     };
     assert_eq!(reach(range, area, 0x110), block);
 }
+
+/// AMD's format has leaves of up to 2^51 bytes. A join of one page does not read all of a large
+/// area for their sake.
+#[test]
+fn a_small_range_does_not_reach_far() {
+    const G1: usize = 1 << 30;
+    let area = Extent {
+        first: 0,
+        last: 1024 * G1 - 1,
+    };
+    let page = Extent {
+        first: 7 * G1 + 0x5000,
+        last: 7 * G1 + 0x5fff,
+    };
+    let block = Extent {
+        first: 7 * G1,
+        last: 8 * G1 - 1,
+    };
+    for sizes in [
+        0x4020_1000,
+        0x000f_ffff_ffff_f000,
+        1 << 39 | 1 << 30 | 1 << 12,
+    ] {
+        assert_eq!(reach(page, area, sizes), block, "{sizes:#x}");
+    }
+    let last = 7 * G1 + (1 << 29) - 1;
+    let half = Extent { last, ..block };
+    assert_eq!(reach(page, area, 1 << 39 | 1 << 29 | 1 << 12), half);
+    assert_eq!(reach(page, area, 1 << 39), page);
+}
