@@ -9,10 +9,14 @@
 //! 3. Join areas where nobody can tell the difference. This cannot fail.
 //! 4. Join leaves, in every domain, as far as the areas go. What cannot be joined stays small.
 //!
+//! All of this may be long: a range may have any number of holes and areas, and any size. Between
+//! two of them, and after each 1G of a page table, others may run, and a task that is killed stops:
+//! in step 2 with nothing changed, later with a part not joined, which is no harm.
+//!
 //! # Locks
 //!
-//! Those of a split, and for steps 3 and 4 the mutex of the pages. A join of leaves frees tables,
-//! and another IOAS that shares the pages reads PFNs back from these under that mutex alone.
+//! Those of a split, and for steps 3 and 4 the mutex of the pages, for no longer than two areas or
+//! 1G of a page table take. A join of leaves frees tables, and another IOAS that shares the pages reads PFNs back from these under that mutex alone.
 //!
 //! As in a map, step 2 lets go of `iova_rwsem` and keeps `domains_rwsem`: areas that are in flight
 //! are left alone by others, and no domain comes or goes that would have to be filled. If a part of

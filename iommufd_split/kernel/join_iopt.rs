@@ -9,7 +9,7 @@ use super::{
     extent_of, pinned, Area, Domain, Extent, FreshArea, LockedDomains, LockedIopt, PagesGuard,
     PhantomData, Refusal,
 };
-use crate::join_plan::{follows, reach};
+use crate::join_plan::{blocks, follows, reach};
 
 impl<'a> LockedDomains<'a> {
     /// Takes `iova_rwsem` again.
@@ -98,7 +98,8 @@ impl LockedIopt<'_> {
         Ok(())
     }
 
-    /// Joins the areas that meet in `range` or at its edges, where they can be.
+    /// Joins the areas that meet in `range` or at its edges, where they can be. A task that is about
+    /// to die leaves the rest apart.
     ///
     /// No [`Area`] of the IOAS outlives this, because it is borrowed mutably: of two that are
     /// joined one is freed.
@@ -108,7 +109,7 @@ impl LockedIopt<'_> {
             .and_then(|iova| self.area_at(iova))
             .or_else(|| self.area_at(range.first));
 
-        while let Some(left) = area {
+        while let Some(left) = area.filter(|_| !pause()) {
             let last = left.extent().last;
             // An area that starts behind the one that holds the last byte starts out of reach.
             let right = (last <= range.last)
@@ -123,20 +124,33 @@ impl LockedIopt<'_> {
         }
     }
 
-    /// Joins the leaves that have a byte of `range`, in every domain. All of it is mapped.
+    /// Joins the leaves that have a byte of `range`, in every domain. All of it is mapped. A task
+    /// that is about to die leaves the rest small.
     pub(crate) fn join_leaves(&self, range: Extent) {
         if self.large_pages_disabled() {
             return;
         }
-        for area in self.areas(range) {
-            // SAFETY: By the invariant of `Area` it is live and has pages, to which it keeps its
-            // reference while the locks are held.
-            let _guard = unsafe { PagesGuard::lock((*area.area.as_ptr()).pages) };
-
-            self.domains()
-                .for_each(|domain| domain.join(area.extent(), range));
+        for (area, domain) in self
+            .areas(range)
+            .flat_map(|area| self.domains().map(move |domain| (area, domain)))
+        {
+            if !domain.may_join() {
+                continue;
+            }
+            for leaves in blocks(reach(range, area.extent(), domain.pgsize_bitmap())) {
+                domain.join(&area, leaves);
+                if pause() {
+                    return;
+                }
+            }
         }
     }
+}
+
+/// Lets others run. Is the task about to die? Then it is better to end soon.
+fn pause() -> bool {
+    // SAFETY: May be called from a context that can sleep, with mutexes and semaphores held.
+    unsafe { bindings::iopt_join_pause() }
 }
 
 impl Extent {
@@ -149,20 +163,24 @@ impl Extent {
 }
 
 impl Domain<'_> {
-    /// Joins the leaves of `area` that have a byte of `range`. The mutex of its pages is held.
-    fn join(&self, area: Extent, range: Extent) {
-        let leaves = reach(range, area, self.pgsize_bitmap());
-        let length = leaves.last.wrapping_sub(leaves.first).wrapping_add(1);
-
+    /// May leaves of the domain be made larger?
+    fn may_join(&self) -> bool {
         // SAFETY: The domain is live by the type invariant, and the locks are held.
-        if !unsafe { bindings::iopt_may_join_domain(self.domain.as_ptr()) } {
-            return;
-        }
+        unsafe { bindings::iopt_may_join_domain(self.domain.as_ptr()) }
+    }
+
+    /// Joins the leaves of `area` that lie in `range`, which is a part of it.
+    fn join(&self, area: &Area<'_>, range: Extent) {
+        let length = range.last.wrapping_sub(range.first).wrapping_add(1);
+        // SAFETY: By the invariant of `Area` it is live and has pages, to which it keeps its
+        // reference while the locks are held.
+        let _guard = unsafe { PagesGuard::lock((*area.area.as_ptr()).pages) };
+
         // What cannot be joined stays as it is. There is no error but that somebody changed the
         // table without the locks, of which the page table warns.
         // SAFETY: The domain is live. The leaves lie in an area that is not in flight: nobody maps,
         // unmaps or reads dirty bits there while the locks are held, nor PFNs without the mutex.
-        let _ = unsafe { bindings::iommu_join(self.domain.as_ptr(), leaves.first, length) };
+        let _ = unsafe { bindings::iommu_join(self.domain.as_ptr(), range.first, length) };
     }
 }
 
@@ -283,6 +301,9 @@ impl<'a> Holes<'a> {
     /// Pins the memory of all areas, accounts it, and maps it in every domain.
     pub(crate) fn fill(self) -> Result<Self> {
         for hole in self.list.0.iter() {
+            if pause() {
+                return Err(EINTR);
+            }
             // SAFETY: By the invariant of `Hole`, and `domains_rwsem` has been held since it was
             // put in flight.
             to_result(unsafe {
@@ -318,6 +339,9 @@ impl<'a> Holes<'a> {
 impl HoleList {
     fn insert(&mut self, iopt: &LockedIopt<'_>, range: Extent) -> Result {
         for hole in iopt.holes(range) {
+            if pause() {
+                return Err(EINTR);
+            }
             // INVARIANT: It is in no tree.
             let new = Hole {
                 area: FreshArea::new()?,

@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+use core::iter;
+
 use super::split_plan::{Extent, Refusal, Request, Slice};
 
 /// The range of a valid request, and whether its holes are filled.
@@ -74,4 +76,17 @@ pub fn reach(range: Extent, area: Extent, pgsize_bitmap: usize) -> Extent {
         first: area.first.max(range.first & !mask),
         last: area.last.min(range.last | mask),
     }
+}
+
+/// A range in pieces that take a bounded time. No leaf that a join makes lies in two of them.
+pub fn blocks(range: Extent) -> impl Iterator<Item = Extent> {
+    let mut next = Some(range.first);
+
+    iter::from_fn(move || {
+        let first = next?;
+        let last = range.last.min(first | LARGEST_LEAF.wrapping_sub(1));
+
+        next = last.checked_add(1).filter(|_| last < range.last);
+        Some(Extent { first, last })
+    })
 }

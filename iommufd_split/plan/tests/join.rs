@@ -4,7 +4,7 @@
 //!
 //! The worlds are small enough to try every case: pages of 4 bytes, areas of at most a dozen.
 
-use iommufd_split_plan::{follows, reach, Extent, JoinRequest, Refusal, Slice};
+use iommufd_split_plan::{blocks, follows, reach, Extent, JoinRequest, Refusal, Slice};
 
 const PAGE: usize = 4;
 const MAX: u64 = u64::MAX;
@@ -172,4 +172,31 @@ fn a_small_range_does_not_reach_far() {
     let half = Extent { last, ..block };
     assert_eq!(reach(page, area, 1 << 39 | 1 << 29 | 1 << 12), half);
     assert_eq!(reach(page, area, 1 << 39), page);
+}
+
+/// Blocks make up the range, and no leaf of up to 1G lies in two of them.
+#[test]
+fn blocks_make_up_the_range() {
+    const G1: usize = 1 << 30;
+    let top = usize::MAX - G1 + 1;
+
+    for (first, last, count) in [
+        (0, 0, 1),
+        (0, G1 - 1, 1),
+        (G1 - 1, G1, 2),
+        (5 * G1 + 4096, 7 * G1 - 1, 2),
+        (5 * G1 + 4096, 7 * G1, 3),
+        (0, 300 * G1 - 1, 300),
+        (top, usize::MAX, 1),
+        (top - 1, usize::MAX, 2),
+        (usize::MAX, usize::MAX, 1),
+    ] {
+        let pieces: Vec<Extent> = blocks(Extent { first, last }).take(999).collect();
+
+        assert_eq!(pieces.len(), count);
+        assert_eq!((pieces[0].first, pieces[count - 1].last), (first, last));
+        assert!(pieces.iter().all(|at| at.first / G1 == at.last / G1));
+        assert!(pieces.iter().all(|at| at.first <= at.last));
+        assert!(pieces.windows(2).all(|at| at[0].last + 1 == at[1].first));
+    }
 }
