@@ -9,7 +9,7 @@ use super::{
     extent_of, pinned, Area, Domain, Extent, FreshArea, LockedDomains, LockedIopt, PagesGuard,
     PhantomData, Refusal,
 };
-use crate::join_plan::{blocks, follows, reach};
+use crate::join_plan::{blocks, check_hole, follows, reach};
 
 impl<'a> LockedDomains<'a> {
     /// Takes `iova_rwsem` again.
@@ -342,6 +342,9 @@ impl HoleList {
             if pause() {
                 return Err(EINTR);
             }
+            check_hole(hole, iopt.iova_alignment(), PAGE_SIZE, |iova| {
+                iopt.mapping_of(iova).is_some()
+            })?;
             // INVARIANT: It is in no tree.
             let new = Hole {
                 area: FreshArea::new()?,

@@ -6,7 +6,7 @@
 
 use core::iter;
 
-use super::split_plan::{Extent, Refusal, Request, Slice};
+use super::split_plan::{granule, Extent, Refusal, Request, Slice};
 
 /// The range of a valid request, and whether its holes are filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,26 @@ impl JoinRequest {
     pub fn fills(&self) -> bool {
         self.fill
     }
+}
+
+/// Checks the edges of a hole that is to be mapped against the granule of the IOAS, as for a cut: an
+/// edge where a mapping ends or starts may be anywhere.
+pub fn check_hole(
+    hole: Extent,
+    iova_alignment: usize,
+    page_size: usize,
+    is_mapped: impl Fn(usize) -> bool,
+) -> Result<(), Refusal> {
+    let mask = granule(iova_alignment, page_size).wrapping_sub(1);
+    // An edge at 0, below the first IOVA or behind the last one, is aligned.
+    let (first, end) = (hole.first, hole.last.wrapping_add(1));
+
+    if (first & mask == 0 || is_mapped(first.wrapping_sub(1)))
+        && (end & mask == 0 || is_mapped(end))
+    {
+        return Ok(());
+    }
+    Err(Refusal::Invalid)
 }
 
 /// Does `right` go on where `left` ends, in IOVA and in the pages that back both?

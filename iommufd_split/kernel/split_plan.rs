@@ -51,6 +51,19 @@ impl Extent {
     }
 }
 
+/// What the edges of new areas are aligned to.
+///
+/// `iova_alignment` is a power of two. It is 1 as long as neither a domain nor an access has asked
+/// for more. Areas cut finer than a page would then refuse every later attach, which nobody can
+/// mean, so the page size takes its place: a domain never needs more than that.
+pub(super) fn granule(iova_alignment: usize, page_size: usize) -> usize {
+    if iova_alignment == 1 {
+        page_size
+    } else {
+        iova_alignment
+    }
+}
+
 /// The range of a valid request, and what becomes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -96,10 +109,6 @@ impl Request {
 
     /// Checks the edges against the granule of the IOAS.
     ///
-    /// `iova_alignment` is a power of two. It is 1 as long as neither a domain nor an access has
-    /// asked for more. Areas cut finer than a page would then refuse every later attach, which
-    /// nobody can mean, so the page size takes its place: a domain never needs more than that.
-    ///
     /// An edge where a mapping starts or ends already cuts nothing, so it may be anywhere, as for
     /// an unmap. `mapping_of` finds what the mapping of an IOVA covers. It is not asked about edges
     /// that are aligned.
@@ -109,12 +118,7 @@ impl Request {
         page_size: usize,
         mapping_of: impl Fn(usize) -> Option<Extent>,
     ) -> Result<(), Refusal> {
-        let granule = if iova_alignment == 1 {
-            page_size
-        } else {
-            iova_alignment
-        };
-        let mask = granule.wrapping_sub(1);
+        let mask = granule(iova_alignment, page_size).wrapping_sub(1);
         let Extent { first, last } = self.extent;
         let starts = || mapping_of(first).is_some_and(|mapping| mapping.first == first);
         let ends = || mapping_of(last).is_some_and(|mapping| mapping.last == last);

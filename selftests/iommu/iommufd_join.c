@@ -219,8 +219,11 @@ TEST_F(iommufd_join, unmapped)
 	for (flags = 0; flags <= IOMMU_IOAS_JOIN_FILL; flags++) {
 		test_err_ioctl_ioas_join(ENOENT, flags, BASE_IOVA, PAGE_SIZE);
 		test_err_ioctl_ioas_join(ENOENT, flags, -PAGE_SIZE, PAGE_SIZE);
-		test_err_ioctl_ioas_join(ENOENT, flags, 0, UINT64_MAX);
+		test_err_ioctl_ioas_join(ENOENT, flags, 0, -PAGE_SIZE);
 	}
+	/* How a hole may be aligned is asked first */
+	test_err_ioctl_ioas_join(ENOENT, 0, 0, UINT64_MAX);
+	test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL, 0, UINT64_MAX);
 
 	map_part(0, length);
 	carve(4 * PAGE_SIZE, 2 * PAGE_SIZE);
@@ -364,23 +367,22 @@ TEST_F(iommufd_join, fill)
 /* Holes are filled whole or not at all */
 TEST_F(iommufd_join, fill_edges)
 {
-	/* Pages of the mock have that size, unless large ones are off */
-	size_t half = PAGE_SIZE / 2;
+	/* Pages of the mock have that size. Without a domain it is a page, too */
+	size_t half = variant->pt == PT_LARGE ? PAGE_SIZE / 2 : PAGE_SIZE;
 
 	map_part(0, self->block.length);
 	carve(4 * PAGE_SIZE, 4 * PAGE_SIZE);
-	if (variant->mock_domains) {
-		test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL,
-					 BASE_IOVA + 5 * PAGE_SIZE + 1,
-					 PAGE_SIZE);
-		test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL,
-					 BASE_IOVA + 5 * PAGE_SIZE,
-					 PAGE_SIZE - 1);
-		check_hole(4 * PAGE_SIZE, 4 * PAGE_SIZE);
-	}
-	if (variant->pt == PT_SMALL)
-		half = PAGE_SIZE;
-	else
+	test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + 5 * PAGE_SIZE + 1, PAGE_SIZE);
+	test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + 5 * PAGE_SIZE, PAGE_SIZE - 1);
+	test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + 5 * PAGE_SIZE, 1);
+	/* The first byte follows a mapping, and still it would make an edge */
+	test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + 4 * PAGE_SIZE, 1);
+	check_hole(4 * PAGE_SIZE, 4 * PAGE_SIZE);
+	if (half != PAGE_SIZE)
 		fill(5 * PAGE_SIZE + half, PAGE_SIZE);
 	fill(5 * PAGE_SIZE, half);
 	fill(6 * PAGE_SIZE + half % PAGE_SIZE, half);

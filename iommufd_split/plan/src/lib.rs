@@ -11,5 +11,5 @@ mod join_plan;
 #[path = "../../kernel/split_plan.rs"]
 mod split_plan;
 
-pub use join_plan::{blocks, follows, reach, JoinRequest};
+pub use join_plan::{blocks, check_hole, follows, reach, JoinRequest};
 pub use split_plan::{Cuts, Extent, Parts, Pinned, Pins, Refusal, Request, Shares, Slice};

@@ -4,7 +4,7 @@
 //!
 //! The worlds are small enough to try every case: pages of 4 bytes, areas of at most a dozen.
 
-use iommufd_split_plan::{blocks, follows, reach, Extent, JoinRequest, Refusal, Slice};
+use iommufd_split_plan::{blocks, check_hole, follows, reach, Extent, JoinRequest, Refusal, Slice};
 
 const PAGE: usize = 4;
 const MAX: u64 = u64::MAX;
@@ -199,4 +199,31 @@ fn blocks_make_up_the_range() {
         assert!(pieces.iter().all(|at| at.first <= at.last));
         assert!(pieces.windows(2).all(|at| at[0].last + 1 == at[1].first));
     }
+}
+
+/// The edges of a hole are aligned, or lie where there is an edge already.
+#[test]
+fn edges_of_holes() {
+    for (alignment, granule) in [(1, PAGE), (2, 2), (8, 8)] {
+        for (first, last) in
+            (0..24usize).flat_map(|first| (first..24).map(move |last| (first, last)))
+        {
+            for (below, above) in [(false, false), (false, true), (true, false), (true, true)] {
+                let is_mapped = |iova| {
+                    assert!(iova == first.wrapping_sub(1) || iova == last + 1);
+                    (below && iova == first.wrapping_sub(1)) || (above && iova == last + 1)
+                };
+                let good = (below || first % granule == 0) && (above || (last + 1) % granule == 0);
+                let want = if good { Ok(()) } else { Err(Refusal::Invalid) };
+
+                let hole = Extent { first, last };
+                assert_eq!(check_hole(hole, alignment, PAGE, is_mapped), want);
+            }
+        }
+    }
+    let end = Extent {
+        first: usize::MAX - 3,
+        last: usize::MAX,
+    };
+    assert_eq!(check_hole(end, 1, PAGE, |_| unreachable!()), Ok(()));
 }
