@@ -7,7 +7,7 @@ use kernel::{bindings, error::to_result, page::PAGE_SIZE, prelude::*};
 
 use super::{
     extent_of, pinned, Area, Domain, Extent, FreshArea, LockedDomains, LockedIopt, PagesGuard,
-    PhantomData, Refusal,
+    PhantomData, Refusal, Slice,
 };
 use crate::join_plan::{blocks, check_hole, follows, reach};
 
@@ -241,11 +241,17 @@ unsafe fn may_be_pinned_across(
     if left.pins().accesses == 0 || right.pins().accesses == 0 {
         return false;
     }
-    let (left, right) = (left.slice(), right.slice());
+    let (end, start) = (left.slice().last_index, right.slice().first_index);
+    // Only the pins of one page: an area may have any number of them.
+    let at = |index| Slice {
+        first_index: index,
+        last_index: index,
+        ..left.slice()
+    };
     // SAFETY: The mutex is held until the end of the function.
-    let ends = unsafe { pinned(pages, left) }.any(|pin| pin.last_index == left.last_index);
+    let ends = unsafe { pinned(pages, at(end)) }.any(|pin| pin.last_index == end);
     // SAFETY: As above.
-    let starts = unsafe { pinned(pages, right) }.any(|pin| pin.first_index == right.first_index);
+    let starts = unsafe { pinned(pages, at(start)) }.any(|pin| pin.first_index == start);
 
     ends && starts
 }
