@@ -488,7 +488,7 @@ unsafe extern "C" fn carve_range<F: KernelFormat>(
 /// # Safety
 ///
 /// `iommu` is an initialised table of format `F`, `iotlb` is initialised, and the caller holds the
-/// write range lock over the range.
+/// write range lock over the range, and keeps `iova_to_phys` out of it.
 unsafe extern "C" fn join_range<F: KernelFormat>(
     iommu: *mut bindings::pt_iommu,
     iova: bindings::dma_addr_t,
@@ -515,8 +515,8 @@ unsafe extern "C" fn join_range<F: KernelFormat>(
             Err(error) => errno(error),
         }
     };
-    // SAFETY: The caller gives an initialised table, and holds the write range lock over the range.
-    // A join does not touch leaves that cross its edges.
+    // SAFETY: The caller gives an initialised table, holds the write range lock over the range, and
+    // keeps `iova_to_phys` out of it. A join does not touch leaves that cross its edges.
     unsafe { enter(iommu, Tables::None, Iova(iova), Bytes(len), join) }
 }
 
@@ -670,7 +670,7 @@ impl<F: KernelFormat> Ops<F> {
 /// # Safety
 ///
 /// `domain` is part of an initialised table of format `F`; the caller holds a range lock that
-/// includes `iova`.
+/// includes `iova`, or another one that keeps everything but a split from changing what is there.
 #[inline(always)]
 pub(crate) unsafe fn iova_to_phys<F: KernelFormat>(
     domain: *mut bindings::iommu_domain,

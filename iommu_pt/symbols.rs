@@ -53,8 +53,8 @@ macro_rules! format_symbols {
             ///
             /// # Safety
             ///
-            /// `domain` is part of an initialised table of this format; the caller holds a range
-            /// lock that includes `iova`.
+            /// `domain` is part of an initialised table of this format; the caller holds a lock as
+            /// that function asks for.
             #[kernel::prelude::export]
             pub(crate) unsafe extern "C" fn [<pt_iommu_ $fmt _iova_to_phys>](
                 domain: *mut kernel::bindings::iommu_domain,

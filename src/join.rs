@@ -148,7 +148,8 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     /// but for accessed and dirty: a leaf is dirty if anything that it was made of is. Others stay
     /// as they are, and so do those that lie in the range in part. Empty tables stay, too.
     ///
-    /// The range is locked exclusively. Nothing is allocated.
+    /// The range is locked exclusively, also against [`iova_to_phys`](Self::iova_to_phys): tables
+    /// are freed. Nothing is allocated.
     ///
     /// Errors: [`Error::NotSupported`] if not [`can_join`], [`Error::OutOfRange`], and
     /// [`Error::Raced`] if something else than hardware changed an item meanwhile: then a part may

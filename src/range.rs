@@ -20,10 +20,14 @@ use crate::{
 /// 1. `va <= last`.
 /// 2. For as long as the value exists, no other operation on the same table works on an address of
 ///    the range: the range lock of `pt_iommu_ops` (exclusive, or shared for operations that only
-///    read). [`iova_to_phys`](crate::Pt::iova_to_phys) and [`split`](crate::Pt::split) may overlap.
+///    read). Only [`iova_to_phys`](crate::Pt::iova_to_phys) and [`split`](crate::Pt::split) may
+///    overlap with each other.
 /// 3. In a value for [`split`](crate::Pt::split), [`carve`](crate::Pt::carve) or
 ///    [`unmap`](crate::Pt::unmap), 2 is true for all
 ///    addresses of each leaf that crosses an edge of the range, too.
+/// 4. In a value for [`join`](crate::Pt::join), 2 is true for
+///    [`iova_to_phys`](crate::Pt::iova_to_phys) as well, whatever lock its caller holds: a join
+///    frees tables of the range, in which it might be.
 #[derive(Clone, Copy, Debug)]
 pub struct Locked {
     va: Iova,
@@ -44,12 +48,15 @@ impl Locked {
     /// [`unmap`](crate::Pt::unmap), the caller holds the lock over all of each leaf that crosses an
     /// edge of the range, too, exclusively. The result of a split,
     /// [`SplitFlush`](crate::SplitFlush), counts as a copy.
+    ///
+    /// If it is given to [`join`](crate::Pt::join), the caller keeps
+    /// [`iova_to_phys`](crate::Pt::iova_to_phys) out of the range, too, by a lock or otherwise.
     #[inline]
     pub unsafe fn new(va: Iova, len: Bytes) -> Result<Self> {
         if len == Bytes(0) {
             return Err(Error::Invalid);
         }
-        // INVARIANT: 1 by the checked sum, 2 and 3 by the safety requirement.
+        // INVARIANT: 1 by the checked sum, 2 to 4 by the safety requirement.
         match va.0.checked_add(len.minus(Bytes(1)).0) {
             Some(last) => Ok(Locked {
                 va,
@@ -65,7 +72,8 @@ impl Locked {
     #[inline(always)]
     pub(crate) fn part(self, va: Iova, last: Iova) -> Option<Self> {
         let inside = self.va <= va && va <= last && last <= self.last;
-        // INVARIANT: 1 by the comparison, 2 as a part of this range, 3 by what the caller ensures.
+        // INVARIANT: 1 by the comparison, 2 and 4 as a part of this range, 3 by what the caller
+        // ensures.
         inside.then_some(Locked { va, last })
     }
 
