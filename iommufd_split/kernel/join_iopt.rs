@@ -185,12 +185,15 @@ impl Domain<'_> {
 }
 
 impl Area<'_> {
-    /// Is an unmap waiting for the users of the area? Without pins the mark means nothing.
-    fn is_going(&self) -> bool {
+    /// Has an unmap told the users of the area to let go, so that none may pin it any more?
+    fn is_marked(&self) -> bool {
         // SAFETY: By the type invariant the area is live, and `iova_rwsem` is held for write.
-        let marked = unsafe { bindings::iopt_area::prevent_access_raw(self.area.as_ptr()) };
+        unsafe { bindings::iopt_area::prevent_access_raw(self.area.as_ptr()) }
+    }
 
-        marked && self.pins().accesses != 0
+    /// Is an unmap waiting for the users of the area?
+    fn is_going(&self) -> bool {
+        self.is_marked() && self.pins().accesses != 0
     }
 
     /// Joins two areas, if nobody can tell the difference. If so, `right` is not to be used again.
@@ -206,7 +209,9 @@ impl Area<'_> {
                 (*next).pages == pages && (*next).iommu_prot == (*left).iommu_prot,
             )
         };
-        if !same || self.check_kind().is_err() || self.is_going() || right.is_going() {
+        // The unmap may look again at any moment, and must find the area that it left, also if all
+        // users have let go.
+        if !same || self.check_kind().is_err() || self.is_marked() || right.is_marked() {
             return false;
         }
         if !follows(self.slice(), right.slice(), PAGE_SIZE) {
@@ -219,8 +224,8 @@ impl Area<'_> {
         if unsafe { may_be_pinned_across(self, &right, pages) } {
             return false;
         }
-        // SAFETY: All the locks are held. Both areas are in the trees, and the second goes on where
-        // the first ends. It is not used again: the caller is told so.
+        // SAFETY: All the locks are held. Both areas are in the trees, no unmap has marked them, and
+        // the second goes on where the first ends. It is not used again: the caller is told so.
         unsafe { bindings::iopt_area_join(left, next) };
         true
     }
