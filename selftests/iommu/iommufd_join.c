@@ -627,6 +627,51 @@ TEST_F(iommufd_join, other_process)
 	unmap_exact(0, self->block.length);
 }
 
+/* The new owner of the memory may not have the file */
+TEST_F(iommufd_join, changed_process)
+{
+	struct iommu_ioas_change_process change = { .size = sizeof(change) };
+	int status = -1;
+	pid_t pid;
+
+	if (!variant->file)
+		SKIP(return, "only memory of a file can change its owner");
+	map_part(0, self->block.length);
+	carve(PAGE_SIZE, PAGE_SIZE);
+	/* Not a change */
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_CHANGE_PROCESS, &change));
+	fill(PAGE_SIZE, PAGE_SIZE);
+	carve(PAGE_SIZE, PAGE_SIZE);
+	pid = fork();
+	ASSERT_NE(-1, pid);
+	if (!pid) {
+		int rc = ioctl(self->fd, IOMMU_IOAS_CHANGE_PROCESS, &change);
+
+		if (rc)
+			_exit(255);
+		rc = _test_ioctl_ioas_join(self->fd, self->ioas_id,
+					   IOMMU_IOAS_JOIN_FILL,
+					   BASE_IOVA + PAGE_SIZE, PAGE_SIZE);
+		_exit(rc ? errno : 0);
+	}
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	ASSERT_TRUE(WIFEXITED(status));
+	ASSERT_EQ(EPERM, WEXITSTATUS(status));
+	check_hole(PAGE_SIZE, PAGE_SIZE);
+
+	/* Nor when it is back: holes may be the other one's by now */
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_CHANGE_PROCESS, &change));
+	test_err_ioctl_ioas_join(EPERM, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + PAGE_SIZE, PAGE_SIZE);
+	/* What is mapped is joined all the same */
+	split(4 * PAGE_SIZE, PAGE_SIZE);
+	join(4 * PAGE_SIZE, PAGE_SIZE);
+	check_joined(2 * PAGE_SIZE, 4 * PAGE_SIZE);
+	map_part(PAGE_SIZE, PAGE_SIZE);
+	check_mapped(0, self->block.length);
+	unmap_exact(0, self->block.length);
+}
+
 /* Memory that has gone meanwhile: what a map says of it, and nothing changes */
 TEST_F(iommufd_join, fill_fails)
 {
