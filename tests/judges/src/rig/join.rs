@@ -11,7 +11,8 @@ use super::Rig;
 use crate::arena::{watch, Arena, Event, Step, Store, View};
 use crate::hw::{Hardware, Hit, Root, TableAt};
 use crate::size::max_offset;
-use iotable::{Flusher, Joined, RawTable, Result, Stale};
+use iotable::fmt::Format;
+use iotable::{Error, Flusher, Joined, RawTable, Result, Stale};
 
 /// Flushes at once. A device that wrote through what was cached is noted just before.
 struct Flushes<'a, H: Hardware> {
@@ -62,6 +63,40 @@ impl<H: Hardware> Flusher<Arena> for Flushes<'_, H> {
     }
 }
 
+/// A device that writes to `va` just before the exchange with this number.
+pub struct Used {
+    va: u64,
+    exchange: usize,
+    /// How many exchanges there were.
+    pub exchanges: usize,
+    wrote: bool,
+}
+
+impl Used {
+    /// Uses `va` before that exchange.
+    pub fn new(va: u64, exchange: usize) -> Self {
+        Used {
+            va,
+            exchange,
+            exchanges: 0,
+            wrote: false,
+        }
+    }
+
+    /// Sets what hardware sets on the way, and in the leaf.
+    fn before_exchange<H: Hardware>(&mut self, root: &Root<'_, H>) {
+        if self.exchanges == self.exchange {
+            root.access_tables(self.va);
+            if H::DIRTY != 0 && !H::PRESET {
+                let hit = root.translate_any(self.va).expect("it is mapped");
+                root.arena.hw_set(hit.item, H::DIRTY);
+                self.wrote = true;
+            }
+        }
+        self.exchanges += 1;
+    }
+}
+
 impl<H: Hardware> Rig<H> {
     /// Addresses in what lies in the range, each with what it translates to.
     fn probes_within(&self, va: u64, len: u64) -> Vec<(u64, Option<Hit>)> {
@@ -84,6 +119,17 @@ impl<H: Hardware> Rig<H> {
     /// Joins, with a look at the table after each store. With `late`, a device writes to that
     /// address, which is mapped, through a cached copy of the leaf.
     pub fn join(&mut self, va: u64, len: u64, late: Option<u64>) -> Result<Joined> {
+        self.join_used(va, len, late, None)
+    }
+
+    /// As [`join`](Self::join), with a device that walks the table just before an exchange.
+    pub fn join_used(
+        &mut self,
+        va: u64,
+        len: u64,
+        late: Option<u64>,
+        mut used: Option<&mut Used>,
+    ) -> Result<Joined> {
         let last = va.wrapping_add(len).wrapping_sub(1);
         let probes = self.probes_within(va, len);
         let (before, tables) = (self.model.count(), self.tables());
@@ -105,7 +151,11 @@ impl<H: Hardware> Rig<H> {
             marked_after_cleaning(&root, event);
             match event.step {
                 Step::After(Store::Publish) | Step::Cleaned => still(&root, &probes),
-                Step::Before(Store::Publish) => {}
+                Step::Before(Store::Publish) => {
+                    if let Some(used) = &mut used {
+                        used.before_exchange(&root);
+                    }
+                }
                 Step::Before(_) | Step::After(_) => panic!("{:?} in a join", event.step),
                 _ => {}
             }
@@ -121,10 +171,57 @@ impl<H: Hardware> Rig<H> {
         if let (true, Some(at)) = (written, late) {
             self.model.set_dirty(at);
         }
+        if let Some(used) = used.filter(|used| used.wrote) {
+            self.model.set_dirty(used.va);
+        }
         assert_eq!((done.flushes, done.tables), (flushed, freed));
         assert_eq!(self.tables() + freed, tables);
         assert!(self.model.count() <= before);
         self.check();
         Ok(done)
+    }
+
+    /// Joins, and somebody who does not hold the lock changes an item just before the exchange with
+    /// this number. `false` if there is none.
+    pub fn join_raced(&mut self, va: u64, len: u64, exchange: usize) -> bool {
+        let probes = self.probes_within(va, len);
+        let in_use = self.arena.in_use();
+        let lock = self.arena.lock(va, len).unwrap();
+        let root = self.root();
+        let scan = root.scan(View::Cpu).tables;
+        let mut flushes = Flushes {
+            root,
+            places: scan.into_iter().map(|at| (at.addr, at)).collect(),
+            stale: Vec::new(),
+            late: None,
+            freed: 0,
+        };
+        // One that neither hardware nor the code under test changes.
+        let own = H::Format::HW_BITS | H::Format::CLEANED;
+        let bit = 1 << (H::IGNORED & !own).trailing_zeros();
+        let (mut exchanges, mut changed) = (0, None);
+        let mut look = |event: Event| {
+            if event.step == Step::Before(Store::Publish) {
+                if exchanges == exchange {
+                    let old = root.arena.hw_read(event.at, View::Cpu);
+                    root.arena.poke(event.at, old ^ bit);
+                    changed = Some((event.at, old));
+                }
+                exchanges += 1;
+            }
+        };
+        let result = watch(&mut look, || self.pt().join(lock.range(), &mut flushes));
+        let freed = flushes.freed;
+        let Some((item, old)) = changed else {
+            assert!(result.is_ok());
+            return false;
+        };
+        assert_eq!(result, Err(Error::Raced), "exchange {exchange}");
+        let now = root.arena.hw_read(item, View::Cpu);
+        assert_eq!(now, old ^ bit, "the change of another is gone");
+        root.arena.poke(item, old);
+        still(&root, &probes);
+        assert_eq!(self.arena.in_use() + freed, in_use);
+        true
     }
 }

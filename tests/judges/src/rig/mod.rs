@@ -18,6 +18,7 @@ mod ops;
 mod setup;
 mod still;
 
+pub use join::Used;
 pub use setup::Setup;
 pub use still::{still, still_from_every_top};
 

@@ -5,7 +5,7 @@
 
 use super::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
 use crate::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
-use crate::rig::{Rig, Setup};
+use crate::rig::{Rig, Setup, Used};
 use crate::size::max_offset;
 use iotable::fmt::{Features, Prot};
 use iotable::{Error, Joined};
@@ -164,6 +164,75 @@ fn dirty_bits() {
             check::<Amd<true>>(mock(), early, late);
         }
     }
+}
+
+/// Tables that become leaves, leaves that become a contiguous one, and both at once, in `check` of a
+/// format: how to map, where to split, and an address in the last part.
+macro_rules! each_exchange {
+    ($check:ident) => {
+        let page = 1 << 11;
+        $check::<Vtd>(Setup::plain(2), 2 * M2, &[K4, M2 + K4], 2 * M2 - K4);
+        $check::<Vtd>(Setup::plain(3), G1, &[5 * M2 + K4], G1 - 1);
+        $check::<X86>(x86(), M2, &[K4], M2 - 1);
+        $check::<Riscv>(riscv(), M2, &[K4], M2 - 1);
+        $check::<Amd<false>>(amd(), 4 * K4, &[K4], 4 * K4 - 1);
+        $check::<Amd<false>>(amd(), 4 * M2, &[K4, 3 * M2 + K4], 4 * M2 - 1);
+        $check::<Amd<true>>(mock(), 2 << 20, &[page], (2 << 20) - 1);
+        $check::<OddHw<true, true>>(odd(), 8 * page, &[2 * page], 8 * page - 1);
+        $check::<OddHw<true, true>>(odd(), 4 << 18, &[(1 << 18) + page], (4 << 18) - 1);
+    };
+}
+
+/// One leaf that was split.
+fn cut<H: Hardware>(setup: Setup, len: u64, cuts: &[u64]) -> Rig<H> {
+    let mut rig = Rig::<H>::new(Setup { slots: 64, ..setup });
+    rig.map_ok(0, len, 0, rw());
+    for &va in cuts {
+        rig.split(va, rig.model.rules.page()).unwrap();
+    }
+    rig
+}
+
+/// A device writes just before an exchange, anywhere: what it sets makes the exchange fail, or is
+/// in the table that goes. No dirty bit is lost.
+#[test]
+fn a_device_writes_before_an_exchange() {
+    fn check<H: Hardware>(setup: Setup, len: u64, cuts: &[u64], end: u64) {
+        for va in [0, cuts[0], end] {
+            for exchange in 0.. {
+                let mut used = Used::new(va, exchange);
+                let mut rig = cut::<H>(setup, len, cuts);
+
+                rig.join_used(0, len, None, Some(&mut used)).unwrap();
+                rig.read_dirty(0, len, true);
+                rig.finish();
+                assert!(used.exchanges > 0);
+                if used.exchanges <= exchange {
+                    break;
+                }
+            }
+        }
+    }
+    each_exchange!(check);
+}
+
+/// Somebody changes an item without the lock: that change stays, the join says so, every address
+/// translates as before, and no table is lost.
+#[test]
+fn somebody_breaks_the_lock() {
+    fn check<H: Hardware>(setup: Setup, len: u64, cuts: &[u64], _end: u64) {
+        for exchange in 0.. {
+            let mut rig = cut::<H>(setup, len, cuts);
+
+            let raced = rig.join_raced(0, len, exchange);
+            rig.finish();
+            assert!(raced || exchange > 0);
+            if !raced {
+                break;
+            }
+        }
+    }
+    each_exchange!(check);
 }
 
 /// Splits at many places, then a join: as if nothing had been split. Also with holes, which are
