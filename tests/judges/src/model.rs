@@ -348,7 +348,9 @@ impl Model {
         let follows = |a: &(u64, Bits), b: &(u64, Bits)| {
             let size = 1u64 << a.1.size_lg2;
             let same = |bits: &Bits| (bits.read, bits.write, bits.rest);
-            a.0.checked_add(size) == Some(b.0) && a.1.oa + size == b.1.oa && same(&a.1) == same(&b.1)
+            a.0.checked_add(size) == Some(b.0)
+                && a.1.oa + size == b.1.oa
+                && same(&a.1) == same(&b.1)
         };
         for streak in leaves.chunk_by(follows) {
             let (first, bits) = streak[0];
