@@ -155,7 +155,7 @@ unsafe fn init_granule<F: KernelFormat>(
             shape::<F>(cfg, features)
         })
     };
-    // SAFETY: As above. Nobody knows the table yet.
+    // SAFETY: The caller gives a valid table that nobody else knows yet.
     unsafe { (*table).armpt.tgsz_lg2 = F::GRANULE_LG2 as u8 };
     ret
 }

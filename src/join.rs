@@ -170,9 +170,9 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         result.map(|_| joiner.done)
     }
 
-    /// Joins what a table has of a range. If all of the table can be one leaf of the level above, or
-    /// a part of one, nothing is changed, and that is the answer: the caller looks at what is next to
-    /// it.
+    /// Joins what a table has of a range. If all of the table can be one leaf of the level above,
+    /// or a part of one, nothing is changed, and that is the answer: the caller looks at what is
+    /// next to it.
     fn join_table<X: Flusher<M>>(
         &self,
         table: Table<'t, F, M>,

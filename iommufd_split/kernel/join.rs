@@ -16,7 +16,8 @@
 //! # Locks
 //!
 //! Those of a split, and for steps 3 and 4 the mutex of the pages, for no longer than two areas or
-//! 1G of a page table take. A join of leaves frees tables, and another IOAS that shares the pages reads PFNs back from these under that mutex alone.
+//! 1G of a page table take. A join of leaves frees tables, and another IOAS that shares the pages
+//! reads PFNs back from these under that mutex alone.
 //!
 //! As in a map, step 2 lets go of `iova_rwsem` and keeps `domains_rwsem`: areas that are in flight
 //! are left alone by others, and no domain comes or goes that would have to be filled. If a part of

@@ -98,8 +98,8 @@ impl LockedIopt<'_> {
         Ok(())
     }
 
-    /// Joins the areas that meet in `range` or at its edges, where they can be. A task that is about
-    /// to die leaves the rest apart.
+    /// Joins the areas that meet in `range` or at its edges, where they can be. A task that is
+    /// about to die leaves the rest apart.
     ///
     /// No [`Area`] of the IOAS outlives this, because it is borrowed mutably: of two that are
     /// joined one is freed.
@@ -224,8 +224,8 @@ impl Area<'_> {
         if unsafe { may_be_pinned_across(self, &right, pages) } {
             return false;
         }
-        // SAFETY: All the locks are held. Both areas are in the trees, no unmap has marked them, and
-        // the second goes on where the first ends. It is not used again: the caller is told so.
+        // SAFETY: All the locks are held. Both areas are in the trees, no unmap has marked them,
+        // and the second goes on where the first ends. It is not used again: the caller is told so.
         unsafe { bindings::iopt_area_join(left, next) };
         true
     }
@@ -255,7 +255,7 @@ unsafe fn may_be_pinned_across(
     };
     // SAFETY: The mutex is held until the end of the function.
     let ends = unsafe { pinned(pages, at(end)) }.any(|pin| pin.last_index == end);
-    // SAFETY: As above.
+    // SAFETY: The mutex stays held, and `at` names one page of those that the areas have.
     let starts = unsafe { pinned(pages, at(start)) }.any(|pin| pin.first_index == start);
 
     ends && starts

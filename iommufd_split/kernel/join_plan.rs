@@ -42,8 +42,8 @@ impl JoinRequest {
     }
 }
 
-/// Checks the edges of a hole that is to be mapped against the granule of the IOAS, as for a cut: an
-/// edge where a mapping ends or starts may be anywhere.
+/// Checks the edges of a hole that is to be mapped against the granule of the IOAS, as for a cut:
+/// an edge where a mapping ends or starts may be anywhere.
 pub fn check_hole(
     hole: Extent,
     iova_alignment: usize,
@@ -80,8 +80,8 @@ impl Slice {
     }
 }
 
-/// No leaf is made larger than that. Some formats have larger ones (AMD's up to 2^51 bytes), and who
-/// joins one page would pay for a look at all that could be a part of the same leaf.
+/// No leaf is made larger than that. Some formats have larger ones (AMD's up to 2^51 bytes), and a
+/// join of one page would have to look at all that could be a part of the same leaf.
 const LARGEST_LEAF: usize = 1 << 30;
 
 /// The part of `area` that a leaf can have which has a byte of `range`: whatever a join of the

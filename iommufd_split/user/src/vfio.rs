@@ -137,10 +137,10 @@ mod tests {
         );
         // No whole page.
         ops.vfio_dma_unmap(1, page).unwrap_err();
-        // SAFETY: As above.
+        // SAFETY: The model refuses this, and maps nothing in any case.
         let there = unsafe { ops.vfio_dma_map(0, page, memory) }.unwrap_err();
         assert!(matches!(&there, VfioError::IommufdIoctlError(_)), "{there}");
-        // SAFETY: As above.
+        // SAFETY: The model refuses this, and maps nothing in any case.
         let odd = unsafe { ops.vfio_dma_map(1, page, memory) }.unwrap_err();
         assert!(
             matches!(&odd, VfioError::IommuDmaMap(e) if e.errno() == libc::EINVAL),
