@@ -50,6 +50,6 @@ mount --bind "$build" "$root/build"
 cd "$root"
 exec chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 TERM="${TERM:-dumb}" \
 	CARGO_HOME=/cache/cargo CARGO_TARGET_DIR=/cache/cargo-target \
-	KERNEL="$kernel" DEBIAN="$DEBIAN" KVM="${KVM-}" BED="${BED-}" DEMO="${DEMO-}" ONLY="${ONLY-}" DEBUG="${DEBUG-}" FLAVOUR="${FLAVOUR-}" DEB="${DEB-}" FULL="${FULL-}" FROM="${FROM-}" V="${V-}" CI="${CI-}" JOBS="${JOBS-}" BOOTS="${BOOTS-}" ROUNDS="${ROUNDS-}" VMM_MEMORY="${VMM_MEMORY-}" CACHE_SHOWN="$cache" PROVE="${prove_root##*/}" \
+	KERNEL="$kernel" DEBIAN="$DEBIAN" KVM="${KVM-}" BED="${BED-}" DEMO="${DEMO-}" ONLY="${ONLY-}" TEST_ALL="${TEST_ALL-}" DEBUG="${DEBUG-}" FLAVOUR="${FLAVOUR-}" DEB="${DEB-}" FULL="${FULL-}" FROM="${FROM-}" V="${V-}" CI="${CI-}" JOBS="${JOBS-}" BOOTS="${BOOTS-}" ROUNDS="${ROUNDS-}" VMM_MEMORY="${VMM_MEMORY-}" CACHE_SHOWN="$cache" PROVE="${prove_root##*/}" \
 	${http_proxy:+"http_proxy=$http_proxy"} ${https_proxy:+"https_proxy=$https_proxy"} ${no_proxy:+"no_proxy=$no_proxy"} \
 	"$@"

@@ -7,10 +7,11 @@
 . "$TOP/tools/selftests.sh"
 
 # DEBUG=1 runs the guests only, on the kernel with everything that watches, which takes its time, FLAVOUR= on one as
-# distributions build them. DEB=1 is for the packages of make deb: what comes with them, and guests with their kernel.
+# distributions build them. TEST_ALL=1 adds the runs that are left out for the time they take. DEB=1 is for the packages of make
+# deb: what comes with them, and guests with their kernel.
 other=${DEBUG:+debug}${FLAVOUR-}${DEB:+deb}
 shots=$OUT/test${other:+-$other}
-lists=("$TOP/tools/tests.list" ${DEBUG:+"$TOP/tools/tests-debug.list"} ${FLAVOUR:+"$TOP/tools/tests-flavour.list"})
+lists=("$TOP/tools/tests.list" ${TEST_ALL:+"$TOP/tools/tests-all.list"} ${DEBUG:+"$TOP/tools/tests-debug.list"} ${FLAVOUR:+"$TOP/tools/tests-flavour.list"})
 [ -z "${DEB-}" ] || lists=("$TOP/tools/tests-deb.list")
 slower=${DEBUG:+6}
 results=/tmp/results
@@ -222,7 +223,7 @@ test_kselftest() {
 	quiet "make run_tests" make -C "$LINUX/tools/testing/selftests" -j"$(jobs_)" O=$o TARGETS='iommu vfio' FORCE_TARGETS=1 run_tests >&2 || true
 	cp "$LOGS/make-run_tests.log" "$log"
 	{
-		kselftest_skips iommu 'enable CONFIG_IOMMUFD' iommufd_debugfs iommufd_split iommufd_split_fuzz iommufd_split_threads iommufd_split_users
+		kselftest_skips iommu 'enable CONFIG_IOMMUFD' iommufd_debugfs iommufd_join iommufd_split iommufd_split_fuzz iommufd_split_threads iommufd_split_users
 		kselftest_skips vfio 'export VFIO_SELFTESTS_BDF=' vfio_split_dma_test
 		verdict 'config fragments, on defconfig' taken_on_defconfig /tmp/kselftest.config "$LINUX"/tools/testing/selftests/{iommu,vfio}/config
 	} | record kselftest
