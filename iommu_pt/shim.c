@@ -33,6 +33,11 @@
  */
 unsigned long pt_iommu_rust_linear_map __ro_after_init;
 
+/*
+ * Early enough to be before a driver makes a table, and before memblock_discard()
+ * frees what memblock knows of: page_alloc_init_late() calls that, between early
+ * and pure initcalls.
+ */
 static int __init pt_iommu_rust_linear_map_init(void)
 {
 	/* arm64 converts what is below the memory to something else */
@@ -41,7 +46,7 @@ static int __init pt_iommu_rust_linear_map_init(void)
 	pt_iommu_rust_linear_map = (unsigned long)phys_to_virt(start) - start;
 	return 0;
 }
-pure_initcall(pt_iommu_rust_linear_map_init);
+early_initcall(pt_iommu_rust_linear_map_init);
 
 /* Where the tables meet memory: tests fail allocations and see each flush */
 void *pt_iommu_rust_alloc(int nid, gfp_t gfp, size_t size, bool zeroed)
