@@ -6,7 +6,10 @@
  * writes. A few are in constants from the specification, too.
  */
 #include <kunit/device.h>
+#include <kunit/static_stub.h>
+#include <kunit/test-bug.h>
 #include <kunit/test.h>
+#include <linux/dma-mapping.h>
 #include <linux/generic_pt/iommu.h>
 #include <linux/io-pgtable.h>
 #include <linux/iommu.h>
@@ -14,13 +17,17 @@
 #include <linux/sizes.h>
 
 #include "../../../../iommu-pages.h"
+#include "../iommu_pt_rust.h"
 
+MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
 MODULE_IMPORT_NS("GENERIC_PT_IOMMU");
 MODULE_IMPORT_NS("IOMMUFD_INTERNAL");
 
 #define S2 BIT(PT_FEAT_ARMV8_S2)
 #define S2FWB BIT(PT_FEAT_ARMV8_S2FWB)
-#define ALWAYS (BIT(PT_FEAT_DETAILED_GATHER) | BIT(PT_FEAT_FLUSH_RANGE))
+#define INCOHERENT BIT(PT_FEAT_DMA_INCOHERENT)
+/* As the driver asks for */
+#define ALWAYS (BIT(PT_FEAT_DETAILED_GATHER) | BIT(PT_FEAT_FLUSH_RANGE_NO_GAPS))
 
 /* One kind of table, without side by side top tables in either */
 static const struct armv8_kind {
@@ -35,7 +42,8 @@ static const struct armv8_kind {
 	{ 14, 0, 48, 48 },	  { 14, S2, 44, 44 },
 	{ 14, S2 | S2FWB, 36, 42 }, { 16, 0, 48, 48 },
 	{ 16, 0, 42, 44 },	  { 16, S2, 44, 44 },
-	{ 16, S2 | S2FWB, 48, 48 },
+	{ 16, S2 | S2FWB, 48, 48 }, { 12, INCOHERENT, 48, 48 },
+	{ 14, INCOHERENT, 47, 44 }, { 16, S2 | INCOHERENT, 44, 44 },
 };
 
 struct armv8_test {
@@ -44,12 +52,25 @@ struct armv8_test {
 	struct pt_iommu_armv8_hw_info info;
 	struct io_pgtable_cfg cfg;
 	struct io_pgtable_ops *c;
+	struct device *dev;
+	/* Tables that were made for an incoherent walker */
+	unsigned int started;
 };
 
 static void armv8_sync(struct iommu_domain *domain,
 		       struct iommu_iotlb_gather *gather)
 {
 	iommu_put_pages_list(&gather->freelist);
+}
+
+static int armv8_start_incoherent(void *table, struct device *dev)
+{
+	struct kunit *test = kunit_get_current_test();
+	struct armv8_test *t = test->priv;
+
+	t->started++;
+	KUNIT_EXPECT_PTR_EQ(test, dev, t->dev);
+	return iommu_pages_start_incoherent(table, dev);
 }
 
 static const struct iommu_domain_ops armv8_domain_ops = {
@@ -74,6 +95,11 @@ static const struct iommu_flush_ops armv8_flush_ops = {
 static bool armv8_stage2(const struct armv8_kind *kind)
 {
 	return kind->features & S2;
+}
+
+static bool armv8_incoherent(const struct armv8_kind *kind)
+{
+	return kind->features & INCOHERENT;
 }
 
 static int armv8_init_rust(struct pt_iommu_armv8 *table,
@@ -102,7 +128,13 @@ static void armv8_start(struct kunit *test, struct armv8_test *t,
 
 	memset(t, 0, sizeof(*t));
 	t->kind = kind;
+	t->dev = dev;
+	t->rust.iommu.iommu_device = dev;
+	test->priv = t;
+	kunit_activate_static_stub(test, pt_iommu_rust_start_incoherent,
+				   armv8_start_incoherent);
 	KUNIT_ASSERT_EQ(test, 0, armv8_init_rust(&t->rust, kind));
+	KUNIT_EXPECT_EQ(test, t->started, armv8_incoherent(kind));
 	pt_iommu_armv8_hw_info(&t->rust, &t->info);
 	t->cfg = (struct io_pgtable_cfg){
 		.quirks = kind->features & S2FWB ? IO_PGTABLE_QUIRK_ARM_S2FWB :
@@ -110,7 +142,7 @@ static void armv8_start(struct kunit *test, struct armv8_test *t,
 		.pgsize_bitmap = sizes[kind->tgsz_lg2],
 		.ias = kind->ias,
 		.oas = kind->oas,
-		.coherent_walk = true,
+		.coherent_walk = !armv8_incoherent(kind),
 		.tlb = &armv8_flush_ops,
 		.iommu_dev = dev,
 	};
@@ -133,8 +165,9 @@ static struct device *armv8_device(struct kunit *test)
 	struct device *dev = kunit_device_register(test, "armv8-pt");
 
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dev);
-	/* So that the allocator works */
+	/* So that the allocator works, and tables need no bounce buffers */
 	set_dev_node(dev, NUMA_NO_NODE);
+	dev->coherent_dma_mask = DMA_BIT_MASK(64);
 	return dev;
 }
 
@@ -395,6 +428,13 @@ static void armv8_hw_info(struct kunit *test)
 		armv8_field(test, "orgn", t->info.orgn,
 			    s2 ? c->arm_lpae_s2_cfg.vtcr.orgn :
 				 c->arm_lpae_s1_cfg.tcr.orgn);
+		/* Outer shareable and not cached, or else the CPU's caches */
+		armv8_field(test, "sh of walks", t->info.sh,
+			    armv8_incoherent(t->kind) ? 2 : 3);
+		armv8_field(test, "irgn of walks", t->info.irgn,
+			    !armv8_incoherent(t->kind));
+		armv8_field(test, "orgn of walks", t->info.orgn,
+			    !armv8_incoherent(t->kind));
 		if (s2)
 			armv8_field(test, "sl0", t->info.s2.sl0,
 				    c->arm_lpae_s2_cfg.vtcr.sl);
