@@ -55,11 +55,19 @@ struct armv8_test {
 	struct device *dev;
 	/* Tables that were made for an incoherent walker */
 	unsigned int started;
+	/* Flushes, and what the last one was of; not its freelist */
+	unsigned int syncs;
+	struct iommu_iotlb_gather gather;
 };
 
 static void armv8_sync(struct iommu_domain *domain,
 		       struct iommu_iotlb_gather *gather)
 {
+	struct armv8_test *t =
+		container_of(domain, struct armv8_test, rust.iommu.domain);
+
+	t->syncs++;
+	t->gather = *gather;
 	iommu_put_pages_list(&gather->freelist);
 }
 
@@ -322,6 +330,90 @@ static void armv8_split(struct kunit *test)
 	}
 }
 
+/* What the driver is told to flush, once and of no more than this */
+static void armv8_flushed(struct kunit *test, struct armv8_test *t, u64 va,
+			  u64 len, bool leaf_to_table, u8 leaves, u8 tables)
+{
+	KUNIT_EXPECT_EQ(test, t->syncs, 1);
+	KUNIT_EXPECT_EQ(test, t->gather.start, va);
+	KUNIT_EXPECT_EQ(test, t->gather.end, va + len - 1);
+	KUNIT_EXPECT_EQ(test, t->gather.leaf_to_table, leaf_to_table);
+	KUNIT_EXPECT_EQ(test, t->gather.pt.leaf_levels_bitmap, leaves);
+	KUNIT_EXPECT_EQ(test, t->gather.pt.table_levels_bitmap, tables);
+	t->syncs = 0;
+}
+
+/*
+ * The life of a block: it takes the place of empty tables, a page of it comes
+ * and goes, a join makes it whole again. Then it is what io-pgtable-arm makes.
+ */
+static void armv8_join_block(struct kunit *test, struct armv8_test *t,
+			     unsigned int lg2)
+{
+	struct iommu_domain *domain = &t->rust.iommu.domain;
+	const int prot = IOMMU_READ | IOMMU_WRITE | IOMMU_CACHE;
+	unsigned int level = (lg2 - t->kind->tgsz_lg2) / (t->kind->tgsz_lg2 - 3);
+	/* Those of leaves below the block, and of what leads there */
+	u8 below = BIT(level) - 1, tables = below << 1;
+	u64 page = BIT_ULL(t->kind->tgsz_lg2);
+	u64 size = BIT_ULL(lg2), va = size;
+	u64 oa = armv8_oa(t, lg2);
+
+	t->syncs = 0;
+	KUNIT_ASSERT_EQ(test, 0,
+			iommu_map(domain, va, oa, page, prot, GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, t->syncs, 0);
+	KUNIT_ASSERT_EQ(test, page, iommu_unmap(domain, va, page));
+	armv8_flushed(test, t, va, page, false, BIT(0), 0);
+
+	KUNIT_ASSERT_EQ(test, 0,
+			iommu_map(domain, va, oa, size, prot, GFP_KERNEL));
+	armv8_flushed(test, t, va, size, false, 0, tables);
+
+	KUNIT_ASSERT_EQ(test, 0,
+			iommu_split(domain, va + page, page, GFP_KERNEL));
+	armv8_flushed(test, t, va, size, true, BIT(level), 0);
+	KUNIT_ASSERT_EQ(test, page, iommu_unmap(domain, va + page, page));
+	armv8_flushed(test, t, va + page, page, false, BIT(0), 0);
+	KUNIT_ASSERT_EQ(test, 0, iommu_map(domain, va + page, oa + page, page,
+					   prot, GFP_KERNEL));
+	KUNIT_EXPECT_EQ(test, t->syncs, 0);
+
+	KUNIT_ASSERT_EQ(test, 0, iommu_join(domain, va, size));
+	armv8_flushed(test, t, va, size, true, below, tables);
+	armv8_map_c(test, t, va, oa, size, size, prot);
+	KUNIT_EXPECT_EQ(test, armv8_compare(test, t), 1);
+
+	/* It is one already */
+	KUNIT_ASSERT_EQ(test, 0, iommu_join(domain, va, size));
+	KUNIT_EXPECT_EQ(test, t->syncs, 0);
+
+	KUNIT_ASSERT_EQ(test, size, iommu_unmap(domain, va, size));
+	armv8_flushed(test, t, va, size, false, BIT(level), 0);
+	KUNIT_ASSERT_EQ(test, size,
+			t->c->unmap_pages(t->c, va, size, 1, NULL));
+	KUNIT_EXPECT_EQ(test, armv8_compare(test, t), 0);
+}
+
+static void armv8_join(struct kunit *test)
+{
+	struct device *dev = armv8_device(test);
+	struct armv8_test *t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
+	unsigned int i, lg2;
+
+	KUNIT_ASSERT_NOT_NULL(test, t);
+	for (i = 0; i != ARRAY_SIZE(armv8_kinds); i++) {
+		unsigned long sizes;
+
+		armv8_start(test, t, &armv8_kinds[i], dev);
+		KUNIT_EXPECT_TRUE(test, iommu_can_join(&t->rust.iommu.domain));
+		sizes = t->cfg.pgsize_bitmap & ~BIT(t->kind->tgsz_lg2);
+		for_each_set_bit(lg2, &sizes, BITS_PER_LONG)
+			armv8_join_block(test, t, lg2);
+		armv8_stop(t);
+	}
+}
+
 /* DDI 0487, section D8.3: block and page descriptors */
 static void armv8_raw(struct kunit *test)
 {
@@ -354,11 +446,11 @@ static void armv8_raw(struct kunit *test)
 		{ 14, 0, IOMMU_READ | IOMMU_WRITE, 0x1c000, 14, 0x1ce43 },
 		{ 16, 0, IOMMU_READ | IOMMU_WRITE, 0x20000000, 29, 0x20000e41 },
 	};
-	struct pt_iommu_armv8 *table =
-		kunit_kzalloc(test, sizeof(*table), GFP_KERNEL);
+	struct armv8_test *t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
+	struct pt_iommu_armv8 *table = &t->rust;
 	unsigned int i;
 
-	KUNIT_ASSERT_NOT_NULL(test, table);
+	KUNIT_ASSERT_NOT_NULL(test, t);
 	for (i = 0; i != ARRAY_SIZE(cases); i++) {
 		unsigned int bits = cases[i].tgsz_lg2 - 3;
 		unsigned int level = bits == 9 ? 2 : 1; /* of the top */
@@ -471,11 +563,11 @@ static void armv8_refused(struct kunit *test)
 		{ { 16, S2, 43, 42 }, -EOPNOTSUPP },
 		{ { 12, S2, 21, 48 }, -EOPNOTSUPP }, /* one level */
 	};
-	struct pt_iommu_armv8 *table =
-		kunit_kzalloc(test, sizeof(*table), GFP_KERNEL);
+	struct armv8_test *t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
+	struct pt_iommu_armv8 *table = &t->rust;
 	unsigned int i;
 
-	KUNIT_ASSERT_NOT_NULL(test, table);
+	KUNIT_ASSERT_NOT_NULL(test, t);
 	for (i = 0; i != ARRAY_SIZE(cases); i++)
 		KUNIT_EXPECT_EQ_MSG(test, cases[i].ret,
 				    armv8_init_rust(table, &cases[i].kind),
@@ -483,9 +575,10 @@ static void armv8_refused(struct kunit *test)
 }
 
 static struct kunit_case armv8_cases[] = {
-	KUNIT_CASE(armv8_items),   KUNIT_CASE(armv8_split),
-	KUNIT_CASE(armv8_raw),	   KUNIT_CASE(armv8_hw_info),
-	KUNIT_CASE(armv8_refused), {}
+	KUNIT_CASE(armv8_items), KUNIT_CASE(armv8_split),
+	KUNIT_CASE(armv8_join),	 KUNIT_CASE(armv8_raw),
+	KUNIT_CASE(armv8_hw_info), KUNIT_CASE(armv8_refused),
+	{}
 };
 
 static struct kunit_suite armv8_suite = {
