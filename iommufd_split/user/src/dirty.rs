@@ -24,7 +24,7 @@ pub enum Clear {
 
 /// Bits that a kernel can write to: whole pages of memory, and no others.
 ///
-/// A kernel without `patches/0018` sets bits behind those that were asked for, up to the end of the
+/// A kernel without `patches/0019` sets bits behind those that were asked for, up to the end of the
 /// page that they are in, if the last IOPTE reaches that far.
 pub(crate) struct Bits {
     words: Vec<u64>,

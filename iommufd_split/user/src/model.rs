@@ -352,7 +352,7 @@ impl Ioctls for Kernel {
         done.map_err(|e| SplitError::IommuIoasSplit(SysError::new(e)))
     }
 
-    /// As Linux does it without `patches/0017` and `patches/0020`: up to the first hole, and an
+    /// As Linux does it without `patches/0018` and `patches/0021`: up to the first hole, and an
     /// IOPTE of which a part is read is clean.
     fn dirty_bitmap(&self, get: &mut iommu_hwpt_get_dirty_bitmap, bits: &mut Bits) -> Result<()> {
         let mut state = self.state();
