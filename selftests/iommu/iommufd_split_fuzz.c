@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Fuzzing of iommufd with IOMMU_IOAS_SPLIT: many threads, random calls, valid
- * and malformed ones.
+ * Fuzzing of iommufd with IOMMU_IOAS_SPLIT and IOMMU_IOAS_JOIN: many threads,
+ * random calls, valid and malformed ones.
  *
  * In some rounds a model knows what must happen (iommufd_split_fuzz_model.c).
  * In the others all threads fight over the same objects
@@ -14,6 +14,7 @@
  * _bad.c	malformed calls
  * _window.c	the model: what is mapped
  * _users.c	the model: accesses and dirty bits
+ * _join.c	the model: joins, and what holes are filled with
  * _model.c	the model: the calls of a thread
  * _round.c	the model: a round
  * _chaos.c	a round without a model
@@ -256,7 +257,7 @@ static bool run_round(bool chaos, uint64_t seed, uint64_t calls)
 
 static void print_summary(void)
 {
-	uint64_t splits = 0, cuts = 0, checks = 0;
+	uint64_t splits = 0, cuts = 0, joins = 0, checks = 0;
 	uint32_t total[MAX_ERRNO] = {};
 	unsigned int op, err, i;
 	char line[512];
@@ -293,6 +294,7 @@ static void print_summary(void)
 	for (i = 0; i <= MAX_WORKERS; i++) {
 		splits += workers[i].splits;
 		cuts += workers[i].cuts;
+		joins += workers[i].joins;
 	}
 	ksft_print_msg("slab %ld kB, was %ld kB\n", after.slab_kb,
 		       before.slab_kb);
@@ -305,9 +307,9 @@ static void print_summary(void)
 	ksft_print_msg("summary: seed %llu, %u threads, %u s, %llu calls, ",
 		       (unsigned long long)fuzz_run.seed, num_workers,
 		       seconds(), (unsigned long long)all_calls());
-	printf("%llu translations checked, %llu splits, %llu cuts\n",
+	printf("%llu translations checked, %llu splits, %llu cuts, %llu joins\n",
 	       (unsigned long long)checks, (unsigned long long)splits,
-	       (unsigned long long)cuts);
+	       (unsigned long long)cuts, (unsigned long long)joins);
 }
 
 int main(void)

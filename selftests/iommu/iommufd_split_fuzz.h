@@ -43,6 +43,7 @@ enum fuzz_op {
 	OP_COPY,
 	OP_UNMAP,
 	OP_SPLIT,
+	OP_JOIN,
 	OP_DESTROY,
 	OP_HWPT_ALLOC,
 	OP_HW_INFO,
@@ -91,6 +92,8 @@ struct worker {
 	uint64_t calls;
 	uint64_t splits;
 	uint64_t cuts;
+	/* Of two areas each */
+	uint64_t joins;
 	uint32_t stats[OP_NR][MAX_ERRNO];
 	struct step history[HISTORY];
 	unsigned int steps;
@@ -212,6 +215,23 @@ static inline int fuzz_split(struct worker *me, int fd, __u32 ioas_id,
 			     __u64 iova, __u64 length)
 {
 	return fuzz_split_flags(me, fd, ioas_id, 0, iova, length);
+}
+
+/* @flags: IOMMU_IOAS_JOIN_FILL or 0 */
+static inline int fuzz_join(struct worker *me, int fd, __u32 ioas_id,
+			    __u32 flags, __u64 iova, __u64 length)
+{
+	struct iommu_ioas_join cmd = {
+		.size = sizeof(cmd),
+		.flags = flags,
+		.ioas_id = ioas_id,
+		.iova = iova,
+		.length = length,
+	};
+	int err = CALL(me, OP_JOIN, fd, IOMMU_IOAS_JOIN, cmd);
+
+	fuzz_note(me, ioas_id, iova, length);
+	return err;
 }
 
 /* @length becomes what was unmapped */

@@ -171,6 +171,61 @@ static void bad_split(const struct bad *bad)
 	fuzz_note(me, cmd.iova, cmd.length, cmd.ioas_id);
 }
 
+/* A join changes nothing only if it fails, so each of these has to */
+static void bad_join(const struct bad *bad)
+{
+	struct worker *me = bad->me;
+	unsigned int granule = bad->granule;
+	struct iommu_ioas_join cmd = {
+		.size = sizeof(cmd),
+		.flags = chance(me, 50) ? IOMMU_IOAS_JOIN_FILL : 0,
+		.ioas_id = bad->ioas_id,
+		.iova = bad->mapped,
+		.length = granule,
+	};
+	__u64 last;
+	int want;
+
+	if (bad_frame(bad, OP_JOIN, IOMMU_IOAS_JOIN, &cmd, sizeof(cmd)))
+		return;
+
+	want = 0;
+	if (chance(me, 30)) {
+		cmd.ioas_id = wrong_id(bad);
+		want = ENOENT;
+	}
+	if (chance(me, 30)) {
+		/* Nothing is mapped there, or near there */
+		cmd.iova = -(__u64)granule * (1 + pick(me, 3));
+		if (chance(me, 50))
+			cmd.length = unaligned(me, granule);
+		if (want != ENOENT && cmd.flags && cmd.length % granule)
+			want = EINVAL;
+		else
+			want = ENOENT;
+	}
+	if (chance(me, 20))
+		cmd.length = -(__u64)granule * (1 + pick(me, 1000));
+	if (__builtin_add_overflow(cmd.iova, cmd.length - 1, &last))
+		want = EOVERFLOW;
+	if (chance(me, 20)) {
+		cmd.length = 0;
+		want = EINVAL;
+	}
+	if (chance(me, 20)) {
+		cmd.__reserved = bad_flags(me, 0);
+		want = EOPNOTSUPP;
+	}
+	if (!want || chance(me, 20)) {
+		cmd.flags |= bad_flags(me, IOMMU_IOAS_JOIN_FILL);
+		want = EOPNOTSUPP;
+	}
+
+	fuzz_expect(me, "malformed join",
+		    CALL(me, OP_JOIN, bad->fd, IOMMU_IOAS_JOIN, cmd), want);
+	fuzz_note(me, cmd.iova, cmd.length, cmd.ioas_id);
+}
+
 static void bad_map(const struct bad *bad)
 {
 	struct worker *me = bad->me;
@@ -426,7 +481,7 @@ bool bad_call(struct worker *me, int fd, __u32 ioas_id, const __u32 *wrong_ids,
 		.granule = alignment == 1 ? PAGE : alignment,
 	};
 
-	switch (pick(me, 10)) {
+	switch (pick(me, 12)) {
 	case 0:
 		bad_map(&bad);
 		break;
@@ -441,6 +496,10 @@ bool bad_call(struct worker *me, int fd, __u32 ioas_id, const __u32 *wrong_ids,
 		break;
 	case 4:
 		bad_object(&bad);
+		break;
+	case 5:
+	case 6:
+		bad_join(&bad);
 		break;
 	default:
 		bad_split(&bad);

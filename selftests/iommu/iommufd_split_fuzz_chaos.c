@@ -53,6 +53,8 @@ static const int permitted[OP_NR][MAX_PERMITTED] = {
 	 * is pinned again each time that it was let go
 	 */
 	[OP_SPLIT] = { ENOENT, EBUSY, EINVAL, EOPNOTSUPP, EDEADLOCK },
+	/* EINVAL: the alignment has changed. ENOTUNIQ: two memories for a hole */
+	[OP_JOIN] = { ENOENT, EBUSY, EINVAL, EOPNOTSUPP, ENOTUNIQ },
 	[OP_DESTROY] = { ENOENT, EBUSY },
 	/*
 	 * EADDRINUSE: mapped where the domain cannot have it. EFAULT: no memory.
@@ -176,6 +178,14 @@ static void chaos_split(struct worker *me, struct file *file)
 			     MOCK_APERTURE_START +
 				     (__u64)pick(me, CHAOS_PAGES) * PAGE,
 			     some_length(me)));
+}
+
+static void chaos_join(struct worker *me, struct file *file)
+{
+	may(me, OP_JOIN,
+	    fuzz_join(me, get(file->fd), get(file->ioas[pick(me, NUM_IDS)]),
+		      chance(me, 60) ? IOMMU_IOAS_JOIN_FILL : 0, some_iova(me),
+		      some_length(me)));
 }
 
 static void chaos_copy(struct worker *me, struct file *file)
@@ -421,7 +431,7 @@ static const struct {
 	{ chaos_split, 28 },  { chaos_map, 22 },    { chaos_unmap, 18 },
 	{ chaos_access, 12 }, { chaos_copy, 6 },    { chaos_domain, 5 },
 	{ chaos_dirty, 5 },   { chaos_destroy, 3 }, { chaos_ioas, 3 },
-	{ chaos_dmabuf, 1 },  { chaos_reopen, 1 },
+	{ chaos_dmabuf, 1 },  { chaos_reopen, 1 },  { chaos_join, 16 },
 };
 
 static void *chaos_worker(void *arg)

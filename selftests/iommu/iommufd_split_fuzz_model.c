@@ -75,6 +75,8 @@ static void do_map(struct worker *me, struct window *window)
 				  flags | area.prot),
 			 want))
 		return;
+	area.pages_start = align(area.offset, PAGE);
+	area.pages_end = align(area.offset + area.length + 1, PAGE);
 	if (!want)
 		insert_area(window, area);
 	check_around(me, window, area.start, area.length);
@@ -483,6 +485,7 @@ static const struct model_op model_ops[] = {
 	{ do_bad, 14 },	      { do_access, 8 }, { do_copy_inside, 7 },
 	{ do_pin, 4 },	      { do_unpin, 3 },	{ do_set_dirty, 5 },
 	{ do_dirty_read, 5 }, { do_query, 1 },	{ do_map_anywhere, 2 },
+	{ do_join, 20 },
 };
 
 void *model_worker(void *arg)

@@ -27,6 +27,9 @@ struct area {
 	unsigned int offset;
 	/* Which map call made the pages. Copies and parts share them */
 	unsigned int pages;
+	/* The part of the block that the pages have, in whole pages */
+	unsigned int pages_start;
+	unsigned int pages_end;
 	unsigned int prot;
 	bool writable;
 	unsigned int pins;
@@ -140,6 +143,9 @@ void do_unpin(struct worker *me, struct window *window);
 void do_set_dirty(struct worker *me, struct window *window);
 void do_dirty_read(struct worker *me, struct window *window);
 void drop_pins(struct window *window, const struct area *gone);
+
+/* iommufd_split_fuzz_join.c */
+void do_join(struct worker *me, struct window *window);
 
 /* iommufd_split_fuzz_model.c */
 void *model_worker(void *worker);

@@ -32,6 +32,7 @@ const char *const op_names[OP_NR] = {
 	[OP_COPY] = "copy",
 	[OP_UNMAP] = "unmap",
 	[OP_SPLIT] = "split",
+	[OP_JOIN] = "join",
 	[OP_DESTROY] = "destroy",
 	[OP_HWPT_ALLOC] = "hwpt_alloc",
 	[OP_HW_INFO] = "hw_info",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * IOMMU_IOAS_SPLIT while other threads map, unmap, copy, attach and split too.
+ * IOMMU_IOAS_SPLIT and IOMMU_IOAS_JOIN while other threads map, unmap, copy,
+ * attach, split and join too.
  */
 #include <pthread.h>
 #include <sys/syscall.h>
@@ -14,6 +15,7 @@ FIXTURE(iommufd_split_threads)
 	uint32_t ioas_id;
 	uint32_t stdev_id;
 	uint32_t idev_id;
+	uint32_t hwpt_id;
 };
 
 FIXTURE_VARIANT(iommufd_split_threads)
@@ -32,7 +34,7 @@ FIXTURE_SETUP(iommufd_split_threads)
 	test_ioctl_ioas_alloc(&self->ioas_id);
 	if (!variant->large)
 		ASSERT_EQ(0, set_huge_pages(self->fd, self->ioas_id, false));
-	test_cmd_mock_domain(self->ioas_id, &self->stdev_id, NULL,
+	test_cmd_mock_domain(self->ioas_id, &self->stdev_id, &self->hwpt_id,
 			     &self->idev_id);
 	test_cmd_get_hw_capabilities(self->idev_id, caps);
 	if (variant->large && !(caps & IOMMU_HW_CAP_HITLESS_SPLIT))
@@ -82,6 +84,7 @@ TEST_F(iommufd_split_threads, in_flight)
 				.ioas_id = self->ioas_id,
 				.iova = BASE_IOVA + BUFFER_SIZE };
 	struct pollfd pollfd = { .events = POLLIN };
+	unsigned int flags;
 	pthread_t thread;
 	int uffd;
 
@@ -111,7 +114,22 @@ TEST_F(iommufd_split_threads, in_flight)
 				   map.iova - PAGE_SIZE));
 	/* A hole is reported before what is busy */
 	test_err_ioctl_ioas_split(ENOENT, map.iova, 5 * PAGE_SIZE);
+	test_err_ioctl_ioas_join(ENOENT, 0, map.iova, 5 * PAGE_SIZE);
+	test_err_ioctl_ioas_join(EBUSY, IOMMU_IOAS_JOIN_FILL, map.iova,
+				 5 * PAGE_SIZE);
+	for (flags = 0; flags <= IOMMU_IOAS_JOIN_FILL; flags++) {
+		test_err_ioctl_ioas_join(EBUSY, flags, map.iova, PAGE_SIZE);
+		test_err_ioctl_ioas_join(EBUSY, flags, map.iova - PAGE_SIZE,
+					 2 * PAGE_SIZE);
+	}
 	test_ioctl_ioas_split(BASE_IOVA + PAGE_SIZE, PAGE_SIZE);
+	/* Beside a range it stays what it is, and no hole is filled from it */
+	test_ioctl_ioas_carve(map.iova - PAGE_SIZE, PAGE_SIZE);
+	test_ioctl_ioas_join(IOMMU_IOAS_JOIN_FILL, map.iova - PAGE_SIZE,
+			     PAGE_SIZE);
+	ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id,
+				   BASE_IOVA + 2 * PAGE_SIZE,
+				   map.iova - PAGE_SIZE));
 
 	zero.range = reg.range;
 	ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
@@ -122,10 +140,126 @@ TEST_F(iommufd_split_threads, in_flight)
 	close(uffd);
 }
 
-enum { STRESS_SECONDS = 2, STRESS_THREADS = 7 };
+struct slow_join {
+	int fd;
+	__u32 ioas_id;
+	__u64 iova;
+	__u64 length;
+	int err;
+};
+
+static void *slow_join_thread(void *arg)
+{
+	struct slow_join *join = arg;
+	int rc;
+
+	rc = _test_ioctl_ioas_join(join->fd, join->ioas_id, IOMMU_IOAS_JOIN_FILL,
+				   join->iova, join->length);
+	join->err = rc ? errno : 0;
+	return NULL;
+}
+
+/*
+ * While a hole is being filled it is busy, and nothing else is that has other
+ * pages. If a part of the range goes meanwhile, the call undoes what it has done.
+ */
+TEST_F(iommufd_split_threads, fill_in_flight)
+{
+	const size_t length = 8 * PAGE_SIZE, hole = length - PAGE_SIZE;
+	const __u64 other = BASE_IOVA + length;
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_zeropage zero = {};
+	/* The hole, and a part of what is behind it */
+	struct slow_join join = { .fd = self->fd,
+				  .ioas_id = self->ioas_id,
+				  .iova = BASE_IOVA + PAGE_SIZE,
+				  .length = 11 * PAGE_SIZE };
+	struct pollfd pollfd = { .events = POLLIN };
+	struct uffd_msg msg;
+	unsigned int round;
+	pthread_t thread;
+	void *ptr;
+	int uffd;
+
+	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (uffd == -1 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd, enable CONFIG_USERFAULTFD");
+	ptr = mmap(NULL, length, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	ASSERT_NE(MAP_FAILED, ptr);
+	reg.range.start = (uintptr_t)ptr + hole;
+	reg.range.len = PAGE_SIZE;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	pollfd.fd = uffd;
+	test_ioctl_ioas_map_fixed(ptr, length, BASE_IOVA);
+	test_ioctl_ioas_map_fixed(buffer, BUFFER_SIZE, other);
+
+	for (round = 0; round != 2; round++) {
+		test_ioctl_ioas_carve(BASE_IOVA + hole, PAGE_SIZE);
+		ASSERT_EQ(0, madvise(ptr + hole, PAGE_SIZE, MADV_DONTNEED));
+		ASSERT_EQ(0, pthread_create(&thread, NULL, slow_join_thread,
+					    &join));
+		/* It waits for the page now */
+		ASSERT_EQ(1, poll(&pollfd, 1, 10000));
+		ASSERT_EQ(sizeof(msg), read(uffd, &msg, sizeof(msg)));
+
+		test_err_ioctl_ioas_join(EBUSY, IOMMU_IOAS_JOIN_FILL,
+					 BASE_IOVA + hole, PAGE_SIZE);
+		test_err_ioctl_ioas_join(EBUSY, 0, BASE_IOVA, 2 * length);
+		test_err_ioctl_ioas_split(EBUSY, BASE_IOVA + hole, PAGE_SIZE);
+		test_err_ioctl_ioas_carve(EBUSY, BASE_IOVA + hole, PAGE_SIZE);
+		EXPECT_ERRNO(EBUSY,
+			     _test_ioctl_ioas_unmap(self->fd, self->ioas_id,
+						    BASE_IOVA + hole, PAGE_SIZE,
+						    NULL));
+		/* The hole beside it is filled from what is behind both */
+		test_ioctl_ioas_carve(other, PAGE_SIZE);
+		test_ioctl_ioas_join(IOMMU_IOAS_JOIN_FILL, other, PAGE_SIZE);
+		/* Behind its range, or the second time in it */
+		test_ioctl_ioas_carve(other + (round ? 2 : 12) * PAGE_SIZE,
+				      PAGE_SIZE);
+
+		zero.range = reg.range;
+		ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
+		ASSERT_EQ(0, pthread_join(thread, NULL));
+		ASSERT_EQ(round ? EBUSY : 0, join.err);
+		if (round) {
+			/* Neither mapped nor pinned */
+			test_err_ioctl_ioas_join(ENOENT, 0, BASE_IOVA + hole,
+						 PAGE_SIZE);
+			check_refs(ptr + hole, PAGE_SIZE, 0);
+		}
+		test_ioctl_ioas_join(IOMMU_IOAS_JOIN_FILL, BASE_IOVA,
+				     length + BUFFER_SIZE);
+		ASSERT_EQ(0, check_map(self->fd, self->hwpt_id, BASE_IOVA,
+				       length, ptr));
+		ASSERT_EQ(0, check_map(self->fd, self->hwpt_id, other,
+				       BUFFER_SIZE, buffer));
+		ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, BASE_IOVA,
+					   BASE_IOVA + hole));
+		ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, other,
+					   other + PAGE_SIZE));
+		check_refs(ptr, length, 1);
+		check_refs(buffer, BUFFER_SIZE, 1);
+	}
+	test_ioctl_ioas_unmap(BASE_IOVA, length);
+	test_ioctl_ioas_unmap(other, BUFFER_SIZE);
+	check_refs(ptr, length, 0);
+	munmap(ptr, length);
+	close(uffd);
+}
+
+enum { STRESS_SECONDS = 3, STRESS_THREADS = 12 };
 
 /* Stays mapped: the threads leave it alone */
 #define KEPT_IOVA (BASE_IOVA + (1UL << 30))
+
+/*
+ * Carved and filled again: nobody else maps or unmaps there. The first page stays
+ * mapped, so that there always is something to fill a hole from.
+ */
+#define FILL_IOVA (BASE_IOVA + (2UL << 30))
 
 struct stress {
 	int fd;
@@ -141,6 +275,10 @@ struct stress {
 	unsigned long calls;
 	unsigned long splits;
 	unsigned long carves;
+	unsigned long attaches;
+	unsigned long joins;
+	/* In bytes, where holes are filled again */
+	size_t carved;
 	unsigned long fills;
 	/* An errno that no one may see, 0 if there was none */
 	int unexpected;
@@ -173,7 +311,7 @@ static void stress_attach(struct stress *me)
 		me->unexpected = ENXIO;
 		return;
 	}
-	me->fills++;
+	me->attaches++;
 
 	if (_test_cmd_mock_domain_replace(me->fd, me->stdev_id, hwpt_id,
 					  NULL) ||
@@ -244,6 +382,31 @@ static void *stress_thread(void *arg)
 			me->unmapped += rc ? 0 : count * PAGE_SIZE;
 			me->carves += !rc;
 			break;
+		case 5: /* join what the others have cut */
+		case 6:
+			rc = _test_ioctl_ioas_join(me->fd, me->ioas_id, 0, iova,
+						   count * PAGE_SIZE);
+			stress_expect(me, rc, EBUSY, ENOENT);
+			me->joins += !rc;
+			break;
+		case 7: /* carve what the next two fill */
+			iova += FILL_IOVA - BASE_IOVA;
+			if (!first)
+				break;
+			rc = _test_ioctl_ioas_carve(me->fd, me->ioas_id, iova,
+						    count * PAGE_SIZE);
+			stress_expect(me, rc, EBUSY, ENOENT);
+			me->carved += rc ? 0 : count * PAGE_SIZE;
+			break;
+		case 8: /* fill: there always is something to fill from */
+		case 9:
+			iova += FILL_IOVA - BASE_IOVA;
+			rc = _test_ioctl_ioas_join(me->fd, me->ioas_id,
+						   IOMMU_IOAS_JOIN_FILL, iova,
+						   count * PAGE_SIZE);
+			stress_expect(me, rc, EBUSY, 0);
+			me->fills += !rc;
+			break;
 		default: /* split */
 			rc = _test_ioctl_ioas_split(me->fd, me->ioas_id, iova,
 						    count * PAGE_SIZE);
@@ -262,14 +425,18 @@ TEST_F(iommufd_split_threads, stress)
 	pthread_t threads[STRESS_THREADS];
 	bool stop = false;
 	size_t mapped, unmapped;
-	unsigned long splits = 0, carves = 0, fills = 0;
-	__u32 copy_ioas_id;
+	unsigned long splits = 0, carves = 0, attaches = 0, joins = 0;
+	unsigned long fills = 0;
+	size_t carved = 0;
+	__u32 copy_ioas_id, hwpt_id;
 	uint64_t rest = 0;
 	unsigned int i;
+	int rc;
 
 	test_ioctl_ioas_alloc(&copy_ioas_id);
 	map_buffer();
 	test_ioctl_ioas_map_fixed(buffer, BUFFER_SIZE, KEPT_IOVA);
+	test_ioctl_ioas_map_fixed(buffer, BUFFER_SIZE, FILL_IOVA);
 	for (i = 0; i != STRESS_THREADS; i++) {
 		stress[i] = (struct stress){ .fd = self->fd,
 					     .ioas_id = self->ioas_id,
@@ -295,13 +462,33 @@ TEST_F(iommufd_split_threads, stress)
 		unmapped += stress[i].unmapped;
 		splits += stress[i].splits;
 		carves += stress[i].carves;
+		attaches += stress[i].attaches;
+		joins += stress[i].joins;
+		carved += stress[i].carved;
 		fills += stress[i].fills;
 	}
 	/* It did happen */
 	ASSERT_LT(100, splits);
 	ASSERT_LT(100, carves);
-	ASSERT_LT(10, fills);
+	ASSERT_LT(10, attaches);
+	ASSERT_LT(100, joins);
+	ASSERT_LT(100, fills);
 	ASSERT_LT(2 * BUFFER_SIZE, mapped);
+	/* More than there is: what was carved was filled before */
+	ASSERT_LT(BUFFER_SIZE, carved);
+
+	/* All of it comes back as one mapping */
+	test_ioctl_ioas_join(IOMMU_IOAS_JOIN_FILL, FILL_IOVA, BUFFER_SIZE);
+	for (i = 1; i != NPAGES; i++)
+		ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, FILL_IOVA,
+					   FILL_IOVA + i * PAGE_SIZE));
+	rc = _test_cmd_hwpt_alloc(self->fd, self->idev_id, self->ioas_id, 0, 0,
+				  &hwpt_id, IOMMU_HWPT_DATA_NONE, NULL, 0);
+	ASSERT_EQ(0, rc);
+	ASSERT_EQ(0, check_map(self->fd, hwpt_id, FILL_IOVA, BUFFER_SIZE,
+			       buffer));
+	test_ioctl_destroy(hwpt_id);
+	test_ioctl_ioas_unmap(FILL_IOVA, BUFFER_SIZE);
 	if (_test_ioctl_ioas_unmap(self->fd, self->ioas_id, 0, UINT64_MAX,
 				   &rest))
 		ASSERT_EQ(ENOENT, errno);
