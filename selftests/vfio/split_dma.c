@@ -368,6 +368,16 @@ void split_dma_avoid(struct split_dma *d, u64 off, u64 len)
 	pthread_mutex_unlock(&d->lock);
 }
 
+void split_dma_permit(struct split_dma *d, u32 hole)
+{
+	VFIO_ASSERT_LT(hole, d->holes);
+	pthread_mutex_lock(&d->lock);
+	d->holes--;
+	d->hole_off[hole] = d->hole_off[d->holes];
+	d->hole_len[hole] = d->hole_len[d->holes];
+	pthread_mutex_unlock(&d->lock);
+}
+
 void split_dma_lap(struct split_dma *d)
 {
 	u64 gen = d->gen, from;

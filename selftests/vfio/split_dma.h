@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Live DMA while IOMMU mappings are split: shared by the test and the demo.
+ * Live DMA while IOMMU mappings are split and joined: shared by the test and the
+ * demo.
  *
  * split_dma.c        one thread keeps a device copying without pause, every
  *                    copied byte is checked; stray DMA
- * split_dma_map.c    memory and device; map, unmap and split
+ * split_dma_map.c    memory and device; map, unmap, split and join
  * split_dma_watch.c  what the kernel says: DMA fault reports, IOMMU page tables
  *
  * Offsets (off, len) are relative to a window. All windows map the same memory
@@ -164,18 +165,21 @@ struct split_dma {
 
 	atomic_ulong seen_gen;	/* a copy under this plan has begun */
 	atomic_ulong done;	/* copies finished under the current plan */
-	atomic_ulong splitting;	/* odd while the ioctl runs */
+	atomic_ulong splitting;	/* odd while the ioctl runs, also for a join */
 
 	atomic_ulong copies;
 	atomic_ulong bytes;	/* copied and checked */
 	atomic_ulong failed;	/* copies the device did not finish */
 	atomic_ulong mismatched;	/* copies with a wrong byte */
-	atomic_ulong overlapped;	/* copies during which a split ran */
+	atomic_ulong overlapped;	/* copies during which a split or join ran */
 	atomic_ulong longest_ns;	/* slowest copy */
 	atomic_ulong recoveries;
 	u64 splits;
 	u64 split_ns;
 	u64 split_ns_max;
+	u64 joins;
+	u64 join_ns;
+	u64 join_ns_max;
 };
 
 u64 now_ns(void);
@@ -199,6 +203,8 @@ void split_dma_aim(struct split_dma *d, u32 window, enum dma_aim aim, u64 off,
 		   u64 len);
 /* Keep off a hole from the next split_dma_aim() on, in every window. */
 void split_dma_avoid(struct split_dma *d, u64 off, u64 len);
+/* A hole is mapped again: no longer keep off it from the next aim on. */
+void split_dma_permit(struct split_dma *d, u32 hole);
 /* Wait until every aimed place was read once and written once. */
 void split_dma_lap(struct split_dma *d);
 
@@ -209,6 +215,8 @@ int split_dma_unmap(struct split_dma *d, u32 window, u64 off, u64 len,
 int split_dma_split(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns);
 /* Split and unmap in one call; counts as a split. */
 int split_dma_carve(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns);
+/* @flags: 0 or IOMMU_IOAS_JOIN_FILL */
+int split_dma_join(struct split_dma *d, u32 flags, u32 window, u64 off, u64 len);
 
 /*
  * Stray DMA: the device reads or writes [off, off + size) of a window, which is

@@ -61,6 +61,21 @@ int split_dma_unmap(struct split_dma *d, u32 window, u64 off, u64 len,
 	return 0;
 }
 
+/* A call that DMA must not notice */
+static int live_call(struct split_dma *d, unsigned long request, void *cmd,
+		     u64 *took)
+{
+	int ret, err;
+
+	atomic_fetch_add(&d->splitting, 1);
+	*took = now_ns();
+	ret = ioctl(d->iommu->iommufd, request, cmd);
+	err = errno;
+	*took = now_ns() - *took;
+	atomic_fetch_add(&d->splitting, 1);
+	return ret ? -err : 0;
+}
+
 static int split_call(struct split_dma *d, u32 flags, u32 window, u64 off,
 		      u64 len, u64 *ns)
 {
@@ -71,20 +86,14 @@ static int split_call(struct split_dma *d, u32 flags, u32 window, u64 off,
 		.iova = d->iova[window] + off,
 		.length = len,
 	};
-	int ret, err;
 	u64 took;
+	int ret;
 
-	atomic_fetch_add(&d->splitting, 1);
-	took = now_ns();
-	ret = ioctl(d->iommu->iommufd, IOMMU_IOAS_SPLIT, &cmd);
-	err = errno;
-	took = now_ns() - took;
-	atomic_fetch_add(&d->splitting, 1);
-
+	ret = live_call(d, IOMMU_IOAS_SPLIT, &cmd, &took);
 	if (ns)
 		*ns = took;
 	if (ret)
-		return -err;
+		return ret;
 	d->splits++;
 	d->split_ns += took;
 	d->split_ns_max = max(d->split_ns_max, took);
@@ -99,6 +108,27 @@ int split_dma_split(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns)
 int split_dma_carve(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns)
 {
 	return split_call(d, IOMMU_IOAS_SPLIT_UNMAP, window, off, len, ns);
+}
+
+int split_dma_join(struct split_dma *d, u32 flags, u32 window, u64 off, u64 len)
+{
+	struct iommu_ioas_join cmd = {
+		.size = sizeof(cmd),
+		.flags = flags,
+		.ioas_id = d->iommu->ioas_id,
+		.iova = d->iova[window] + off,
+		.length = len,
+	};
+	u64 took;
+	int ret;
+
+	ret = live_call(d, IOMMU_IOAS_JOIN, &cmd, &took);
+	if (ret)
+		return ret;
+	d->joins++;
+	d->join_ns += took;
+	d->join_ns_max = max(d->join_ns_max, took);
+	return 0;
 }
 
 bool split_dma_capable(struct split_dma *d)

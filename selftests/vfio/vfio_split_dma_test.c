@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * IOMMU_IOAS_SPLIT under live DMA: a device copies without pause while holes
- * are cut into the large mappings that it copies through. It must not notice.
+ * IOMMU_IOAS_SPLIT and IOMMU_IOAS_JOIN under live DMA: a device copies without
+ * pause while holes are cut into the large mappings that it copies through, and
+ * filled again. It must not notice.
  *
  * The test looks at every copied byte, at the kernel's fault reports, and at
- * the page tables in iommufd's debugfs. control_remap shows that this reveals a
- * disruption when there is one.
+ * the page tables in iommufd's debugfs. control_remap and control_rejoin show
+ * that this reveals a disruption when there is one.
  *
  * The device must be alone: a network card copies by sending frames to itself,
  * and a frame from outside would be taken for a copy. Give an emulated one a
  * hub without other ports (QEMU: -netdev hubport,id=n0,hubid=0).
  *
- *   VFIO_SELFTESTS_SPLITS  splits of random_holes, and carves of random_carves,
- *                          for each kind of memory
+ *   VFIO_SELFTESTS_SPLITS  splits of random_holes, carves of random_carves, and
+ *                          both with joins of random_joins, for each kind of
+ *                          memory
  *   VFIO_SELFTESTS_SEED    repeat a run
  */
 #include <errno.h>
@@ -119,6 +121,17 @@ static const char *cannot_split(self_data *self)
 	return NULL;
 }
 
+/* Why this machine cannot run a test that joins, or NULL. */
+static const char *cannot_join(self_data *self)
+{
+	const char *err = cannot_split(self);
+
+	/* A kernel that knows the call dislikes the length */
+	if (!err && split_dma_join(&self->d, IOMMU_IOAS_JOIN_FILL, 0, 0, 0) != -EINVAL)
+		err = "no IOMMU_IOAS_JOIN in this kernel";
+	return err;
+}
+
 static void print_numbers(struct split_dma *d, const char *what)
 {
 	printf("# %s: splits=%lu copies=%lu copies_during_splits=%lu bytes_checked=%lu",
@@ -131,6 +144,9 @@ static void print_numbers(struct split_dma *d, const char *what)
 	if (d->splits)
 		printf(" split_us_avg=%lu split_us_max=%lu",
 		       d->split_ns / d->splits / 1000, d->split_ns_max / 1000);
+	if (d->joins)
+		printf(" joins=%lu join_us_avg=%lu join_us_max=%lu", d->joins,
+		       d->join_ns / d->joins / 1000, d->join_ns_max / 1000);
 	printf("\n");
 }
 
@@ -599,6 +615,155 @@ TEST_F_TIMEOUT(vfio_split_dma_test, random_carves, LONG_TIMEOUT)
 	random_cuts(_metadata, self, CUT_CARVE, "random_carves");
 }
 
+/* The open hole that has a byte of the range, or -1 */
+static int hole_in(const struct split_dma *d, u64 off, u64 len)
+{
+	u32 i;
+
+	for (i = 0; i < d->holes; i++)
+		if (off < d->hole_off[i] + d->hole_len[i] &&
+		    d->hole_off[i] < off + len)
+			return i;
+	return -1;
+}
+
+/* Is there room for the device with one more hole? It needs one of the ends. */
+static bool may_open(const struct split_dma *d, u64 off, u64 len)
+{
+	u64 last = d->size - SZ_4K;
+
+	if (d->holes == SPLIT_DMA_HOLES || hole_in(d, off, len) >= 0)
+		return false;
+	if (!off)
+		return hole_in(d, last, SZ_4K) < 0;
+	return off + len <= last || hole_in(d, 0, SZ_4K) < 0;
+}
+
+/* Fill an open hole while the device works up to its edges, then in it. */
+static void fill_hole(struct __test_metadata *_metadata, self_data *self,
+		      u32 window, u32 hole)
+{
+	struct split_dma *d = &self->d;
+	u64 off = d->hole_off[hole], len = d->hole_len[hole];
+
+	split_dma_aim(d, window, AIM_OUTSIDE, off, len);
+	ASSERT_EQ(0, split_dma_join(d, IOMMU_IOAS_JOIN_FILL, window, off, len)) {
+		TH_LOG("fill of iova 0x%lx length 0x%lx", d->iova[window] + off, len);
+	}
+	split_dma_permit(d, hole);
+	split_dma_aim(d, window, AIM_EDGES, off, len);
+}
+
+/* Split, carve, join or fill: what comes next is not known to the kernel. */
+static void random_step(struct __test_metadata *_metadata, self_data *self,
+			u32 window)
+{
+	struct split_dma *d = &self->d;
+	u64 off, len, pick = split_dma_random(&self->rng);
+	int hole;
+
+	random_hole(self, &off, &len);
+	hole = hole_in(d, off, len);
+	if (pick % 4 == 0 && may_open(d, off, len)) {
+		split_dma_avoid(d, off, len);
+		split_dma_aim(d, window, AIM_OUTSIDE, off, len);
+		ASSERT_EQ(0, split_dma_carve(d, window, off, len, NULL)) {
+			TH_LOG("carve of iova 0x%lx length 0x%lx",
+			       d->iova[window] + off, len);
+		}
+	} else if (pick % 4 == 1 && d->holes) {
+		fill_hole(_metadata, self, window, (pick >> 8) % d->holes);
+	} else if (hole >= 0) {
+		/* Refused, and still no obstacle for the device */
+		split_dma_aim(d, window, AIM_OUTSIDE, off, len);
+		ASSERT_EQ(-ENOENT, split_dma_join(d, 0, window, off, len));
+	} else if (pick % 4 == 2) {
+		split_dma_aim(d, window, AIM_EDGES, off, len);
+		ASSERT_EQ(0, split_dma_split(d, window, off, len, NULL));
+	} else {
+		split_dma_aim(d, window, AIM_EDGES, off, len);
+		ASSERT_EQ(0, split_dma_join(d, pick >> 8 & IOMMU_IOAS_JOIN_FILL,
+					    window, off, len));
+	}
+	split_dma_lap(d);
+	ASSERT_UNDISTURBED(d);
+}
+
+/* Join all of a window: it becomes what it was before the first cut. */
+static void join_window(struct __test_metadata *_metadata, self_data *self,
+			u32 window, const struct ptable *want, bool check)
+{
+	struct split_dma *d = &self->d;
+	struct ptable have;
+	u64 unmapped;
+
+	split_dma_aim(d, window, AIM_ANYWHERE, 0, 0);
+	ASSERT_EQ(0, split_dma_join(d, IOMMU_IOAS_JOIN_FILL, window, 0, d->size));
+	while (d->holes)
+		split_dma_permit(d, 0);
+	split_dma_aim(d, window, AIM_ANYWHERE, 0, 0);
+	/* One mapping: half of it is refused */
+	ASSERT_EQ(-ENOENT,
+		  split_dma_unmap(d, window, 0, d->size / 2, &unmapped));
+	split_dma_lap(d);
+	ASSERT_UNDISTURBED(d);
+	if (!check || self->no_tables)
+		return;
+	check_table(_metadata, self, window, want, 0, 0);
+	if (!want)
+		return;
+	/* No table is left over */
+	read_tables(_metadata, self, window, &have);
+	ASSERT_EQ(want->tables, have.tables);
+	ptable_free(&have);
+}
+
+/* Splits, carves and joins in any order: the tables end as they began. */
+TEST_F_TIMEOUT(vfio_split_dma_test, random_joins, LONG_TIMEOUT)
+{
+	struct ptable before[SPLIT_DMA_WINDOWS] = {};
+	struct split_dma *d = &self->d;
+	const char *reason;
+	u64 i, rounds = 0;
+	u32 window = 0, steps = 0;
+
+	reason = cannot_join(self);
+	if (reason)
+		SKIP(return, "%s", reason);
+	TH_LOG("VFIO_SELFTESTS_SEED=%lu VFIO_SELFTESTS_SPLITS=%lu", seed, nr_splits);
+	split_dma_start(d);
+
+	/* Memory may go on where a map did not notice */
+	for (i = 0; i < SPLIT_DMA_WINDOWS; i++)
+		join_window(_metadata, self, i, NULL, true);
+	for (i = 0; i < SPLIT_DMA_WINDOWS && !self->no_tables; i++)
+		read_tables(_metadata, self, i, &before[i]);
+
+	for (i = 0; i < nr_splits; i++) {
+		if (!steps) {
+			join_window(_metadata, self, window, &before[window],
+				    rounds++ % 4 == 0);
+			window = (window + 1) % SPLIT_DMA_WINDOWS;
+			steps = 1 + split_dma_random(&self->rng) % MAX_CUTS;
+		}
+		steps--;
+		random_step(_metadata, self, window);
+	}
+	for (i = 0; i < SPLIT_DMA_WINDOWS; i++)
+		join_window(_metadata, self, (window + i) % SPLIT_DMA_WINDOWS,
+			    &before[(window + i) % SPLIT_DMA_WINDOWS], true);
+	split_dma_stop(d);
+	ASSERT_UNDISTURBED(d);
+
+	print_numbers(d, "random_joins");
+	for (i = 0; i < SPLIT_DMA_WINDOWS; i++)
+		ptable_free(&before[i]);
+	ASSERT_LT(nr_splits / 8, d->splits);
+	ASSERT_LT(nr_splits / 8, d->joins);
+	/* The device was really busy while the ioctls ran */
+	ASSERT_LT(nr_splits / 2, atomic_load(&d->overlapped));
+}
+
 /*
  * Negative control: the same holes by unmapping all and mapping the rest again,
  * which is all that there was before. If that goes unnoticed, so would a split
@@ -633,6 +798,47 @@ TEST_F_TIMEOUT(vfio_split_dma_test, control_remap, 300)
 	while (fault_log_next(&d->faults, &report))
 		faults++;
 	print_numbers(d, "control_remap");
+	TH_LOG("control: %lu remaps disrupted %lu copies, %lu faults reported",
+	       i, d->failed + d->mismatched, faults);
+	ASSERT_LT(0, d->failed + d->mismatched);
+	ASSERT_LT(0, faults);
+}
+
+/*
+ * Negative control for joins: make one mapping of the parts by unmapping all of
+ * them and mapping them at once, which is what a join through an empty entry
+ * looks like to a device. It has to be noticed.
+ */
+TEST_F_TIMEOUT(vfio_split_dma_test, control_rejoin, 300)
+{
+	struct split_dma *d = &self->d;
+	u64 off, len, i, unmapped, faults = 0;
+	struct fault_report report;
+	const char *reason;
+
+	reason = cannot_join(self);
+	if (reason)
+		SKIP(return, "%s", reason);
+	TH_LOG("VFIO_SELFTESTS_SEED=%lu; wrong copies are wanted here", seed);
+	fault_log_pace(&d->faults);
+	split_dma_start(d);
+	for (i = 0; i < 100 && d->failed + d->mismatched < 3; i++) {
+		random_hole(self, &off, &len);
+		split_dma_aim(d, 0, AIM_OUTSIDE, off, len);
+		ASSERT_EQ(0, split_dma_carve(d, 0, off, len, NULL));
+		split_dma_lap(d);
+		ASSERT_EQ(0, split_dma_unmap(d, 0, 0, d->size, &unmapped));
+		ASSERT_EQ(d->size - len, unmapped);
+		ASSERT_EQ(0, split_dma_map(d, 0, 0, d->size));
+		split_dma_lap(d);
+	}
+	split_dma_stop(d);
+
+	/* Reports may be suppressed here, wrong copies cannot */
+	usleep(100000);
+	while (fault_log_next(&d->faults, &report))
+		faults++;
+	print_numbers(d, "control_rejoin");
 	TH_LOG("control: %lu remaps disrupted %lu copies, %lu faults reported",
 	       i, d->failed + d->mismatched, faults);
 	ASSERT_LT(0, d->failed + d->mismatched);
