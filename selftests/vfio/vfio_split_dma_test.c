@@ -674,8 +674,8 @@ static void random_step(struct __test_metadata *_metadata, self_data *self,
 	} else if (pick % 4 == 1 && d->holes) {
 		fill_hole(_metadata, self, window, (pick >> 8) % d->holes);
 	} else if (hole >= 0) {
-		/* Refused, and still no obstacle for the device */
-		split_dma_aim(d, window, AIM_OUTSIDE, off, len);
+		/* Refused. The range and the holes may have both ends. */
+		split_dma_aim(d, window, AIM_ANYWHERE, 0, 0);
 		ASSERT_EQ(-ENOENT, split_dma_join(d, 0, window, off, len));
 	} else if (pick % 4 == 2) {
 		split_dma_aim(d, window, AIM_EDGES, off, len);
