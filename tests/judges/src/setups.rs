@@ -75,9 +75,10 @@ pub fn riscv() -> Setup {
         .with(Riscv64::SVNAPOT_64K.with(Riscv64::SVPBMT))
 }
 
-/// Stage 1 with 3 levels, as the driver has them with a granule of 4K and 39 bits.
+/// Stage 1 with 3 levels, as the driver has them in a kernel with pages of 4K whose own addresses
+/// have 39 bits.
 pub fn arm_4k() -> Setup {
-    Setup::plain(2).with(Features::DETAILED_GATHER.with(Features::FLUSH_RANGE))
+    Setup::plain(2).with(Features::DETAILED_GATHER.with(Features::FLUSH_RANGE_NO_GAPS))
 }
 
 /// 4 levels, the highest of which has two items.

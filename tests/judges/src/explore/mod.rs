@@ -77,6 +77,13 @@ pub enum Call {
         /// Bytes.
         len: u64,
     },
+    /// Join what lies in `len` bytes from `va` as a whole.
+    Join {
+        /// First address.
+        va: u64,
+        /// Bytes.
+        len: u64,
+    },
     /// Read and clear dirty bits.
     Clear {
         /// First address.
@@ -202,6 +209,7 @@ pub fn expected<H: Hardware>(rig: &Rig<H>, call: Call) -> Model {
             model.split(va, len);
             model.unmap(va, va + (len - 1));
         }
+        Call::Join { va, len } => model.join(va, va + (len - 1)),
         Call::Clear { va, len } => {
             model.read_dirty(va, va + (len - 1), true);
         }
@@ -218,6 +226,10 @@ pub fn expected<H: Hardware>(rig: &Rig<H>, call: Call) -> Model {
 
 /// Does `call` without a look at it.
 pub fn apply<H: Hardware>(rig: &mut Rig<H>, call: Call) {
+    if let Call::Join { va, len } = call {
+        rig.join(va, len, None).unwrap();
+        return;
+    }
     let after = expected(rig, call);
     match call {
         Call::Map { va, len, oa, prot } => {
@@ -246,6 +258,7 @@ pub fn apply<H: Hardware>(rig: &mut Rig<H>, call: Call) {
         Call::Write { va } => {
             rig.root().access(va, true).expect("mapped");
         }
+        Call::Join { .. } => unreachable!("done above"),
         Call::Clear { .. } => unreachable!("only explored"),
         Call::Paint => poke_leaves(rig, |item| item | H::IGNORED),
         Call::Unset => poke_leaves(rig, |item| item & !(H::ACCESSED | H::DIRTY)),

@@ -17,7 +17,7 @@ use crate::rig::Rig;
 use crate::size::floor;
 use iotable::fmt::{Features, Format};
 use iotable::gather::Gather;
-use iotable::{Bytes, Iova, Level, Oa, RawTable, SplitFlush};
+use iotable::{Bytes, Flusher, Iova, Level, Oa, RawTable, SplitFlush, Stale};
 
 /// A mistake in the driver or the kernel layer, which has to be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,10 @@ pub enum Mistake {
     WalksKept,
     /// Unmap is not flushed.
     NoUnmapFlush,
+    /// A join is not flushed.
+    NoJoinFlush,
+    /// A join is flushed at its last page only.
+    SmallJoinFlush,
 }
 
 /// `struct iommu_iotlb_gather`.
@@ -90,8 +94,10 @@ impl Vendor {
             }
             Vendor::Vtd { .. } => pages(freed || iotlb.leaf_to_table),
             // build_inv_address()
-            Vendor::Amd if size_lg2 > 52 => vec![Command::All { tables: freed }],
-            Vendor::Amd => pages(freed),
+            Vendor::Amd if size_lg2 > 52 => vec![Command::All {
+                tables: freed || iotlb.leaf_to_table,
+            }],
+            Vendor::Amd => pages(freed || iotlb.leaf_to_table),
             // riscv_iommu_tlbi_calc(), riscv_iommu_iotlb_inval_iommu()
             Vendor::Riscv { range, non_leaf } => {
                 let all = vec![Command::All { tables: true }];
@@ -114,8 +120,21 @@ impl Vendor {
                 };
                 (0..n).map(address).collect()
             }
-            // What a driver would do: by range, without a hint of the level.
-            Vendor::Smmu => pages(freed),
+            // arm_smmu_pt_inv_granule(), arm_smmu_cmdq_batch_add_range()
+            Vendor::Smmu { granule_lg2 } => {
+                let one_level = iotlb.leaf_levels.count_ones() == 1;
+                let only = iotlb.table_levels == 0 && !iotlb.leaf_to_table && one_level;
+                let level = iotlb.leaf_levels.trailing_zeros();
+                let leaf_lg2 = granule_lg2
+                    .filter(|_| only)
+                    .map(|lg2| lg2 + (lg2 - 3) * level);
+                vec![Command::Range {
+                    va: start,
+                    last,
+                    leaf_lg2,
+                    tables: !only,
+                }]
+            }
         }
     }
 }
@@ -199,6 +218,7 @@ impl<H: Hardware> Domain<'_, H> {
                     match command {
                         Command::All { tables }
                         | Command::Pages { tables, .. }
+                        | Command::Range { tables, .. }
                         | Command::Address { tables, .. } => *tables = false,
                     }
                 }
@@ -293,6 +313,18 @@ impl<H: Hardware> Domain<'_, H> {
         self.sync(&mut iotlb);
     }
 
+    /// `join_range()` of the kernel layer.
+    fn join(&self, va: u64, len: u64) {
+        let lock = self.rig.arena.lock(va, len).unwrap();
+        let mut flusher = KernelFlusher {
+            domain: self,
+            list: Vec::new(),
+        };
+        let mut step = |event| self.world.borrow_mut().step(event);
+        watch(&mut step, || self.rig.pt().join(lock.range(), &mut flusher)).unwrap();
+        self.free(&mut flusher.list);
+    }
+
     fn map(&self, call: Call) {
         let Call::Map { va, len, oa, prot } = call else {
             unreachable!()
@@ -355,6 +387,37 @@ impl<H: Hardware> Gather<Arena> for KernelGather<'_, '_, H> {
     }
 }
 
+/// `KernelFlusher` of the kernel layer.
+struct KernelFlusher<'d, 'a, H: Hardware> {
+    domain: &'d Domain<'a, H>,
+    list: Vec<RawTable<Arena>>,
+}
+
+impl<H: Hardware> Flusher<Arena> for KernelFlusher<'_, '_, H> {
+    fn flush(&mut self, stale: Stale) {
+        let (domain, mistake) = (self.domain, self.domain.mistake);
+        if mistake == Mistake::NoJoinFlush {
+            return;
+        }
+        let mut va = stale.va.0;
+        if mistake == Mistake::SmallJoinFlush {
+            va = stale.last.0 - (domain.rig.model.rules.page() - 1);
+        }
+        let mut iotlb = Iotlb::new();
+        iotlb.add_range(va, (stale.last.0 - va).wrapping_add(1));
+        if domain.has(Features::DETAILED_GATHER) {
+            iotlb.leaf_levels |= stale.leaf_levels;
+            iotlb.table_levels |= stale.table_levels;
+        }
+        iotlb.leaf_to_table = true;
+        domain.sync(&mut iotlb);
+    }
+
+    fn free(&mut self, table: RawTable<Arena>) {
+        self.list.push(table);
+    }
+}
+
 /// Makes all calls of a scene, with caches that are filled for `places` all the time. `Err`: what
 /// was wrong with an entry.
 pub fn live<H: Hardware>(
@@ -386,6 +449,7 @@ pub fn live<H: Hardware>(
             Call::Split { va, len } => domain.split(va, len),
             Call::Carve { va, len } => domain.carve(va, len),
             Call::Unmap { va, len } => domain.unmap(va, len),
+            Call::Join { va, len } => domain.join(va, len),
             Call::Map { .. } => domain.map(call),
             call => panic!("{call:x?} does not concern caches"),
         }

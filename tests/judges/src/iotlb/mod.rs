@@ -79,8 +79,18 @@ pub enum Command {
         va: u64,
         /// log2 of its bytes.
         size_lg2: u32,
-        /// Cached table items as well: VT-d's IH is clear, AMD's PDE or RISC-V's NL set, or it is
-        /// not Arm's form for the last level only.
+        /// Cached table items as well: VT-d's IH is clear, AMD's PDE or RISC-V's NL set.
+        tables: bool,
+    },
+    /// Arm, for any range.
+    Range {
+        /// First address.
+        va: u64,
+        /// Last address.
+        last: u64,
+        /// Only what was made from leaves of `2^leaf_lg2` bytes (TG and TTL). `None`: from any.
+        leaf_lg2: Option<u32>,
+        /// Cached table items as well: LEAF is clear.
         tables: bool,
     },
     /// For one address.
@@ -110,9 +120,14 @@ pub enum Vendor {
         /// The extension for table items (NL); without it, only all table items can be dropped.
         non_leaf: bool,
     },
-    /// Arm SMMUv3 with BBML 2: two sizes at once are no conflict, and TLBI removes all that
-    /// overlap.
-    Smmu,
+    /// Arm SMMUv3 with BBML 2 and range invalidation (IHI 0070, 3.21.1.3 and 4.4.1.1): two sizes
+    /// at once are no conflict, and a command removes all that overlap; but if it names a level,
+    /// only what was made from leaves of that level.
+    Smmu {
+        /// lg2 of the granule, of which the sizes of levels follow. `None`: a format whose levels
+        /// have leaves of several sizes. Then no level is named.
+        granule_lg2: Option<u32>,
+    },
 }
 
 fn overlap(a: (u64, u32), b: (u64, u32)) -> bool {
@@ -130,13 +145,20 @@ impl Vendor {
         let own = (entry.va, entry.size_lg2);
         let range = match command {
             Command::All { .. } => return true,
+            Command::Range {
+                va, last, leaf_lg2, ..
+            } => {
+                return va <= entry.last()
+                    && entry.va <= last
+                    && leaf_lg2.is_none_or(|lg2| lg2 == entry.leaf.1);
+            }
             Command::Pages { va, size_lg2, .. } => (va, size_lg2),
             Command::Address { va, .. } => (va, 0),
         };
         match self {
             Vendor::Vtd { .. } | Vendor::Amd => covers(range, own),
             Vendor::Riscv { .. } => overlap(range, entry.leaf),
-            Vendor::Smmu => overlap(range, own),
+            Vendor::Smmu { .. } => overlap(range, own),
         }
     }
 
@@ -153,10 +175,13 @@ impl Vendor {
                 let range = (va, size_lg2);
                 let hit = match self {
                     Vendor::Vtd { .. } | Vendor::Amd => covers(range, own),
-                    Vendor::Riscv { .. } | Vendor::Smmu => overlap(range, own),
+                    Vendor::Riscv { .. } | Vendor::Smmu { .. } => overlap(range, own),
                 };
                 tables && hit
             }
+            Command::Range {
+                va, last, tables, ..
+            } => tables && va <= block_last(walk.va, walk.size_lg2) && walk.va <= last,
             Command::Address { va, tables } => tables && overlap((va, 0), own),
         }
     }
