@@ -12,7 +12,7 @@ use iommufd_bindings::iommufd::{
 
 use crate::dirty::Bits;
 use crate::ioctls::Ioctls;
-use crate::{iommu_ioas_split, Result};
+use crate::{iommu_ioas_join, iommu_ioas_split, Result};
 
 pub(crate) struct Counted {
     iommufd: Arc<dyn Ioctls>,
@@ -54,6 +54,10 @@ impl Ioctls for Counted {
 
     fn split(&self, split: &mut iommu_ioas_split) -> Result<()> {
         self.counted().split(split)
+    }
+
+    fn join(&self, join: &mut iommu_ioas_join) -> Result<()> {
+        self.counted().join(join)
     }
 
     fn hw_info(&self, info: &mut iommu_hw_info) -> Result<()> {

@@ -18,13 +18,17 @@ use vmm_sys_util::ioctl::ioctl_with_mut_ref;
 use vmm_sys_util::ioctl_io_nr;
 
 use crate::dirty::Bits;
-use crate::{iommu_ioas_split, Result, SplitError, IOMMUFD_CMD_IOAS_SPLIT};
+use crate::{
+    iommu_ioas_join, iommu_ioas_split, Result, SplitError, IOMMUFD_CMD_IOAS_JOIN,
+    IOMMUFD_CMD_IOAS_SPLIT,
+};
 
 // The macro takes no documentation.
 #[allow(missing_docs)]
 mod request {
     use super::{
-        ioctl_io_nr, IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP, IOMMUFD_CMD_IOAS_SPLIT, IOMMUFD_TYPE,
+        ioctl_io_nr, IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP, IOMMUFD_CMD_IOAS_JOIN,
+        IOMMUFD_CMD_IOAS_SPLIT, IOMMUFD_TYPE,
     };
 
     ioctl_io_nr!(
@@ -32,6 +36,7 @@ mod request {
         IOMMUFD_TYPE as u32,
         IOMMUFD_CMD_IOAS_SPLIT
     );
+    ioctl_io_nr!(IOMMU_IOAS_JOIN, IOMMUFD_TYPE as u32, IOMMUFD_CMD_IOAS_JOIN);
     ioctl_io_nr!(
         IOMMU_HWPT_GET_DIRTY_BITMAP,
         IOMMUFD_TYPE as u32,
@@ -39,6 +44,8 @@ mod request {
     );
 }
 
+/// The request number of the ioctl, `0x3b97`.
+pub use request::IOMMU_IOAS_JOIN;
 /// The request number of the ioctl, `0x3b96`.
 pub use request::IOMMU_IOAS_SPLIT;
 
@@ -47,17 +54,21 @@ mod sealed {
     impl Sealed for iommufd_ioctls::IommuFd {}
 }
 
-/// `IOMMU_IOAS_SPLIT` as a method of [`IommuFd`], in the manner of its own.
+/// `IOMMU_IOAS_SPLIT` and `IOMMU_IOAS_JOIN` as methods of [`IommuFd`], in the manner of its own.
 ///
 /// Sealed, so that it can get more methods when the kernel gets more of this kind:
 ///
 /// ```compile_fail,E0277
-/// use iommufd_split::{iommu_ioas_split, IommuFdSplit, Result};
+/// use iommufd_split::{iommu_ioas_join, iommu_ioas_split, IommuFdSplit, Result};
 ///
 /// struct Mine;
 ///
 /// impl IommuFdSplit for Mine {
 ///     fn split_iommu_ioas(&self, _: &mut iommu_ioas_split) -> Result<()> {
+///         Ok(())
+///     }
+///
+///     fn join_iommu_ioas(&self, _: &mut iommu_ioas_join) -> Result<()> {
 ///         Ok(())
 ///     }
 /// }
@@ -69,6 +80,13 @@ pub trait IommuFdSplit: sealed::Sealed {
     ///
     /// [`SplitError::IommuIoasSplit`] with the kernel's errno.
     fn split_iommu_ioas(&self, split: &mut iommu_ioas_split) -> Result<()>;
+
+    /// Calls `IOMMU_IOAS_JOIN` with `join`, as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`SplitError::IommuIoasJoin`] with the kernel's errno.
+    fn join_iommu_ioas(&self, join: &mut iommu_ioas_join) -> Result<()>;
 }
 
 impl IommuFdSplit for IommuFd {
@@ -85,6 +103,20 @@ impl IommuFdSplit for IommuFd {
         }
         Ok(())
     }
+
+    fn join_iommu_ioas(&self, join: &mut iommu_ioas_join) -> Result<()> {
+        // The kernel reads as many bytes as `size` says.
+        if join.size as usize > size_of::<iommu_ioas_join>() {
+            return Err(SplitError::IommuIoasJoin(SysError::new(libc::E2BIG)));
+        }
+        // SAFETY: The descriptor is open as long as `self` is borrowed. The kernel reads at most
+        // the whole of `join`, by the check above, and writes nothing.
+        let ret = unsafe { ioctl_with_mut_ref(self, IOMMU_IOAS_JOIN(), join) };
+        if ret < 0 {
+            return Err(SplitError::IommuIoasJoin(SysError::last()));
+        }
+        Ok(())
+    }
 }
 
 /// What the crate asks of an iommufd. The tests have one that is no kernel's.
@@ -93,6 +125,7 @@ pub(crate) trait Ioctls: Send + Sync {
     fn map_file(&self, map: &iommu_ioas_map_file) -> Result<()>;
     fn unmap(&self, unmap: &mut iommu_ioas_unmap) -> Result<()>;
     fn split(&self, split: &mut iommu_ioas_split) -> Result<()>;
+    fn join(&self, join: &mut iommu_ioas_join) -> Result<()>;
     fn hw_info(&self, info: &mut iommu_hw_info) -> Result<()>;
     /// Into `bits`, one for each page of the range.
     fn dirty_bitmap(&self, get: &mut iommu_hwpt_get_dirty_bitmap, bits: &mut Bits) -> Result<()>;
@@ -166,6 +199,10 @@ impl Ioctls for IommuFd {
         self.split_iommu_ioas(split)
     }
 
+    fn join(&self, join: &mut iommu_ioas_join) -> Result<()> {
+        self.join_iommu_ioas(join)
+    }
+
     fn hw_info(&self, info: &mut iommu_hw_info) -> Result<()> {
         Ok(self.get_hw_info(info)?)
     }
@@ -213,8 +250,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn number_is_the_documented_one() {
+    fn numbers_are_the_documented_ones() {
         assert_eq!(IOMMU_IOAS_SPLIT(), 0x3b96);
+        assert_eq!(IOMMU_IOAS_JOIN(), 0x3b97);
     }
 
     #[test]
@@ -226,6 +264,11 @@ mod tests {
         assert_eq!(error.errno(), Some(libc::ENOTTY));
         assert!(error.is_unsupported());
         assert!(error.to_string().contains("split"), "{error}");
+        let error = crate::join(&iommufd, 1, 0, 4096).unwrap_err();
+        assert!(matches!(&error, SplitError::IommuIoasJoin(e) if e.errno() == libc::ENOTTY));
+        assert_eq!(error.errno(), Some(libc::ENOTTY));
+        assert!(error.is_unsupported());
+        assert!(error.to_string().contains("join"), "{error}");
     }
 
     #[test]
@@ -246,8 +289,16 @@ mod tests {
             size: 40,
             ..Default::default()
         };
-        let error = iommufd.split_iommu_ioas(&mut split).unwrap_err();
-        assert_eq!(error.errno(), Some(libc::E2BIG));
-        assert!(!error.is_unsupported());
+        let mut join = iommu_ioas_join {
+            size: 40,
+            ..Default::default()
+        };
+        for error in [
+            iommufd.split_iommu_ioas(&mut split).unwrap_err(),
+            iommufd.join_iommu_ioas(&mut join).unwrap_err(),
+        ] {
+            assert_eq!(error.errno(), Some(libc::E2BIG));
+            assert!(!error.is_unsupported());
+        }
     }
 }

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `IOMMU_IOAS_SPLIT` for VMMs: cut an iommufd mapping while devices do DMA through it.
+//! `IOMMU_IOAS_SPLIT` and `IOMMU_IOAS_JOIN` for VMMs: cut an iommufd mapping, and make it whole
+//! again, while devices do DMA through it.
 //!
 //! A VMM that runs a confidential guest with assigned devices has to take any page of shared memory
 //! out of the IOAS when the guest makes it private. `IOMMU_IOAS_UNMAP` removes whole mappings only.
 //! With the ioctl of this crate memory is mapped in large pieces all the same, and cut where a hole
-//! is needed; no device notices.
+//! is needed; no device notices. When the guest shares the page again, the hole is filled and what
+//! was cut is one mapping again.
 //!
 //! The crate adds to [`iommufd_ioctls`] and works on its types, in four layers:
 //!
-//! - [`IommuFdSplit`]: the raw ioctl with its struct, [`iommu_ioas_split`], as a method of
-//!   [`IommuFd`];
-//! - [`split`] and [`can_split`]: one range of one IOAS, and whether a device's IOMMU can do it;
+//! - [`IommuFdSplit`]: the raw ioctls with their structs, [`iommu_ioas_split`] and
+//!   [`iommu_ioas_join`], as methods of [`IommuFd`];
+//! - [`split`], [`join`] and [`can_split`]: one range of one IOAS, and whether a device's IOMMU can
+//!   do it;
 //! - [`SharedMemory`]: *share this range*, *carve this range out* of one IOAS, on kernels and
 //!   hardware that can split and on those that cannot;
 //! - [`Tracker`]: what a VMM wants. It knows what is shared, takes whatever ranges a guest names,
@@ -45,9 +48,12 @@
 //! // The guest makes 64 KiB private: no device reaches them any more when this returns.
 //! shared.carve((4 << 30) + 0x1230_0000, 64 << 10)?;
 //!
-//! // And shares them again.
+//! // And shares them again, as a part of the mapping that they were cut out of. A kernel that
+//! // cannot do that maps them.
 //! let iova = (4 << 30) + 0x1230_0000;
-//! shared.share_file(memory.as_fd(), 0x1230_0000, iova, 64 << 10, Permissions::ReadWrite)?;
+//! if shared.restore(iova, 64 << 10).is_err() {
+//!     shared.share_file(memory.as_fd(), 0x1230_0000, iova, 64 << 10, Permissions::ReadWrite)?;
+//! }
 //! # Ok(())
 //! # }
 //! ```
@@ -125,11 +131,12 @@ mod vfio;
 pub struct Readme;
 
 pub use bindings::{
-    iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT,
-    iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP, IOMMUFD_CMD_IOAS_SPLIT,
+    iommu_ioas_join, iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT,
+    iommufd_ioas_join_flags_IOMMU_IOAS_JOIN_FILL, iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP,
+    IOMMUFD_CMD_IOAS_JOIN, IOMMUFD_CMD_IOAS_SPLIT,
 };
 pub use dirty::{read_dirty, Clear};
-pub use ioctls::{IommuFdSplit, IOMMU_IOAS_SPLIT};
+pub use ioctls::{IommuFdSplit, IOMMU_IOAS_JOIN, IOMMU_IOAS_SPLIT};
 pub use iommufd_ioctls;
 pub use shared::{Granularity, Ioas, Permissions, SharedMemory, Source};
 pub use tracker::Tracker;
@@ -158,6 +165,20 @@ pub enum SplitError {
     /// | `ENOMEM` | out of memory; may be retried |
     #[error("failed to split a mapping of the IOAS: {0}")]
     IommuIoasSplit(#[source] SysError),
+    /// `IOMMU_IOAS_JOIN` failed. Nothing has changed.
+    ///
+    /// | errno | meaning |
+    /// |---|---|
+    /// | `ENOTTY`, `EOPNOTSUPP` | this kernel or this kind of memory cannot be joined, see [`Self::is_unsupported`] |
+    /// | `EINVAL`, `EOVERFLOW`, `E2BIG` | a mistake of the caller: alignment, length; or a file is shorter now |
+    /// | `ENOENT` | a part of the range is not mapped, and shall not be, or no mapping has memory for it |
+    /// | `ENOTUNIQ` | the mappings below and above a hole have different memory for it |
+    /// | `EPERM` | the memory of a hole was mapped by another process |
+    /// | `EBUSY` | a part of the range is being mapped or unmapped by another thread |
+    /// | `EFAULT` | the memory of a hole is no longer there |
+    /// | `ENOMEM` | out of memory, or `RLIMIT_MEMLOCK`; may be retried |
+    #[error("failed to join mappings of the IOAS: {0}")]
+    IommuIoasJoin(#[source] SysError),
     /// Another ioctl failed.
     #[error(transparent)]
     Iommufd(#[from] IommufdError),
@@ -256,7 +277,9 @@ impl SplitError {
     /// The errno that the kernel gave, if it gave one.
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Self::IommuIoasSplit(e) | Self::DirtyBitmap(e) => Some(e.errno()),
+            Self::IommuIoasSplit(e) | Self::IommuIoasJoin(e) | Self::DirtyBitmap(e) => {
+                Some(e.errno())
+            }
             Self::Memory(e) => e.raw_os_error(),
             Self::Rollback { cause, .. } | Self::Hole { cause, .. } => cause.errno(),
             Self::Iommufd(e) => errno_of(e),
@@ -264,9 +287,11 @@ impl SplitError {
         }
     }
 
-    /// Whether a split failed because this kernel, IOMMU or memory can never do it: do not retry.
+    /// Whether a split or join failed because this kernel, IOMMU or memory can never do it: do not
+    /// retry.
     pub fn is_unsupported(&self) -> bool {
-        matches!(self, Self::IommuIoasSplit(e) if matches!(e.errno(), libc::EOPNOTSUPP | libc::ENOTTY))
+        matches!(self, Self::IommuIoasSplit(e) | Self::IommuIoasJoin(e)
+            if matches!(e.errno(), libc::EOPNOTSUPP | libc::ENOTTY))
     }
 }
 
@@ -354,6 +379,66 @@ fn knows_unmap(iommufd: &dyn Ioctls) -> bool {
     let flags = iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP;
     // The kernel looks at the flags first and then at the length, and refuses a length of 0.
     split_flags(iommufd, flags, 0, 0, 0).is_err_and(|e| e.errno() == Some(libc::EINVAL))
+}
+
+/// Joins mappings that meet in `iova..iova + length` or at an edge of it: the reverse of [`split`]
+/// of the same range. All of it has to be mapped.
+///
+/// Devices can do DMA to it all the time and do not notice. Mappings become one if they were cut
+/// from one, and IOPTEs as large as memory allows. What cannot be joined stays as it is, and that
+/// is no error.
+///
+/// # Errors
+///
+/// [`SplitError::IommuIoasJoin`] with the kernel's errno: nothing has changed.
+pub fn join(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<()> {
+    join_flags(iommufd, 0, ioas_id, iova, length)
+}
+
+/// Maps what is not mapped in `iova..iova + length`, from the memory that the mappings around it
+/// were cut from, and joins it with them: the reverse of [`carve`] of the same range.
+///
+/// The kernel finds the memory: each hole is filled with what the nearest mapping, below or above,
+/// had there. So **use it only where the memory was never replaced** by other memory at the same
+/// IOVA, and leave out of the range what devices must not reach.
+///
+/// The kernel has to know this call, see [`can_restore`].
+///
+/// # Errors
+///
+/// [`SplitError::IommuIoasJoin`] with the kernel's errno. All or nothing: after an error everything
+/// is mapped as before, and [`SharedMemory::share_file`] can map the range.
+pub fn restore(iommufd: &IommuFd, ioas_id: u32, iova: u64, length: u64) -> Result<()> {
+    let flags = iommufd_ioas_join_flags_IOMMU_IOAS_JOIN_FILL;
+    join_flags(iommufd, flags, ioas_id, iova, length)
+}
+
+fn join_flags(
+    iommufd: &dyn Ioctls,
+    flags: u32,
+    ioas_id: u32,
+    iova: u64,
+    length: u64,
+) -> Result<()> {
+    iommufd.join(&mut iommu_ioas_join {
+        size: size_of::<iommu_ioas_join>() as u32,
+        flags,
+        ioas_id,
+        iova,
+        length,
+        ..Default::default()
+    })
+}
+
+/// Whether the kernel knows [`join`] and [`restore`].
+pub fn can_restore(iommufd: &IommuFd) -> bool {
+    knows_fill(iommufd)
+}
+
+fn knows_fill(iommufd: &dyn Ioctls) -> bool {
+    let flags = iommufd_ioas_join_flags_IOMMU_IOAS_JOIN_FILL;
+    // As for a split, the length comes after the flags.
+    join_flags(iommufd, flags, 0, 0, 0).is_err_and(|e| e.errno() == Some(libc::EINVAL))
 }
 
 /// Whether the IOMMU of a device, bound to `iommufd` as `dev_id`, can split large pages that the

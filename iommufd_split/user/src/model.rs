@@ -16,8 +16,9 @@ use vmm_sys_util::errno::Error as SysError;
 use crate::dirty::Bits;
 use crate::ioctls::{page_size, Ioctls};
 use crate::{
-    iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT,
-    iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP, Result, SplitError,
+    iommu_ioas_join, iommu_ioas_split, iommufd_hw_capabilities_IOMMU_HW_CAP_HITLESS_SPLIT,
+    iommufd_ioas_join_flags_IOMMU_IOAS_JOIN_FILL, iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP,
+    Result, SplitError,
 };
 
 /// What the kernel and its IOMMUs know.
@@ -25,6 +26,7 @@ use crate::{
 pub(crate) struct Knows {
     pub(crate) split: bool,
     pub(crate) split_and_unmap: bool,
+    pub(crate) join: bool,
     /// The number is another ioctl's, which does nothing and succeeds.
     pub(crate) otherwise: bool,
 }
@@ -33,12 +35,16 @@ impl Knows {
     pub(crate) const ALL: Self = Self {
         split: true,
         split_and_unmap: true,
+        join: true,
         otherwise: false,
     };
+    pub(crate) const NO_JOIN: Self = Self {
+        join: false,
+        ..Self::ALL
+    };
     pub(crate) const TWO_CALLS: Self = Self {
-        split: true,
         split_and_unmap: false,
-        otherwise: false,
+        ..Self::NO_JOIN
     };
     pub(crate) const OTHERWISE: Self = Self {
         otherwise: true,
@@ -47,6 +53,7 @@ impl Knows {
     pub(crate) const NOTHING: Self = Self {
         split: false,
         split_and_unmap: false,
+        join: false,
         otherwise: false,
     };
 }
@@ -60,6 +67,8 @@ pub(crate) struct Area {
     /// Descriptor; `None` for memory of the process.
     pub(crate) fd: Option<i32>,
     pub(crate) flags: u32,
+    /// Which map it is of, and what that has mapped: first byte and end, as `source`.
+    pages: (usize, u64, u64),
 }
 
 #[derive(Default)]
@@ -81,6 +90,10 @@ struct State {
     calls: usize,
     /// Pages that were mapped or unmapped, in any IOAS, since [`Kernel::arm`].
     touched: BTreeSet<u64>,
+    /// So many maps.
+    maps: usize,
+    /// A join has left apart what could be one, as the pins of an in-kernel user make it do.
+    apart: bool,
 }
 
 pub(crate) struct Kernel {
@@ -136,6 +149,11 @@ impl Kernel {
     /// Ioctls since [`Self::arm`].
     pub(crate) fn calls(&self) -> usize {
         self.state().calls
+    }
+
+    /// Whether there may be more areas than there need be.
+    pub(crate) fn kept_apart(&self) -> bool {
+        self.state().apart
     }
 
     pub(crate) fn touched(&self) -> BTreeSet<u64> {
@@ -201,7 +219,12 @@ impl State {
         if fault.is_some() {
             return Err(libc::ENOMEM);
         }
-        ioas.areas.insert(iova, area);
+        let area = Area {
+            pages: (self.maps, area.source, area.source + length),
+            ..area
+        };
+        self.maps += 1;
+        self.ioas(ioas_id)?.areas.insert(iova, area);
         self.touch(iova, area.end);
         Ok(())
     }
@@ -291,7 +314,107 @@ impl State {
     }
 }
 
+impl State {
+    fn join(&mut self, join: &iommu_ioas_join) -> std::result::Result<(), i32> {
+        let fill = join.flags & iommufd_ioas_join_flags_IOMMU_IOAS_JOIN_FILL != 0;
+        if join.flags & !iommufd_ioas_join_flags_IOMMU_IOAS_JOIN_FILL != 0 || join.__reserved != 0 {
+            return Err(libc::EOPNOTSUPP);
+        }
+        if join.length == 0 {
+            return Err(libc::EINVAL);
+        }
+        let last = join.iova.checked_add(join.length - 1);
+        let (start, end) = (join.iova, last.ok_or(libc::EOVERFLOW)? + 1);
+        let fault = self.fault();
+        let ioas = self.ioas(join.ioas_id)?;
+        let gaps = ioas.gaps(start, end);
+        if !fill && !gaps.is_empty() {
+            return Err(libc::ENOENT);
+        }
+        if fault.is_some_and(|f| f % 4 == 0) {
+            return Err(libc::EBUSY);
+        }
+        let mut new = Vec::new();
+        for &(first, end) in &gaps {
+            new.push((first, ioas.memory_for(first, end)?));
+        }
+        let apart = match fault.map(|f| f % 4) {
+            Some(1) => true,
+            Some(2) if !gaps.is_empty() => return Err(libc::EPERM),
+            Some(_) if !gaps.is_empty() => return Err(libc::ENOMEM),
+            _ => false,
+        };
+        ioas.areas.extend(new);
+        if !apart {
+            ioas.join(start, end);
+        }
+        self.apart |= apart;
+        for (first, end) in gaps {
+            self.touch(first, end);
+        }
+        Ok(())
+    }
+}
+
 impl Ioas {
+    /// What is not mapped from `start` to `end`.
+    fn gaps(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
+        let mut gaps = Vec::new();
+        let mut at = start;
+        for (s, e) in self.overlapping(start, end) {
+            gaps.push((at, s));
+            at = e;
+        }
+        gaps.push((at, end));
+        gaps.retain(|(s, e)| s < e);
+        gaps
+    }
+
+    /// The area that fills a hole.
+    fn memory_for(&self, first: u64, end: u64) -> std::result::Result<Area, i32> {
+        let fits = |(&start, area): (&u64, &Area)| {
+            let source = area.source.checked_add(first)?.checked_sub(start)?;
+            let (_, low, high) = area.pages;
+            let filled = Area {
+                end,
+                source,
+                ..*area
+            };
+            (low <= source && source + (end - first) <= high).then_some(filled)
+        };
+        let below = self.areas.range(..first).next_back().and_then(fits);
+        let above = self.areas.range(end..).next().and_then(fits);
+        match (below, above) {
+            (None, None) => Err(libc::ENOENT),
+            (Some(one), None) | (None, Some(one)) => Ok(one),
+            (Some(one), Some(other)) if one == other => Ok(one),
+            _ => Err(libc::ENOTUNIQ),
+        }
+    }
+
+    /// What meets from `start` to `end` becomes one, if it was.
+    fn join(&mut self, start: u64, end: u64) {
+        let edges: Vec<u64> = self.areas.range(start..=end).map(|(&at, _)| at).collect();
+        for at in edges {
+            let Some((&before, left)) = self.areas.range(..at).next_back() else {
+                continue;
+            };
+            let (left, right) = (*left, self.areas[&at]);
+            let goes_on = left.end == at && left.source + (at - before) == right.source;
+            if goes_on && left.pages == right.pages && left.flags == right.flags {
+                self.areas.remove(&at);
+                let joined = Area {
+                    end: right.end,
+                    ..left
+                };
+                self.areas.insert(before, joined);
+                if self.dirty.remove(&at) {
+                    self.dirty.insert(before);
+                }
+            }
+        }
+    }
+
     fn overlapping(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
         let all = self.areas.iter().map(|(&s, a)| (s, a.end));
         all.filter(move |&(s, e)| s < end && e > start)
@@ -322,6 +445,7 @@ impl Ioctls for Kernel {
             source: map.user_va,
             fd: None,
             flags: map.flags,
+            pages: (0, 0, 0),
         };
         let done = self.state().map(map.ioas_id, map.iova, map.length, area);
         done.map_err(|e| IommufdError::IommuIoasMap(SysError::new(e)).into())
@@ -333,6 +457,7 @@ impl Ioctls for Kernel {
             source: map.start,
             fd: Some(map.fd),
             flags: map.flags,
+            pages: (0, 0, 0),
         };
         let done = self.state().map(map.ioas_id, map.iova, map.length, area);
         done.map_err(|e| IommufdError::IommuIoasMapFile(SysError::new(e)).into())
@@ -350,6 +475,15 @@ impl Ioctls for Kernel {
             false => Err(libc::ENOTTY),
         };
         done.map_err(|e| SplitError::IommuIoasSplit(SysError::new(e)))
+    }
+
+    fn join(&self, join: &mut iommu_ioas_join) -> Result<()> {
+        let done = match self.knows.join {
+            true => self.state().join(join),
+            false if self.knows.otherwise => Ok(()),
+            false => Err(libc::ENOTTY),
+        };
+        done.map_err(|e| SplitError::IommuIoasJoin(SysError::new(e)))
     }
 
     /// As Linux does it without `patches/0018` and `patches/0021`: up to the first hole, and an

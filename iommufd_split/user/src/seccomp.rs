@@ -22,7 +22,7 @@ use iommufd_bindings::iommufd::{
     IOMMUFD_CMD_IOAS_MAP_FILE, IOMMUFD_CMD_IOAS_UNMAP, IOMMUFD_TYPE,
 };
 
-use crate::IOMMUFD_CMD_IOAS_SPLIT;
+use crate::{IOMMUFD_CMD_IOAS_JOIN, IOMMUFD_CMD_IOAS_SPLIT};
 
 /// What a thread does with this crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +32,11 @@ pub enum Role {
     /// [`SharedMemory::with_granularity`](crate::SharedMemory::with_granularity),
     /// [`SharedMemory::accepts`](crate::SharedMemory::accepts),
     /// [`Tracker::ioas_for`](crate::Tracker::ioas_for), [`can_split`](crate::can_split()),
-    /// [`can_carve`](crate::can_carve()).
+    /// [`can_carve`](crate::can_carve()), [`can_restore`](crate::can_restore()).
     SetUp,
     /// Shares memory and takes it away: every other method of [`SharedMemory`](crate::SharedMemory)
-    /// and [`Tracker`](crate::Tracker), [`split`](crate::split()), [`carve`](crate::carve()). Also
-    /// [`try_split`](crate::try_split()) and
+    /// and [`Tracker`](crate::Tracker), [`split`](crate::split()), [`carve`](crate::carve()),
+    /// [`join`](crate::join()), [`restore`](crate::restore()). Also [`try_split`](crate::try_split()) and
     /// [`SharedMemory::by_trial`](crate::SharedMemory::by_trial), which call `memfd_create` and
     /// `ftruncate`, too.
     Convert,
@@ -62,12 +62,14 @@ impl Role {
 const SET_UP: &[u64] = &[
     number(IOMMUFD_CMD_GET_HW_INFO),
     number(IOMMUFD_CMD_IOAS_SPLIT),
+    number(IOMMUFD_CMD_IOAS_JOIN),
 ];
 const CONVERT: &[u64] = &[
     number(IOMMUFD_CMD_IOAS_MAP),
     number(IOMMUFD_CMD_IOAS_MAP_FILE),
     number(IOMMUFD_CMD_IOAS_UNMAP),
     number(IOMMUFD_CMD_IOAS_SPLIT),
+    number(IOMMUFD_CMD_IOAS_JOIN),
 ];
 const MIGRATE: &[u64] = &[number(IOMMUFD_CMD_HWPT_GET_DIRTY_BITMAP)];
 
@@ -101,8 +103,11 @@ mod tests {
 
     #[test]
     fn numbers_are_the_documented_ones() {
-        assert_eq!(Role::SetUp.ioctls(), [0x3b8a, 0x3b96]);
-        assert_eq!(Role::Convert.ioctls(), [0x3b85, 0x3b8f, 0x3b86, 0x3b96]);
+        assert_eq!(Role::SetUp.ioctls(), [0x3b8a, 0x3b96, 0x3b97]);
+        assert_eq!(
+            Role::Convert.ioctls(),
+            [0x3b85, 0x3b8f, 0x3b86, 0x3b96, 0x3b97]
+        );
         assert_eq!(Role::Migrate.ioctls(), [0x3b8c]);
     }
 
@@ -173,6 +178,8 @@ mod tests {
                     whole.map_memory(0, 0, length, read).unwrap_err();
                     whole.carve(0, length).unwrap_err();
                     pieces.carve(0, length).unwrap_err();
+                    // This kernel cannot, so the tracker would not call it.
+                    whole.fill(0, length).unwrap_err();
                 }
                 Role::Migrate => {
                     crate::read_dirty(&iommufd, 1, 0, length, Clear::Yes, |_, _| ()).unwrap_err();

@@ -12,13 +12,15 @@ use iommufd_bindings::iommufd::{
     iommufd_ioas_map_flags_IOMMU_IOAS_MAP_WRITEABLE,
 };
 use iommufd_ioctls::{IommuFd, IommufdIoas};
+use vmm_sys_util::errno::Error as SysError;
 
 use crate::count::Counted;
 use crate::ioctls::{all_unmapped, page_size, unmap, Ioctls};
 use crate::trial::trial;
 use crate::{
-    has_capability, iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP, knows_unmap, split_flags,
-    Result, SplitError,
+    has_capability, iommufd_ioas_join_flags_IOMMU_IOAS_JOIN_FILL,
+    iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP, join_flags, knows_fill, knows_unmap,
+    split_flags, Result, SplitError,
 };
 
 /// How memory is mapped, so that every page of it can be taken out again.
@@ -159,6 +161,8 @@ pub struct SharedMemory {
     page_size: u64,
     /// The kernel can split and unmap in one call.
     one_call: bool,
+    /// The kernel can join.
+    joins: bool,
 }
 
 // Conversions come from every vCPU.
@@ -245,6 +249,7 @@ impl SharedMemory {
         };
         Ok(Self {
             one_call: knows_unmap(&*iommufd),
+            joins: knows_fill(&*iommufd),
             iommufd: Arc::new(Counted::new(iommufd)),
             ioas,
             granularity,
@@ -400,6 +405,34 @@ impl SharedMemory {
         self.unmap_all_of(iova, length)
     }
 
+    /// Shares again what [`Self::carve`] has taken out of a mapping, in one ioctl, and makes it a
+    /// part of that mapping again. No device notices anything around it.
+    ///
+    /// Sharing it by [`Self::share_file`] leaves three mappings where there was one, and small
+    /// IOPTEs, for as long as the guest runs. After this the next [`Self::carve`] finds what the
+    /// first one found. A part of the range may be mapped: so this also undoes [`Self::prepare`].
+    ///
+    /// The kernel finds the memory: it is what was mapped there by the call that made the mapping
+    /// around the hole. **If other memory belongs there now, map it** in place of this, and leave
+    /// out of the range what is to stay private.
+    ///
+    /// # Errors
+    ///
+    /// [`SplitError::Range`] and [`SplitError::IommuIoasJoin`], with `EOPNOTSUPP` if not
+    /// [`Self::can_restore`]: nothing has changed, and the range can be mapped instead.
+    pub fn restore(&self, iova: u64, length: u64) -> Result<()> {
+        self.check(iova, length)?;
+        if !self.can_restore() {
+            return Err(SplitError::IommuIoasJoin(SysError::new(libc::EOPNOTSUPP)));
+        }
+        self.fill(iova, length)
+    }
+
+    /// Whether memory is mapped whole, and the kernel knows how to make it whole again.
+    pub fn can_restore(&self) -> bool {
+        self.joins && self.granularity == Granularity::Whole
+    }
+
     /// Whether [`Self::carve`] is one ioctl if memory is mapped whole.
     pub fn carves_in_one_call(&self) -> bool {
         self.one_call
@@ -498,6 +531,18 @@ impl SharedMemory {
     pub(crate) fn split_and_unmap(&self, iova: u64, length: u64) -> Result<()> {
         let flags = iommufd_ioas_split_flags_IOMMU_IOAS_SPLIT_UNMAP;
         split_flags(&*self.iommufd, flags, self.ioas.id(), iova, length)
+    }
+
+    /// One ioctl: fills the holes of the range, and joins what meets in it.
+    pub(crate) fn fill(&self, iova: u64, length: u64) -> Result<()> {
+        let flags = iommufd_ioas_join_flags_IOMMU_IOAS_JOIN_FILL;
+        join_flags(&*self.iommufd, flags, self.ioas.id(), iova, length)
+    }
+
+    /// One ioctl: joins what meets in the range. `ENOENT` if a part of it is not mapped, which is
+    /// looked at before anything that may be in the way.
+    pub(crate) fn join(&self, iova: u64, length: u64) -> Result<()> {
+        join_flags(&*self.iommufd, 0, self.ioas.id(), iova, length)
     }
 
     /// One ioctl; how many bytes are no longer mapped. After an error that may be the mappings in
@@ -624,6 +669,55 @@ mod tests {
             let left = [0, 1, 2, 3].map(|p| p * page);
             let left = left.iter().filter(|&&at| at != page || errno.is_some());
             assert!(mapped.iter().eq(left), "{knows:?}, {fault:?}: {mapped:x?}");
+        }
+    }
+
+    /// The reverse of a carve, or an error that changes nothing.
+    #[test]
+    fn a_restore_is_one_call() {
+        let page = page_size();
+        let read = Permissions::Read;
+        for (knows, granularity, fault, errno) in [
+            (Knows::ALL, Granularity::Whole, None, None),
+            (Knows::ALL, Granularity::Whole, Some(0), Some(libc::EBUSY)),
+            (
+                Knows::NO_JOIN,
+                Granularity::Whole,
+                None,
+                Some(libc::EOPNOTSUPP),
+            ),
+            (
+                Knows::ALL,
+                Granularity::Pieces(page),
+                None,
+                Some(libc::EOPNOTSUPP),
+            ),
+        ] {
+            let kernel = Kernel::new(knows);
+            kernel.add_ioas(1, granularity == Granularity::Whole);
+            let same = Arc::clone(&kernel);
+            let memory = SharedMemory::with_ioctls(same, 1.into(), granularity).unwrap();
+            memory.share_address(8 * page, 0, 4 * page, read).unwrap();
+            let whole = kernel.areas(1);
+            memory.carve(page, 2 * page).unwrap();
+            let carved = kernel.areas(1);
+            kernel.arm(&[fault]);
+            let restored = memory.restore(page, 2 * page);
+            let areas = kernel.areas(1);
+            let what = format!("{knows:?}, {granularity:?}, {fault:?}");
+            assert_eq!(kernel.calls(), usize::from(memory.can_restore()), "{what}");
+            match errno {
+                None => assert_eq!(areas, whole, "{what}"),
+                Some(_) => assert_eq!(areas, carved, "{what}"),
+            }
+            let error = restored.as_ref().err();
+            assert_eq!(error.and_then(SplitError::errno), errno, "{what}");
+            let unsupported = error.is_some_and(SplitError::is_unsupported);
+            assert_eq!(unsupported, errno == Some(libc::EOPNOTSUPP), "{what}");
+            assert!(matches!(
+                memory.restore(page + 1, page),
+                Err(SplitError::Range { .. })
+            ));
         }
     }
 

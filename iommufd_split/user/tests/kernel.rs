@@ -13,8 +13,9 @@ use std::sync::Arc;
 use iommufd_bindings::iommufd::iommu_hwpt_alloc;
 use iommufd_ioctls::{IommuFd, IommufdIoas};
 use iommufd_split::{
-    can_carve, can_split, carve, iommu_ioas_split, read_dirty, split, try_split, Clear,
-    Granularity, IommuFdSplit, Permissions, SharedMemory, Source, SplitError, Tracker,
+    can_carve, can_restore, can_split, carve, iommu_ioas_join, iommu_ioas_split, join, read_dirty,
+    restore, split, try_split, Clear, Granularity, IommuFdSplit, Permissions, SharedMemory, Source,
+    SplitError, Tracker,
 };
 use memfd::{HugetlbSize, MemfdOptions};
 use vfio_ioctls::{VfioDevice, VfioIommufd};
@@ -83,6 +84,21 @@ const CASES: &[(For, &str, Case)] = &[
     (All, "one call, all or nothing", one_call),
     (All, "a trial says what the capability does", trial),
     (All, "a tracker agrees with the kernel", tracker),
+    (
+        Splitting,
+        "what was carved is restored, and is one mapping",
+        restored,
+    ),
+    (
+        Splitting,
+        "what cannot be restored stays a hole",
+        not_restored,
+    ),
+    (
+        Splitting,
+        "a guest that shares all again has one mapping",
+        all_again,
+    ),
     #[cfg(feature = "vfio-ioctls")]
     (All, "parts are unmapped through VfioOps", vfio_ops),
     // The last one: the IOMMU is another one after it.
@@ -190,6 +206,22 @@ impl Setup {
         self.share(&all, offset, length)
             .map_err(|e| format!("something of {length:#x} bytes at {offset:#x} is mapped: {e}"))?;
         self.ioas.unmap(iova, length).map_err(text)
+    }
+
+    /// The kernel has one mapping of this: it refuses to unmap a part.
+    fn expect_one(&self, offset: u64, length: u64) -> Result<(), String> {
+        for (at, part) in [
+            (offset, 4 * KIB),
+            (offset, length - 4 * KIB),
+            (offset + 4 * KIB, length - 4 * KIB),
+        ] {
+            match self.ioas.unmap(BASE + at, part).map_err(SplitError::from) {
+                Err(e) if e.errno() == Some(libc::ENOENT) => {}
+                Err(e) => return Err(e.to_string()),
+                Ok(()) => return Err(format!("{part:#x} bytes at {at:#x} were a mapping")),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -608,6 +640,173 @@ fn tracker(s: &Setup) -> Result<(), String> {
         Err(_) => Ok(()),
         Ok(()) => Err("something was mapped in the second IOAS".into()),
     }
+}
+
+fn restored(s: &Setup) -> Result<(), String> {
+    let shared = s.whole()?;
+    if !can_restore(&s.iommufd) || !shared.can_restore() {
+        return Err("the kernel does not know the ioctl".into());
+    }
+    for (offset, length) in [
+        (0, 4 * KIB),
+        (s.size - 4 * KIB, 4 * KIB),
+        (123 * 4 * KIB, 4 * KIB),
+        (70 * 64 * KIB, 64 * KIB),
+        (6 * MIB, 2 * MIB),
+        (7 * MIB + 4 * KIB, 3 * MIB),
+        (4 * KIB, s.size - 8 * KIB),
+    ] {
+        shared.carve(BASE + offset, length).map_err(text)?;
+        s.expect(offset, length, false)?;
+        shared.restore(BASE + offset, length).map_err(text)?;
+        s.expect_one(0, s.size)?;
+    }
+    // Many holes, and a range that has them all and what is between them.
+    for i in 0..50 {
+        shared.carve(BASE + i * 68 * KIB, 8 * KIB).map_err(text)?;
+    }
+    restore(&s.iommufd, s.ioas.id(), BASE, 4 * MIB).map_err(text)?;
+    s.expect_one(0, s.size)?;
+    // Without a hole.
+    split(&s.iommufd, s.ioas.id(), BASE + MIB, 4 * KIB).map_err(text)?;
+    join(&s.iommufd, s.ioas.id(), BASE + MIB, 4 * KIB).map_err(text)?;
+    s.expect_one(0, s.size)?;
+    // Still good for a hole.
+    carve_and_check(s, &shared, 5 * MIB, 4 * KIB)
+}
+
+fn carve_and_check(
+    s: &Setup,
+    shared: &SharedMemory,
+    offset: u64,
+    length: u64,
+) -> Result<(), String> {
+    shared.carve(BASE + offset, length).map_err(text)?;
+    s.expect(offset, length, false)?;
+    s.expect(0, offset, true)?;
+    s.expect(offset + length, s.size - offset - length, true)
+}
+
+/// Every errno arrives, and nothing has changed.
+fn not_restored(s: &Setup) -> Result<(), String> {
+    let shared = s.whole()?;
+    shared.carve(BASE + MIB, MIB).map_err(text)?;
+    let good = iommu_ioas_join {
+        size: 32,
+        flags: 1,
+        ioas_id: s.ioas.id(),
+        iova: BASE + MIB,
+        length: MIB,
+        ..Default::default()
+    };
+    let end = BASE + s.size;
+    for (errno, mut join) in [
+        (libc::EINVAL, iommu_ioas_join { size: 8, ..good }),
+        (libc::EOPNOTSUPP, iommu_ioas_join { flags: 2, ..good }),
+        (libc::EOPNOTSUPP, iommu_ioas_join { flags: 3, ..good }),
+        (
+            libc::EOPNOTSUPP,
+            iommu_ioas_join {
+                __reserved: 1,
+                ..good
+            },
+        ),
+        (libc::EINVAL, iommu_ioas_join { length: 0, ..good }),
+        (
+            libc::EINVAL,
+            iommu_ioas_join {
+                length: 512,
+                ..good
+            },
+        ),
+        (
+            libc::EOVERFLOW,
+            iommu_ioas_join {
+                iova: !4095,
+                length: 8192,
+                ..good
+            },
+        ),
+        (
+            libc::ENOENT,
+            iommu_ioas_join {
+                ioas_id: 12345,
+                ..good
+            },
+        ),
+        (libc::ENOENT, iommu_ioas_join { flags: 0, ..good }),
+        // The memory ends there.
+        (libc::ENOENT, iommu_ioas_join { iova: end, ..good }),
+    ] {
+        match s.iommufd.join_iommu_ioas(&mut join) {
+            Err(e) if e.errno() == Some(errno) => {}
+            other => return Err(format!("{join:?}: {other:?}")),
+        }
+        s.expect(MIB, MIB, false)?;
+    }
+    // Other memory in a part of the hole: which of both the rest is of, nobody knows.
+    shared
+        .share_file(
+            s.file.as_fd(),
+            16 * MIB,
+            BASE + MIB,
+            MIB,
+            Permissions::ReadWrite,
+        )
+        .map_err(text)?;
+    shared.carve(BASE + MIB, 4 * KIB).map_err(text)?;
+    match shared.restore(BASE + MIB, 4 * KIB) {
+        Err(e) if e.errno() == Some(libc::ENOTUNIQ) => {}
+        other => return Err(format!("two memories: {other:?}")),
+    }
+    s.expect(MIB, 4 * KIB, false)?;
+    let pieces = s.shared(Granularity::Pieces(4 * KIB));
+    match pieces.restore(BASE + MIB, 4 * KIB) {
+        Err(e) if e.is_unsupported() => Ok(()),
+        other => Err(format!("pieces: {other:?}")),
+    }
+}
+
+/// Through a tracker, after conversions at random.
+fn all_again(s: &Setup) -> Result<(), String> {
+    const LENGTH: u64 = 8 * MIB;
+    let mut tracker = Tracker::new();
+    let memory = SharedMemory::new(Arc::clone(&s.iommufd), &s.ioas, &s.dev_ids).map_err(text)?;
+    let counted = memory.clone();
+    tracker.add_ioas(memory).map_err(text)?;
+    let source = Source::file(s.file.try_clone().map_err(text)?, 0);
+    tracker
+        .add_region(BASE, LENGTH, source, Permissions::ReadWrite)
+        .map_err(text)?;
+    tracker.set_shared(BASE, LENGTH).map_err(text)?;
+    let mut random = 7u64;
+    let mut below = |n: u64| {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        (random >> 33) % n
+    };
+    for round in 0..5 {
+        for _ in 0..100 {
+            // The first page stays: something has to be left of a mapping.
+            let offset = (1 + below(LENGTH / (4 * KIB) - 1)) * 4 * KIB;
+            let length = ((1 + below(64)) * 4 * KIB).min(LENGTH - offset);
+            match below(3) {
+                0 => tracker.set_shared(BASE + offset, length).map_err(text)?,
+                _ => tracker.set_private(BASE + offset, length).map_err(text)?,
+            }
+        }
+        let before = counted.ioctl_count();
+        tracker.set_shared(BASE, LENGTH).map_err(text)?;
+        if counted.ioctl_count() - before != 1 {
+            return Err(format!("round {round}: more than one ioctl"));
+        }
+        let mapped = tracker.mappings(s.ioas.id(), BASE, LENGTH).map_err(text)?;
+        if mapped != [(BASE, LENGTH)] {
+            return Err(format!("round {round}: {mapped:x?}"));
+        }
+        s.expect_one(0, LENGTH)?;
+    }
+    tracker.remove_region(BASE).map_err(text)?;
+    s.expect(0, LENGTH, false)
 }
 
 /// `VfioDevice` takes it for the `VfioIommufd` inside: see [`Setup::new`].

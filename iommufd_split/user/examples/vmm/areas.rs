@@ -41,6 +41,22 @@ impl Areas {
         self.0.insert(offset, length);
     }
 
+    /// A hole in memory that one call has mapped, from `unit` on, is filled and joined with what it
+    /// was cut out of.
+    pub(crate) fn restore(&mut self, offset: u64, length: u64, unit: (u64, u64)) {
+        let mut all = offset..offset + length;
+        let (first, end) = (unit.0, unit.0 + unit.1);
+        if let Some(bytes) = self.0.get(&all.end).copied().filter(|_| all.end < end) {
+            self.0.remove(&all.end);
+            all.end += bytes;
+        }
+        let before = self.0.range_mut(first..offset).next_back();
+        match before.filter(|(start, bytes)| **start + **bytes == offset) {
+            Some((start, bytes)) => *bytes = all.end - start,
+            None => self.map(all.start, all.end - all.start),
+        }
+    }
+
     /// The mapped range becomes areas of its own, then goes.
     pub(crate) fn carve(&mut self, offset: u64, length: u64) {
         self.cut(offset);
@@ -70,6 +86,32 @@ impl Areas {
 mod tests {
     use super::*;
     use crate::list::Random;
+
+    #[test]
+    fn what_is_restored_is_one_again() {
+        let mut random = Random(5);
+        let mut areas = Areas::default();
+        for unit in [0, 32] {
+            areas.map(unit, 32);
+        }
+        for _ in 0..1000 {
+            let mut holes = Vec::new();
+            for _ in 0..8 {
+                let from = random.below(64);
+                let length = 1 + random.below(32 - from % 32);
+                if areas.mapped(from, length) == Some(true) {
+                    areas.carve(from, length);
+                    holes.push((from, length));
+                }
+            }
+            while !holes.is_empty() {
+                let (from, length) = holes.swap_remove(random.below(holes.len() as u64) as usize);
+                areas.restore(from, length, (from / 32 * 32, 32));
+                assert_eq!(areas.mapped(from, length), Some(true));
+            }
+            assert_eq!(areas.count(), 2);
+        }
+    }
 
     #[test]
     fn agrees_with_a_list_of_pages() {

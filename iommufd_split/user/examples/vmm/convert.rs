@@ -24,6 +24,8 @@ struct Outcome {
     /// After everything was shared.
     boot_areas: u64,
     most_areas: u64,
+    /// When all conversions are done.
+    end_areas: u64,
     kernel: KernelMemory,
     copies: u64,
     copied: u64,
@@ -105,6 +107,7 @@ fn once(
         end: Duration::ZERO,
         boot_areas: machine.areas.count(),
         most_areas: machine.areas.count(),
+        end_areas: 0,
         kernel: KernelMemory::now()?.since(&before),
         copies: 0,
         copied: 0,
@@ -122,6 +125,10 @@ fn once(
         copies.enough();
         Ok::<_, String>(())
     })?;
+    o.end_areas = machine.areas.count();
+    if options.join && strategy == Strategy::Split && options.follow.is_none() {
+        machine.is_as_in_the_beginning()?;
+    }
     o.to_private = machine.carving;
     o.to_shared = Spent {
         ioctls: machine.sharing.ioctls - boot.ioctls,
@@ -184,6 +191,7 @@ const ROWS: &[Row] = &[
     ("to shared: ioctls", |o| o.to_shared.ioctls as f64, count),
     ("to shared: time", |o| o.to_shared.time.as_secs_f64(), time),
     ("areas at most", |o| o.most_areas as f64, count),
+    ("areas in the end", |o| o.end_areas as f64, count),
     ("give the IOAS back: time", |o| o.end.as_secs_f64(), time),
     ("all: ioctls", |o| o.ioctls() as f64, count),
     ("all: time", |o| o.total().as_secs_f64(), time),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iommufd_bindings::iommufd::iommu_hwpt_alloc;
-use iommufd_ioctls::{IommuFd, IommufdIoas};
+use iommufd_ioctls::{IommuFd, IommufdError, IommufdIoas};
 use iommufd_split::{Granularity, Permissions, SharedMemory};
 use memfd::{HugetlbSize, MemfdOptions};
 use vfio_ioctls::{VfioDevice, VfioIommufd};
@@ -100,6 +100,8 @@ pub(crate) struct Machine<'m> {
     pub(crate) sharing: Spent,
     pub(crate) carving: Spent,
     strategy: Strategy,
+    /// What is shared again is joined.
+    join: bool,
     /// Attached as long as they live. The disks' have the queues of [`Nvme`].
     devices: Vec<Arc<VfioDevice>>,
     /// Page tables that we made.
@@ -139,6 +141,10 @@ impl<'m> Machine<'m> {
                 shared
             }
         };
+        let join = options.join && strategy == Strategy::Split;
+        if join && !shared.can_restore() {
+            return Err("this kernel cannot join mappings: leave out --join".into());
+        }
         let hwpts = attach(&iommufd, &ioas, &devices, &ids, options.hwpts)?;
         Ok(Self {
             memory,
@@ -149,6 +155,7 @@ impl<'m> Machine<'m> {
             sharing: Spent::default(),
             carving: Spent::default(),
             strategy,
+            join,
             devices,
             hwpts,
         })
@@ -208,7 +215,20 @@ impl<'m> Machine<'m> {
 
     /// Inside one length of the file.
     fn share_part(&mut self, offset: u64, length: u64) -> Result<()> {
+        let unit = (
+            offset / self.memory.backing * self.memory.backing,
+            self.memory.backing,
+        );
         let since = Instant::now();
+        // There is a mapping of the file around it.
+        if self.join && self.areas.mapped(unit.0, unit.1) != Some(false) {
+            self.shared
+                .restore(BASE + offset, length)
+                .map_err(|e| format!("joining {length:#x} bytes at {offset:#x}: {e}"))?;
+            self.sharing.add(1, since);
+            self.areas.restore(offset, length, unit);
+            return Ok(());
+        }
         let file = self.memory.file.as_fd();
         self.shared
             .share_file(
@@ -226,6 +246,19 @@ impl<'m> Machine<'m> {
         self.sharing.add(length / step, since);
         for at in (offset..offset + length).step_by(step as usize) {
             self.areas.map(at, step);
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel has one mapping for each time that the file is mapped: it refuses to unmap
+    /// a part of one.
+    pub(crate) fn is_as_in_the_beginning(&self) -> Result<()> {
+        for at in (0..self.memory.size).step_by(self.memory.backing as usize) {
+            match self.ioas.unmap(BASE + at, self.memory.backing / 2) {
+                Err(IommufdError::IommuIoasUnmap(e)) if e.errno() == libc::ENOENT => {}
+                Err(e) => return Err(e.to_string()),
+                Ok(()) => return Err(format!("there is more than one mapping at {at:#x}")),
+            }
         }
         Ok(())
     }

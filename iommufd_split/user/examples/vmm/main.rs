@@ -13,6 +13,7 @@ mod list;
 mod machine;
 mod nvme;
 mod options;
+mod wear;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
             Mode::Convert => convert::run(&options),
             Mode::Cost => cost::run(&options),
             Mode::Gaps => gaps::run(&options),
+            Mode::Wear => wear::run(&options),
         }
     });
     match done {

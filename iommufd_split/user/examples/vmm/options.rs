@@ -22,6 +22,7 @@ Modes:
   convert  share all memory, convert random parts to private and back while the disks copy; with both strategies
   cost     what one hole costs: by split, by mapping again what is around it, and with how many mappings in the IOAS
   gaps     what the disks notice: copies and the longest gap, with and without splits
+  wear     what conversions leave behind: mappings and page tables after 1, 100, ... of them, with and without joins
 
 Options:
   --memory SIZE        guest memory (default 4G)
@@ -29,6 +30,7 @@ Options:
   --pages 4K|2M|1G     pages it is made of: memfd, or memfd on hugetlb (default 1G)
   --strategy NAME      pages: every page mapped by an ioctl of its own; split; or both (default)
   --conversions N      how many parts become private, and shared again (default 1000)
+  --join               strategy split: what is shared again becomes a part of the mapping that it was cut out of
   --sizes MIN..MAX     their size, a power of two from 4K to 2M (default 4K..2M). Up to 1M they lie in one half of every 2M,
                        and the disks copy in the other; else the disks have every second 2M for themselves
   --follow FILE        convert what FILE lists instead; see below
@@ -52,6 +54,7 @@ pub(crate) enum Mode {
     Convert,
     Cost,
     Gaps,
+    Wear,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +82,7 @@ pub(crate) struct Options {
     pub(crate) strategies: Vec<Strategy>,
     pub(crate) conversions: u64,
     pub(crate) sizes: (u64, u64),
+    pub(crate) join: bool,
     pub(crate) follow: Option<PathBuf>,
     pub(crate) seed: u64,
     pub(crate) hwpts: usize,
@@ -102,6 +106,7 @@ impl Options {
             strategies: vec![Strategy::Pages, Strategy::Split],
             conversions: 1000,
             sizes: (PAGE, CHUNK),
+            join: false,
             follow: None,
             seed: 1,
             hwpts: 1,
@@ -120,6 +125,7 @@ impl Options {
                 Long("strategy") => o.strategies = strategies(&text(&mut args)?)?,
                 Long("conversions") => o.conversions = number(&text(&mut args)?)?,
                 Long("sizes") => o.sizes = sizes(&text(&mut args)?)?,
+                Long("join") => o.join = true,
                 Long("follow") => o.follow = Some(args.value().map_err(usage)?.into()),
                 Long("seed") => o.seed = number(&text(&mut args)?)?,
                 Long("hwpts") => o.hwpts = number(&text(&mut args)?)?.clamp(1, 64) as usize,
@@ -133,7 +139,7 @@ impl Options {
                 other => return Err(usage(other.unexpected())),
             }
         }
-        o.mode = mode.ok_or("say what to do: convert, cost or gaps; --help tells more")?;
+        o.mode = mode.ok_or("say what to do: convert, cost, gaps or wear; --help tells more")?;
         o.check()?;
         Ok(Some(o))
     }
@@ -185,8 +191,9 @@ fn mode(name: &str) -> Result<Mode> {
         "convert" => Ok(Mode::Convert),
         "cost" => Ok(Mode::Cost),
         "gaps" => Ok(Mode::Gaps),
+        "wear" => Ok(Mode::Wear),
         _ => Err(format!(
-            "'{name}' is none of the modes convert, cost and gaps"
+            "'{name}' is none of the modes convert, cost, gaps and wear"
         )),
     }
 }

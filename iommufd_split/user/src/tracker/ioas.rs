@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::areas::Areas;
 use super::Region;
-use crate::ioctls::all_unmapped;
+use crate::ioctls::{all_unmapped, page_size};
 use crate::{Granularity, Result, SharedMemory};
 
 /// A part of a region that shall be mapped.
@@ -31,8 +31,24 @@ impl Ioas {
 
     /// Maps what of `part` is not mapped, and adds that to `mapped`. After an error `mapped` has
     /// what was mapped by then.
+    ///
+    /// A gap in what was mapped by one call becomes a part of that again, if the kernel can do it.
     pub(super) fn fill(&mut self, part: &Part<'_>, mapped: &mut Vec<Range<u64>>) -> Result<()> {
-        for gap in self.areas.gaps(&part.range) {
+        let gaps = self.areas.gaps(&part.range);
+        let restorable = |ioas: &Self, gap: &Range<u64>| {
+            ioas.memory.can_restore() && ioas.areas.source_of(gap).is_some()
+        };
+        // Nobody but this maps in regions, so the kernel finds the memory that belongs there.
+        let all = !gaps.is_empty() && gaps.iter().all(|gap| restorable(self, gap));
+        if all && self.restore(&part.range).is_ok() {
+            mapped.extend(gaps);
+            return Ok(());
+        }
+        for gap in gaps {
+            if !all && restorable(self, &gap) && self.restore(&gap).is_ok() {
+                mapped.push(gap);
+                continue;
+            }
             let step = self.areas.step(&gap);
             let mut at = gap.start;
             while at < gap.end {
@@ -44,6 +60,13 @@ impl Ioas {
                 at += step;
             }
         }
+        Ok(())
+    }
+
+    /// Makes the range whole again. The kernel fills all of its gaps or none.
+    fn restore(&mut self, range: &Range<u64>) -> Result<()> {
+        self.memory.fill(range.start, range.end - range.start)?;
+        self.areas.fill(range);
         Ok(())
     }
 
@@ -76,7 +99,7 @@ impl Ioas {
     }
 
     /// Unmaps a range that is all mapped. After an error `lost` has the areas that may be gone:
-    /// [`Self::restore`] finds out.
+    /// [`Self::recover`] finds out.
     pub(super) fn take(&mut self, run: &Range<u64>, lost: &mut Vec<Range<u64>>) -> Result<()> {
         let length = run.end - run.start;
         if self.memory.granularity() == Granularity::Whole && self.memory.carves_in_one_call() {
@@ -106,9 +129,14 @@ impl Ioas {
     /// After an unmap that stopped somewhere: maps again what of `area` is in `parts`, if `area` is
     /// gone. What cannot be mapped again stays a hole.
     ///
-    /// Only a map or unmap tells whether it is gone. The kernel unmaps front to back, but that is
-    /// not relied upon.
-    pub(super) fn restore(&mut self, area: &Range<u64>, parts: &[Part<'_>]) -> Result<()> {
+    /// Only a map or unmap tells whether it is gone, or a join: then the record is put right, and
+    /// what is missing is for [`Self::fill`]. The kernel unmaps front to back, but that is not
+    /// relied upon.
+    pub(super) fn recover(&mut self, area: &Range<u64>, parts: &[Part<'_>]) -> Result<()> {
+        if self.memory.can_restore() {
+            self.find_gone(area);
+            return Ok(());
+        }
         let mut result = Ok(());
         let mut gone = false;
         for Part { region, range } in parts {
@@ -149,11 +177,32 @@ impl Ioas {
         }
     }
 
-    /// Unmaps what is there, in a range that cuts through no area. An error means that something
-    /// still is; the record has it.
+    /// Finds out what of a mapped range is gone after an unmap that stopped, where the kernel may
+    /// have more areas than the record has.
+    fn find_gone(&mut self, range: &Range<u64>) {
+        let length = range.end - range.start;
+        match self.memory.join(range.start, length) {
+            Ok(()) => self.areas.join(range),
+            Err(e) if e.errno() != Some(libc::ENOENT) => {}
+            Err(_) if length <= page_size() => self.areas.remove(range),
+            Err(_) => {
+                let middle = range.start + (length / 2).next_multiple_of(page_size());
+                self.find_gone(&(range.start..middle));
+                self.find_gone(&(middle..range.end));
+            }
+        }
+    }
+
+    /// Unmaps what is there. An error means that something still is; the record has it.
     pub(super) fn unmap(&mut self, range: &Range<u64>) -> Result<()> {
         if self.areas.mapped(range) == 0 {
             return Ok(());
+        }
+        // What a fill has mapped is no area of its own.
+        if self.areas.reach_across(range) {
+            for run in self.areas.runs(range) {
+                self.split(&run)?;
+            }
         }
         let Err(refused) = self.memory.unmap(range.start, range.end - range.start) else {
             self.areas.remove(range);
@@ -161,9 +210,14 @@ impl Ioas {
         };
         // Areas in front of the one that refused are gone, and those behind it may go.
         for area in self.areas.areas(range) {
+            // It may have been joined with the one before, by the look for what is gone.
+            if self.areas.reach_across(&area) && self.split(&area).is_err() {
+                continue;
+            }
             match self.memory.unmap(area.start, area.end - area.start) {
                 Ok(_) => self.areas.remove(&area),
                 Err(e) if e.errno() == Some(libc::ENOENT) => self.areas.remove(&area),
+                Err(_) if self.memory.can_restore() => self.find_gone(&area),
                 Err(_) => {}
             }
         }

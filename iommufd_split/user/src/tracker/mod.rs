@@ -250,6 +250,11 @@ impl Tracker {
 
     /// Lets devices reach the range, whatever of it they reach already.
     ///
+    /// What [`Self::set_private`] has taken out of a mapping becomes a part of it again, in one
+    /// ioctl, where the kernel can do that ([`SharedMemory::can_restore`]): a guest that has
+    /// converted everything and back is mapped as it was in the beginning. Elsewhere, and where it
+    /// fails, it is mapped.
+    ///
     /// # Errors
     ///
     /// [`SplitError::Range`], [`SplitError::NotMemory`], or what the kernel gives: nothing has
@@ -344,7 +349,7 @@ impl Tracker {
         for area in lost {
             let parts: Vec<_> = shared(area).flat_map(|r| parts(&self.regions, r)).collect();
             // What it could not map is tried once more.
-            let _ = self.ioases[failed].restore(area, &parts);
+            let _ = self.ioases[failed].recover(area, &parts);
         }
         let mut hole = None;
         for (ioas, runs) in self.ioases.iter_mut().zip(work) {
@@ -395,7 +400,8 @@ impl Tracker {
         self.shared.iter().map(|r| (r.start, r.end - r.start))
     }
 
-    /// The mappings that the kernel has of the range in an IOAS: (IOVA, bytes), in order.
+    /// The mappings that the kernel has of the range in an IOAS: (IOVA, bytes), in order. Where an
+    /// in-kernel user has pinned memory the kernel may have kept apart what is one here.
     ///
     /// # Errors
     ///

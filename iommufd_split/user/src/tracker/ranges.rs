@@ -45,9 +45,25 @@ impl Ranges {
     }
 }
 
+/// What a map has for a range that starts at its key.
+pub(super) trait Span: Clone {
+    fn end(&self) -> u64;
+    fn set_end(&mut self, end: u64);
+}
+
+impl Span for u64 {
+    fn end(&self) -> u64 {
+        *self
+    }
+
+    fn set_end(&mut self, end: u64) {
+        *self = end;
+    }
+}
+
 /// The parts of `range` that are in ranges of `map`, in order.
-pub(super) fn clipped<'a>(
-    map: &'a BTreeMap<u64, u64>,
+pub(super) fn clipped<'a, S: Span>(
+    map: &'a BTreeMap<u64, S>,
     range: &Range<u64>,
 ) -> impl Iterator<Item = Range<u64>> + 'a {
     let Range { start, end } = range.clone();
@@ -55,22 +71,23 @@ pub(super) fn clipped<'a>(
     before
         .into_iter()
         .chain(map.range(start..end))
-        .map(move |(&s, &e)| s.max(start)..e.min(end))
+        .map(move |(&s, e)| s.max(start)..e.end().min(end))
         .filter(|r| !r.is_empty())
 }
 
 /// The range that reaches across `at` becomes two.
-pub(super) fn cut(map: &mut BTreeMap<u64, u64>, at: u64) {
-    if let Some((_, end)) = map.range_mut(..at).next_back() {
-        if *end > at {
-            let behind = std::mem::replace(end, at);
+pub(super) fn cut<S: Span>(map: &mut BTreeMap<u64, S>, at: u64) {
+    if let Some((_, span)) = map.range_mut(..at).next_back() {
+        if span.end() > at {
+            let behind = span.clone();
+            span.set_end(at);
             map.insert(at, behind);
         }
     }
 }
 
 /// Removes the ranges that start in `range`; none reaches across an end of it.
-pub(super) fn remove_whole(map: &mut BTreeMap<u64, u64>, range: &Range<u64>) {
+pub(super) fn remove_whole<S>(map: &mut BTreeMap<u64, S>, range: &Range<u64>) {
     while let Some((&start, _)) = map.range(range.clone()).next() {
         map.remove(&start);
     }
