@@ -70,7 +70,7 @@ static const struct fault_format fault_formats[] = {
 		.bursts = true,
 	},
 	{
-		/* event: F_TRANSLATION client: 0000:00:02.0 sid: 0x10 ssid: 0 iova: 0x1000 ipa: 0 */
+		/* event: F_TRANSLATION client: 0000:00:02.0 sid: 0x10 ssid: 0 iova: 0x1000 */
 		.match = " event: F_",
 		.addr = " iova: ",
 		.base = 16,
