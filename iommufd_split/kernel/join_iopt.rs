@@ -277,7 +277,7 @@ struct HoleList(KVVec<Hole>);
 
 impl Drop for HoleList {
     fn drop(&mut self) {
-        for Hole { area, pages } in mem::replace(&mut self.0, KVVec::new()) {
+        for Hole { area, pages } in self.0.drain_all() {
             if !pages.is_null() {
                 // SAFETY: By the invariant of `Hole` the area is in flight, and has been since
                 // `domains_rwsem` was taken. The reference to the pages is given up.
@@ -339,7 +339,7 @@ impl<'a> Holes<'a> {
             drop(domains);
             return Err(EBUSY);
         }
-        for Hole { area, .. } in mem::replace(&mut list.0, KVVec::new()) {
+        for Hole { area, .. } in list.0.drain_all() {
             // The tree has it now.
             area.into_raw();
         }
@@ -349,6 +349,16 @@ impl<'a> Holes<'a> {
 
 impl HoleList {
     fn insert(&mut self, iopt: &LockedIopt<'_>, range: Extent) -> Result {
+        let mut holes: usize = 0;
+
+        for _ in iopt.holes(range) {
+            pause();
+            holes = holes.wrapping_add(1);
+        }
+        // Allocated once: a list that grows does arithmetic of which the compiler cannot tell that
+        // it does not overflow.
+        self.0 = KVVec::with_capacity(holes, GFP_KERNEL_ACCOUNT)?;
+
         for hole in iopt.holes(range) {
             if pause() {
                 return Err(EINTR);
@@ -362,7 +372,7 @@ impl HoleList {
                 pages: ptr::null_mut(),
             };
 
-            self.0.push(new, GFP_KERNEL_ACCOUNT)?;
+            self.0.push_within_capacity(new)?;
 
             let Some(Hole { area, pages }) = self.0.last_mut() else {
                 return Err(ENOMEM);
