@@ -198,19 +198,14 @@ impl Ioas {
         if self.areas.mapped(range) == 0 {
             return Ok(());
         }
-        // What a fill has mapped is no area of its own.
-        if self.areas.reach_across(range) {
-            for run in self.areas.runs(range) {
-                self.split(&run)?;
-            }
-        }
         let Err(refused) = self.memory.unmap(range.start, range.end - range.start) else {
             self.areas.remove(range);
             return Ok(());
         };
         // Areas in front of the one that refused are gone, and those behind it may go.
         for area in self.areas.areas(range) {
-            // It may have been joined with the one before, by the look for what is gone.
+            // What a fill has mapped is no area of its own; and the look for what is gone may have
+            // joined it with the one before.
             if self.areas.reach_across(&area) && self.split(&area).is_err() {
                 continue;
             }
