@@ -16,7 +16,8 @@ help: ## this list
 	@echo '  FULL=1                 make deb: all of Debian'"'"'s modules'
 	@echo '  KVM=1                  let QEMU use /dev/kvm; otherwise it emulates'
 	@echo '  ONLY=REGEX             make test: only the checks whose names match, as in ONLY=kunit; make series-check: the patches'
-	@echo '  BED=NAME CMD=COMMAND   make vm: the machine (of tools/beds) and what to run in it'
+	@echo '  BED=NAME               make demo, bench, vm: the machine (of tools/beds)'
+	@echo '  CMD=COMMAND            make vm: what to run in it'
 	@echo '  DEMO=vmm               make demo: a VMM that converts memory, page by page and with splits'
 	@echo '  DEMO=alioth            make demo: a VMM from crates.io that does so, with a guest and an assigned disk'
 	@echo '  ONLY=tables|ioctls|vmm make bench: one part of it'
@@ -34,7 +35,7 @@ demo: ## split a live 1G mapping under DMA and show it: the main job
 test: ## all tests but the longest (see Documentation/testing.md); the last line is the result
 	@tools/run test
 
-test-all: ## the same and what it leaves out to end within three quarters of an hour
+test-all: ## the same, and the runs that it leaves out for the time that they take
 	@TEST_ALL=1 tools/run test
 
 test-debug: ## the guests again on a kernel with KASAN, lockdep and what else watches; takes hours

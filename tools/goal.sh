@@ -87,7 +87,10 @@ main() {
 		;;
 	demo)
 		[[ ${DEMO:-run} =~ ^(run|vmm|alioth)$ ]] || die "there is no DEMO=$DEMO: leave it out, or say DEMO=vmm or DEMO=alioth."
-		[ "${DEMO-}" != alioth ] || BED=vtd+alioth
+		if [ "${DEMO-}" = alioth ]; then
+			[[ $BED =~ ^vtd(\+alioth)?$ ]] || die "DEMO=alioth runs on bed vtd only, not on $BED: leave BED out."
+			BED=vtd+alioth
+		fi
 		prepare_bed
 		exec bash "$TOP/tools/demo/${DEMO:-run}" "$@"
 		;;
