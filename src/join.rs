@@ -397,6 +397,7 @@ impl<'t, F: Format, M: PtMem, X: Flusher<M>> Joiner<'_, 't, F, M, X> {
             self.finish(pt);
         }
         let last = va.block_last(item.table().item_lg2());
+        // One bit for each level below that of the item.
         let below = size::max_offset(u32::from(item.table().level().0)) as u32;
         let stale = self.stale.get_or_insert(Stale {
             va,

@@ -23,23 +23,24 @@
 //!
 //! # Invariants
 //!
-//! 1. *Hitless*: during [`Pt::split`], after every single store, every IOVA translates to the same
-//!    OA with the same rights and memory type as before, whichever mix of old and new items a
-//!    walker or a cache holds. [`Pt::carve`] does the same outside of its range.
+//! 1. *Hitless*: during [`Pt::split`] and [`Pt::join`], after every single store, every IOVA
+//!    translates to the same OA with the same rights and memory type as before, whichever mix of
+//!    old and new items a walker or a cache holds. [`Pt::carve`] does the same outside of its
+//!    range.
 //! 2. *No dirty bit is lost*: an item that hardware may write to is changed in two ways only: by a
 //!    compare-exchange, which carries over what hardware set meanwhile, or by an atomic and-not of
 //!    its dirty bit.
 //! 3. *Build unreachable, publish once*: memory that a table item points to is complete (and clean,
 //!    for an incoherent walker) before the store that makes it reachable.
-//! 4. A table that hardware could reach is freed only through a [`gather::Gather`], that is after
-//!    the IOTLB flush that covers it.
+//! 4. A table that hardware could reach is freed only through a [`gather::Gather`] or a
+//!    [`Flusher`], that is after the IOTLB flush that covers it.
 //!
 //! # Locking
 //!
 //! As in `pt_iommu_ops`: the caller holds a lock over the IOVA range of a call; other ranges may
 //! change at the same time. A leaf changes as a whole. So if a leaf crosses an edge of the range of
-//! a split, a carve or an unmap, the lock covers all of the leaf. Evidence of the lock is a value,
-//! [`range::Locked`].
+//! a split, a carve or an unmap, the lock covers all of the leaf. A join frees tables, so the lock
+//! also keeps [`Pt::iova_to_phys`] out. Evidence of the lock is a value, [`range::Locked`].
 //!
 //! Reading order: this page, [`fmt`], one format, `split.rs`, then the kernel layer.
 

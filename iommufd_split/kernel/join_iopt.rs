@@ -315,8 +315,8 @@ impl<'a> Holes<'a> {
             if pause() {
                 return Err(EINTR);
             }
-            // SAFETY: By the invariant of `Hole`, and `domains_rwsem` has been held since it was
-            // put in flight.
+            // SAFETY: By the invariant of `Hole` the area is in flight and the pages are
+            // referenced. `domains_rwsem` has been held since it was put in flight.
             to_result(unsafe {
                 bindings::iopt_area_fill_domains(hole.area.0.as_ptr(), hole.pages)
             })?;
@@ -329,9 +329,11 @@ impl<'a> Holes<'a> {
         let Self { mut list, domains } = self;
         let iopt = domains.lock_areas();
 
-        list.set_pages(true);
+        // From here the invariant of `Hole` is broken, until the areas are in flight again or
+        // belong to the tree alone. Either comes before the lock is dropped, or the list.
+        list.set_pages(&iopt, true);
         if iopt.locate(range).is_err() || iopt.check_areas(range).is_err() {
-            list.set_pages(false);
+            list.set_pages(&iopt, false);
 
             let domains = iopt.unlock_areas();
 
@@ -387,13 +389,13 @@ impl HoleList {
         Ok(())
     }
 
-    /// Makes the areas mapped ones, or puts them in flight again. `iova_rwsem` is held for write.
-    fn set_pages(&mut self, mapped: bool) {
+    /// Makes the areas mapped ones, or puts them in flight again.
+    fn set_pages(&mut self, _iopt: &LockedIopt<'_>, mapped: bool) {
         for hole in self.0.iter() {
             let pages = if mapped { hole.pages } else { ptr::null_mut() };
 
-            // SAFETY: By the invariant of `Hole` the area is live, and the caller holds the lock
-            // under which its pages are set.
+            // SAFETY: The area is in the tree, so it is live, and `LockedIopt` is the evidence that
+            // the lock is held under which its pages are set.
             unsafe { (*hole.area.0.as_ptr()).pages = pages };
         }
     }

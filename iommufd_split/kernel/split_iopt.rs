@@ -2,8 +2,9 @@
 
 //! The objects of iommufd that a split works on, and the locks that make that safe.
 //!
-//! All unsafe code of the ioctl but the entry itself is here. A [`LockedIopt`] is the evidence that
-//! the locks are held; [`Area`]s and [`Domain`]s can only be had from one and do not outlive it.
+//! All unsafe code of the ioctls but their entries is here, and in `join_iopt.rs` what only a join
+//! needs. A [`LockedIopt`] is the evidence that the locks are held; [`Area`]s and [`Domain`]s can
+//! only be had from one and do not outlive it.
 
 use core::{marker::PhantomData, mem, ptr::NonNull};
 use kernel::{

@@ -3,8 +3,8 @@
 //! The way back: what a join makes, and what it costs. [`Rig::join`] compares it with the model and
 //! looks at the table after each store.
 
-use super::{amd, mock, odd, riscv, rw, x86, G1, K4, M2};
-use crate::hw::{Amd, Hardware, OddHw, Riscv, Vtd, X86};
+use super::{amd, arm_4k, mock, odd, riscv, rw, x86, G1, K4, M2};
+use crate::hw::{Amd, Arm, Hardware, OddHw, Riscv, Vtd, X86};
 use crate::rig::{Rig, Setup, Used};
 use crate::size::max_offset;
 use iotable::fmt::{Features, Prot};
@@ -306,6 +306,9 @@ fn back_again_in_every_format() {
     back_again::<Amd<false>>(slots(amd()), 30);
     back_again::<Amd<true>>(slots(mock()), 20);
     back_again::<Riscv>(slots(riscv()), 30);
+    // The other granules have no block of less than 16M to join.
+    back_again::<Arm<12>>(slots(arm_4k()), 20);
+    back_again::<Arm<12>>(slots(arm_4k().with(incoherent)), 10);
     back_again::<OddHw<true, true>>(slots(odd()), 30);
     back_again::<OddHw<true, true>>(slots(odd().with(incoherent)), 10);
 }
