@@ -78,7 +78,7 @@ alioth_crate() {
 prepare_alioth_module() {
 	local kernel here=$TOP/tools/alioth/guest work=/tmp/alioth-module
 	kernel=$(built x86)
-	have_output alioth.module "$(echo "$kernel" | cat - "$here"/{Kbuild,converter.c} "$TOP/tools/alioth/build.sh" | key_of)" && return
+	have_output alioth.module "$(echo "$kernel" | cat - "$here"/{Kbuild,*.[ch]} "$TOP/tools/alioth/build.sh" | key_of)" && return
 	flavour x86
 	step "alioth's guest: the module that converts"
 	configure x86 "$config"

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What a confidential guest does, for a VM whose VMM follows KVM_HC_MAP_GPA_RANGE: converts memory
- * to private and back, from pages of 4K to blocks of 2M, while a disk copies into the memory around
- * it without pause. Loading it runs it. What it prints is for tools/guest/alioth: "converter:
- * KEY VALUE...", and TAP with bad=1.
+ * What a guest does that takes memory away from its devices: converts it to private and back, from
+ * pages of 4K to blocks of 2M, while a disk copies into the memory around it without pause. How it
+ * asks its VMM for that is in another file (converter.h). Loading it runs it. What it prints is for
+ * the scripts in tools/guest: "converter: KEY VALUE...", and TAP with bad=1.
  *
  * The guest judges by its own eyes. It knows each byte of the disk, because it has written it.
  * "Wrong bytes" are those that a read of the disk should have put into memory and that are not
@@ -12,17 +12,14 @@
  * is written from there. Whether the disk tells of an error is up to the disk.
  */
 
-#define pr_fmt(fmt) "converter: " fmt
-
 #include <linux/bio.h>
 #include <linux/blkdev.h>
+#include <linux/io.h>
 #include <linux/kthread.h>
-#include <linux/kvm_para.h>
-#include <linux/mmzone.h>
 #include <linux/mm.h>
 #include <linux/module.h>
-#include <linux/pci.h>
-#include <uapi/linux/kvm_para.h>
+
+#include "converter.h"
 
 static char *disk = "/dev/nvme0n1";
 module_param(disk, charp, 0);
@@ -74,17 +71,9 @@ static u64 word_at(u64 offset)
 	return (offset / 8 + 1) * 0x9e3779b97f4a7c15ULL;
 }
 
-static long map_gpa_range(u64 gpa, u64 npages, bool private)
+long convert(void *at, size_t bytes, bool private)
 {
-	u64 attributes = KVM_MAP_GPA_RANGE_PAGE_SZ_4K;
-
-	attributes |= private ? KVM_MAP_GPA_RANGE_ENCRYPTED : KVM_MAP_GPA_RANGE_DECRYPTED;
-	return kvm_hypercall3(KVM_HC_MAP_GPA_RANGE, gpa, npages, attributes);
-}
-
-static long convert(void *at, size_t bytes, bool private)
-{
-	return map_gpa_range(virt_to_phys(at), bytes >> PAGE_SHIFT, private);
+	return convert_range(virt_to_phys(at), bytes >> PAGE_SHIFT, private);
 }
 
 static int disk_io(blk_opf_t opf, void *at, size_t bytes, u64 offset)
@@ -118,7 +107,7 @@ static u64 wrong_bytes(const void *at, size_t bytes, u64 offset)
 }
 
 /* Reads the disk into shared memory; how many bytes are not there: all, if the disk says so. */
-static u64 read_wrong(void *at, size_t bytes, u64 offset)
+u64 read_wrong(void *at, size_t bytes, u64 offset)
 {
 	memset(at, SHARED_BYTE, bytes);
 	if (disk_io(REQ_OP_READ, at, bytes, offset))
@@ -153,7 +142,7 @@ static bool gets_out(void *at)
 }
 
 /* Whether no DMA reaches memory that is private. */
-static bool dma_blocked(void *at, size_t bytes)
+bool dma_blocked(void *at, size_t bytes)
 {
 	memset(at, PRIVATE_BYTE, bytes);
 	disk_io(REQ_OP_READ, at, bytes, 0);
@@ -239,7 +228,8 @@ static int run_size(size_t bytes, int times)
 			return -EIO;
 		}
 		WRITE_ONCE(converted, converted + 1);
-		stale += READ_ONCE(p[0]) == 0x0101010101010101ULL * PRIVATE_BYTE;
+		stale += !shared_keeps_private &&
+			 READ_ONCE(p[0]) == 0x0101010101010101ULL * PRIVATE_BYTE;
 		wrong += read_wrong(p, bytes, offset);
 		cond_resched();
 	}
@@ -278,46 +268,10 @@ static int run(void)
 
 static int test_number, tests_failed;
 
-static void result(bool pass, const char *name)
+void result(bool pass, const char *name)
 {
 	tests_failed += !pass;
 	pr_err("%s %d %s\n", pass ? "ok" : "not ok", ++test_number, name);
-}
-
-/* A request that has to fail, and after which the disk reaches the page at @at as before. */
-static void refused(u64 gpa, u64 npages, bool private, void *at, const char *name)
-{
-	long rc = map_gpa_range(gpa, npages, private);
-	bool as_before;
-
-	/* What was to become shared is private. */
-	as_before = private ? !read_wrong(at, PAGE_SIZE, 0) : dma_blocked(at, PAGE_SIZE);
-	pr_err("%s: %ld\n", name, rc);
-	result(rc && as_before, name);
-}
-
-static void nowhere(void *at)
-{
-	u64 gpa = virt_to_phys(at), ram_end = PFN_PHYS(node_end_pfn(0));
-	struct pci_dev *nvme = pci_get_class(PCI_CLASS_STORAGE_EXPRESS, NULL);
-
-	refused(ram_end + (1 << 30), 1, true, at, "not RAM");
-	refused(ram_end - PAGE_SIZE, 2, true, at, "RAM, and what is behind it");
-	if (nvme)
-		refused(pci_resource_start(nvme, 0), 1, true, at, "the registers of the disk");
-	pci_dev_put(nvme);
-	refused(gpa, 0, true, at, "no page");
-	refused(gpa + 512, 1, true, at, "not whole pages");
-	refused(gpa, 1ULL << 52, true, at, "2^64 bytes");
-	refused(gpa, (1ULL << 52) + 1, true, at, "2^64 bytes and a page");
-	refused(gpa, (1ULL << 52) - (gpa >> PAGE_SHIFT), true, at, "up to 2^64");
-	refused(gpa, (1ULL << 52) - 1, true, at, "beyond 2^64");
-
-	result(!convert(at, PAGE_SIZE, true) && dma_blocked(at, PAGE_SIZE), "a page to private");
-	refused(gpa, (1ULL << 52) + 1, false, at, "2^64 bytes and a page, to shared");
-	refused(gpa, (ram_end - gpa) / PAGE_SIZE + 1, false, at, "RAM and more, to shared");
-	result(!convert(at, PAGE_SIZE, false) && !read_wrong(at, PAGE_SIZE, 0),
-	       "the page to shared");
 }
 
 /* Whether the disk reaches exactly the pages of @at that have a bit in @shared. */
@@ -421,7 +375,7 @@ static int run_bad(void)
 		return PTR_ERR(copy);
 	for (i = 0; i < GROUPS; i++)
 		memset(page_address(block) + i * GROUP + HALF, SHARED_BYTE, HALF);
-	nowhere(page_address(block) + HALF);
+	bad_requests(page_address(block) + HALF);
 	overlaps(page_address(block) + GROUP + HALF);
 	two_vcpus(page_address(block) + 2 * GROUP + HALF);
 	kthread_stop(copy);
@@ -448,11 +402,18 @@ static int write_disk(void)
 
 static int __init converter_init(void)
 {
-	int rc = -ENOMEM;
+	int rc;
 
 	disk_file = bdev_file_open_by_path(disk, BLK_OPEN_READ | BLK_OPEN_WRITE, NULL, NULL);
 	if (IS_ERR(disk_file))
 		return PTR_ERR(disk_file);
+	rc = converter_open();
+	if (rc) {
+		pr_err("error %d: there is nobody to ask\n", rc);
+		bdev_fput(disk_file);
+		return rc;
+	}
+	rc = -ENOMEM;
 	block = alloc_pages(GFP_KERNEL, BLOCK_ORDER);
 	large = alloc_pages(GFP_KERNEL, BLOCK_ORDER);
 	safe = (u8 *)__get_free_page(GFP_KERNEL);
@@ -471,6 +432,7 @@ static int __init converter_init(void)
 		__free_pages(large, BLOCK_ORDER);
 		__free_pages(block, BLOCK_ORDER);
 	}
+	converter_close();
 	bdev_fput(disk_file);
 	/* It said what went wrong. Busybox would load a module that fails a second time. */
 	return 0;

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the guest's module is made of: main.c, and one file that asks the VMM. */
+#ifndef CONVERTER_H
+#define CONVERTER_H
+
+#undef pr_fmt
+#define pr_fmt(fmt) "converter: " fmt
+
+#include <linux/types.h>
+
+/* The one file. */
+
+/* Whether memory that is shared again has what it had while it was private. */
+extern const bool shared_keeps_private;
+
+int converter_open(void);
+void converter_close(void);
+long convert_range(u64 gpa, u64 npages, bool private);
+/* Asks for what cannot be had. The disk reaches the shared page at @at before and after it. */
+void bad_requests(void *at);
+
+/* main.c */
+
+long convert(void *at, size_t bytes, bool private);
+/* Reads the disk into shared memory; how many bytes are not there: all, if the disk says so. */
+u64 read_wrong(void *at, size_t bytes, u64 offset);
+/* Whether no DMA reaches memory that is private. */
+bool dma_blocked(void *at, size_t bytes);
+void result(bool pass, const char *name);
+
+#endif
