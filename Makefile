@@ -20,6 +20,7 @@ help: ## this list
 	@echo '  CMD=COMMAND            make vm: what to run in it'
 	@echo '  DEMO=vmm               make demo: a VMM that converts memory, page by page and with splits'
 	@echo '  DEMO=alioth            make demo: a VMM from crates.io that does so, with a guest and an assigned disk'
+	@echo '  DEMO=qemu              make demo: QEMU, whose guest has a balloon and an assigned disk'
 	@echo '  ONLY=tables|ioctls|vmm make bench: one part of it'
 	@echo '  BOOTS=N ROUNDS=N       make bench: how often (default: 8 boots of 16 rounds)'
 	@echo '  FROM="NAME <MAIL>"     make series: who signs the patches (default: of git config)'
@@ -59,8 +60,8 @@ series-check: ## build and check each patch of it; takes an hour or two
 deb: ## kernel packages with Debian's configuration, and boot them; builds 25 minutes on two cores, with FULL=1 hours
 	@tools/run deb
 
-applies: ## which patches apply to which of Debian's kernels, in out/applies
-	@rc=0; for v in 7.3 7.2; do DEBIAN=$$v tools/run applies || rc=1; done; exit $$rc
+applies: ## which patches apply to which of Debian's kernels and QEMUs, in out/applies
+	@rc=0; for v in 7.3 7.2; do DEBIAN=$$v tools/run applies || rc=1; done; tools/run applies-qemu || rc=1; exit $$rc
 
 build: ## kernels, selftests and initramfs only
 	@tools/run build

@@ -7,6 +7,7 @@ trap 'say "interrupted: the same command goes on from here" >&2; exit 130' INT T
 . /src/tools/source.sh
 . /src/tools/build.sh
 . /src/tools/alioth/build.sh
+. /src/tools/qemu/build.sh
 . /src/tools/deb/build
 
 # One run at a time changes the trees; the outputs that it leaves are never changed, so tests and guests need no lock. Nor
@@ -55,12 +56,12 @@ make_ready() {
 			[[ $what = riscv || $what = arm ]] || prepare_programs
 			prepare_initramfs "$(tests_of "$what")"
 			;;
-		alioth)
+		alioth | qemu)
 			prepare_kernel x86
 			prepare_selftests x86
 			prepare_programs
 			prepare_initramfs x86
-			prepare_alioth
+			"prepare_$what"
 			;;
 		uml | bench) prepare_kernel "$what" ;;
 		esac
@@ -86,10 +87,10 @@ main() {
 		prepare "$@"
 		;;
 	demo)
-		[[ ${DEMO:-run} =~ ^(run|vmm|alioth)$ ]] || die "there is no DEMO=$DEMO: leave it out, or say DEMO=vmm or DEMO=alioth."
-		if [ "${DEMO-}" = alioth ]; then
-			[[ $BED =~ ^vtd(\+alioth)?$ ]] || die "DEMO=alioth runs on bed vtd only, not on $BED: leave BED out."
-			BED=vtd+alioth
+		[[ ${DEMO:-run} =~ ^(run|vmm|alioth|qemu)$ ]] || die "there is no DEMO=$DEMO: leave it out, or say DEMO=vmm, DEMO=alioth or DEMO=qemu."
+		if [[ ${DEMO-} =~ ^(alioth|qemu)$ ]]; then
+			[[ $BED =~ ^vtd(\+$DEMO)?$ ]] || die "DEMO=$DEMO runs on bed vtd only, not on $BED: leave BED out."
+			BED=vtd+$DEMO
 		fi
 		prepare_bed
 		exec bash "$TOP/tools/demo/${DEMO:-run}" "$@"
@@ -124,6 +125,10 @@ main() {
 	applies)
 		. "$TOP/tools/applies.sh"
 		applies
+		;;
+	applies-qemu)
+		. "$TOP/tools/qemu/applies.sh"
+		applies_qemu
 		;;
 	shell) exec bash "$@" ;;
 	*) die "there is no goal '$goal': see make help." ;;

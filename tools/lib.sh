@@ -27,7 +27,7 @@ mkdir -p "$LOGS" "$BUILD/out"
 if [ ! -d "$CURRENT" ]; then
 	mkdir "$CURRENT"
 	for name in x86 debug cfi gcc deb riscv arm uml bench count tests.x86 tests.riscv tests.arm initramfs.x86 initramfs.riscv initramfs.arm \
-		programs alioth.vmm alioth.module alioth; do
+		programs alioth.vmm alioth.module alioth qemu.vmm qemu.module qemu; do
 		newest=$(find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$name-*" ! -name '*.tmp' -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')
 		[ -z "$newest" ] || ln -s "$newest" "$CURRENT/$name"
 	done
@@ -54,7 +54,7 @@ built() { readlink -e "$CURRENT/$1" || die "$1 has not been built: run make buil
 
 kernel_image() {
 	local image
-	[ "$1" != alioth ] || set -- x86
+	[[ ! $1 =~ ^(alioth|qemu)$ ]] || set -- x86
 	case $1 in
 	x86 | debug | cfi | gcc | count) image=bzImage ;;
 	deb) image=vmlinuz ;;
@@ -65,28 +65,28 @@ kernel_image() {
 	echo "$(built "$1")/$image"
 }
 
-# The kernels of other flavours run what the usual one runs, and so does Debian's, behind Debian's initramfs. "alioth" is the
-# usual one with a VMM and its guest, which are in an archive of their own.
+# The kernels of other flavours run what the usual one runs, and so does Debian's, behind Debian's initramfs. "alioth" and
+# "qemu" are the usual one with a VMM and its guest, which are in an archive of their own.
 initramfs() {
 	local kernel=$1 image
 	if [ "$kernel" = deb ]; then
 		image=$(built deb) && cat "$image/initrd"
 	fi
 	image=$(built "initramfs.$(tests_of "$kernel")") && cat "$image"
-	if [ "$kernel" = alioth ]; then
-		image=$(built alioth) && cat "$image"
+	if [[ $kernel =~ ^(alioth|qemu)$ ]]; then
+		image=$(built "$kernel") && cat "$image"
 	fi
 }
 
 # tests_of KERNEL: the kernel whose selftests it runs.
-tests_of() { case $1 in debug | cfi | gcc | deb | count | alioth) echo x86 ;; *) echo "$1" ;; esac }
+tests_of() { case $1 in debug | cfi | gcc | deb | count | alioth | qemu) echo x86 ;; *) echo "$1" ;; esac }
 
 # use_bed BED[+WITH]: sets the bed_* variables; see tools/beds.
 use_bed() {
 	local bed=${1%%+*} with=
 	[ "$bed" = "$1" ] || with=${1#*+}
 	[[ -f $TOP/tools/beds/$bed && $bed != *.* && (-z $with || -f $TOP/tools/beds/with.$with) ]] ||
-		die "there is no bed '$1': choose one of $(find "$TOP/tools/beds" -type f ! -name '*.*' -printf '%f ' | tr ' ' '\n' | sort | xargs), all also with +io, +vmm or +alioth."
+		die "there is no bed '$1': choose one of $(find "$TOP/tools/beds" -type f ! -name '*.*' -printf '%f ' | tr ' ' '\n' | sort | xargs), all also with +io, +vmm, +alioth or +qemu."
 	# shellcheck source=tools/beds/vtd
 	. "$TOP/tools/beds/$bed"
 	# shellcheck source=tools/beds/with.io

@@ -34,13 +34,13 @@ source_of_debian() {
 # The older kernel comes from the testing suite.
 debian_suite() { if [ "$DEBIAN" = 7.3 ]; then echo trixie-backports; else echo forky; fi; }
 
-# debian_apt SUITE ARGUMENT...: apt-get with that suite alone, from the mirror that the toolchain root uses. Mirrors can be
-# behind in what few use; signatures are checked.
+# debian_apt SUITE ARGUMENT...: apt-get with that suite alone, from the mirror that the toolchain root uses; with type=deb-src
+# the sources of its packages. Mirrors can be behind in what few use; signatures are checked.
 debian_apt() {
 	local suite=$1 work=/tmp/debian
 	shift
 	mkdir -p $work/lists/partial
-	sed -n "s/^\(deb \(\[[^]]*\] \)\?[^ ]*\) trixie main.*/\1 $suite main/p" /etc/apt/sources.list >$work/list
+	sed -n "s/^deb \(\(\[[^]]*\] \)\?[^ ]*\) trixie main.*/${type:-deb} \1 $suite main/p" /etc/apt/sources.list >$work/list
 	apt-get -o Dir::Etc::SourceList=$work/list -o Dir::Etc::SourceParts=- -o Dir::State::Lists=$work/lists -o Dir::Cache::pkgcache= \
 		-o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root -o APT::Update::Error-Mode=any -o Acquire::Check-Valid-Until=false "$@"
 }
