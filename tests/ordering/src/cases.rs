@@ -4,6 +4,7 @@
 
 mod dirty;
 mod flush;
+mod join;
 mod neighbours;
 mod publish;
 mod top;

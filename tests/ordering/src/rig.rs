@@ -9,7 +9,8 @@ use iotable::gather::Gather;
 use iotable::mem::PtMem;
 use iotable::range::Locked;
 use iotable::{
-    page_sizes, Bytes, Config, DirtySink, Iova, Level, Oa, Pt, RawTable, SplitFlush, Table,
+    page_sizes, Bytes, Config, DirtySink, Flusher, Iova, Joined, Level, Oa, Pt, RawTable,
+    SplitFlush, Stale, Table,
 };
 use iotable_judges::hw::{Bits, Entry, Hardware};
 
@@ -97,6 +98,22 @@ impl Gather<LoomMem> for Pending {
     fn leaf(&mut self, _level: Level) {}
 
     fn range(&mut self, _va: Iova, _len: Bytes) {}
+}
+
+/// Flushes of a join.
+struct Flushes<'a, F: FnMut()> {
+    mem: &'a LoomMem,
+    flush: F,
+}
+
+impl<F: FnMut()> Flusher<LoomMem> for Flushes<'_, F> {
+    fn flush(&mut self, _stale: Stale) {
+        (self.flush)();
+    }
+
+    fn free(&mut self, table: RawTable<LoomMem>) {
+        self.mem.free_gathered(table);
+    }
 }
 
 /// Leaves that were reported as dirty.
@@ -225,6 +242,15 @@ impl<const ITEMS_LG2: u32, const MARKED: bool> Rig<ITEMS_LG2, MARKED> {
         len: u64,
     ) -> SplitFlush<'_, Tiny<ITEMS_LG2, MARKED>, LoomMem> {
         self.pt().split(Self::range(va, len)).unwrap()
+    }
+
+    /// Joins, with this for a flush.
+    pub(crate) fn join(&self, va: u64, len: u64, flush: impl FnMut()) -> Joined {
+        let mut flushes = Flushes {
+            mem: &self.mem,
+            flush,
+        };
+        self.pt().join(Self::range(va, len), &mut flushes).unwrap()
     }
 
     pub(crate) fn read_dirty(&self, va: u64, len: u64, clear: bool) -> Dirty {

@@ -13,20 +13,20 @@ use crate::model::{explore_to, spawn, Seen};
 use crate::rig::{Pending, Rig, Setup, K4};
 
 /// The invalidation queue: hardware answers when all walks that began before have ended.
-struct Queue {
+pub(super) struct Queue {
     asked: AtomicBool,
     done: AtomicBool,
 }
 
 impl Queue {
-    fn new() -> Arc<Queue> {
+    pub(super) fn new() -> Arc<Queue> {
         Arc::new(Queue {
             asked: AtomicBool::new(false),
             done: AtomicBool::new(false),
         })
     }
 
-    fn flush(&self) {
+    pub(super) fn flush(&self) {
         // What was unlinked before is seen by walks that begin after.
         self.asked.store(true, Ordering::Release);
         while !self.done.load(Ordering::Acquire) {
@@ -34,7 +34,7 @@ impl Queue {
         }
     }
 
-    fn serve(&self) {
+    pub(super) fn serve(&self) {
         while !self.asked.load(Ordering::Acquire) {
             thread::yield_now();
         }
