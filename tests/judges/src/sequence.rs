@@ -18,7 +18,7 @@ use super::rig::{Rig, Setup};
 use super::setups::{for_each_format, Choice};
 use crate::size::max_offset;
 use iotable::fmt::{Format as _, Prot};
-use iotable::{Bytes, Error, Mapped, Result};
+use iotable::{Bytes, Error, Joined, Mapped, Result};
 
 /// Leaves that one call may make: more would only take longer.
 const MANY: u64 = 1500;
@@ -57,6 +57,14 @@ pub enum Op {
         to_leaf: u8,
         to: u16,
         fail: Option<u8>,
+        late: Option<u16>,
+    },
+    /// Joins around some leaf; not from bytes, as [`Lean`] does not know it.
+    Join {
+        leaf: u16,
+        from: u16,
+        to_leaf: u8,
+        to: u16,
         late: Option<u16>,
     },
     /// Empties a block leaf by leaf, so that its tables stay, and maps it as one leaf.
@@ -160,6 +168,8 @@ pub trait Subject: Sized {
     fn unmap(&mut self, va: u64, len: u64) -> u64;
     fn split_written(&mut self, va: u64, len: u64, late: Option<u16>) -> Result<usize>;
     fn carve(&mut self, va: u64, len: u64, late: Option<u16>) -> Result<usize>;
+    /// `None` if it is not judged.
+    fn join(&mut self, va: u64, len: u64, late: Option<u64>) -> Option<Result<Joined>>;
     fn access(&mut self, va: u64, write: bool);
     fn set_dirty(&mut self, va: u64) -> Result;
     fn read_dirty(&mut self, va: u64, len: u64, clear: bool);
@@ -168,7 +178,7 @@ pub trait Subject: Sized {
 }
 
 macro_rules! subject {
-    ($subject:ident, $rig:ident => $arena:expr, $model:ident) => {
+    ($subject:ident, $rig:ident => $arena:expr, $model:ident, $join:expr) => {
         impl<H: Hardware> Subject for $subject<H> {
             type Hw = H;
             fn new(setup: Setup) -> Self {
@@ -205,6 +215,10 @@ macro_rules! subject {
             fn carve(&mut self, va: u64, len: u64, late: Option<u16>) -> Result<usize> {
                 self.carve(va, len, late)
             }
+            fn join(&mut self, va: u64, len: u64, late: Option<u64>) -> Option<Result<Joined>> {
+                let join: fn(&mut Self, u64, u64, Option<u64>) -> _ = $join;
+                join(self, va, len, late)
+            }
             fn access(&mut self, va: u64, write: bool) {
                 self.access(va, write);
             }
@@ -224,8 +238,10 @@ macro_rules! subject {
     };
 }
 
-subject!(Rig, rig => &rig.arena, model);
-subject!(Lean, lean => &lean.rig.arena, runs);
+subject!(Rig, rig => &rig.arena, model, |rig, va, len, late| Some(
+    rig.join(va, len, late)
+));
+subject!(Lean, lean => &lean.rig.arena, runs, |_, _, _, _| None);
 
 /// The allowed sizes in ascending order.
 fn sizes(rules: &Rules) -> impl DoubleEndedIterator<Item = u32> + Clone {
@@ -259,6 +275,8 @@ pub struct Counts {
     pub unmaps: u64,
     /// Splits, also those that found no leaf to replace.
     pub splits: u64,
+    /// Joins, also those that found nothing to join.
+    pub joins: u64,
     /// Reads and writes by hardware.
     pub accesses: u64,
     /// Dirty bits set, and ranges read.
@@ -277,6 +295,7 @@ impl Counts {
         maps: 0,
         unmaps: 0,
         splits: 0,
+        joins: 0,
         accesses: 0,
         dirty: 0,
         failures: 0,
@@ -290,6 +309,7 @@ impl Counts {
         self.maps += other.maps;
         self.unmaps += other.unmaps;
         self.splits += other.splits;
+        self.joins += other.joins;
         self.accesses += other.accesses;
         self.dirty += other.dirty;
         self.failures += other.failures;
@@ -301,13 +321,14 @@ impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "ops={} sequences={} maps={} unmaps={} splits={} accesses={} dirty={} failures={} \
+            "ops={} sequences={} maps={} unmaps={} splits={} joins={} accesses={} dirty={} failures={} \
              tables_max={}",
             self.ops,
             self.sequences,
             self.maps,
             self.unmaps,
             self.splits,
+            self.joins,
             self.accesses,
             self.dirty,
             self.failures,
@@ -325,6 +346,7 @@ pub fn run<S: Subject>(subject: &mut S, op: &Op, counts: &mut Counts) {
         Op::Map { .. } | Op::Refill { .. } => &mut counts.maps,
         Op::Unmap { .. } => &mut counts.unmaps,
         Op::Split { .. } | Op::Carve { .. } => &mut counts.splits,
+        Op::Join { .. } => &mut counts.joins,
         Op::Access { .. } => &mut counts.accesses,
         Op::SetDirty { .. } | Op::ReadDirty { .. } => &mut counts.dirty,
     };
@@ -447,19 +469,7 @@ fn run_op<S: Subject>(subject: &mut S, op: &Op, failures: &mut u64) -> Option<()
                 assert_eq!(subject.split_written(0, page, None), Err(Error::NotMapped));
                 return Some(());
             };
-            let va = start + offset(from, 1 << bits.size_lg2, page);
-            // It ends in the same leaf or in one of the next.
-            let (mut other, mut other_bits) = (start, bits);
-            for _ in 0..to_leaf % 4 {
-                let end = other + max_offset(other_bits.size_lg2);
-                if let Some(next) = end.checked_add(1).and_then(|end| subject.next(end)) {
-                    (other, other_bits) = next;
-                }
-            }
-            let mut last = other + offset(to, 1 << other_bits.size_lg2, page) + (page - 1);
-            if last < va {
-                last = va + (page - 1);
-            }
+            let (va, last) = from_to(subject, (start, bits), from, to_leaf, to);
             let len = (last - va).saturating_add(1);
             if carve && subject.stretch(va).is_none_or(|(_, end)| end < last) {
                 // There is something to carve in all of it, else nobody may ask.
@@ -474,6 +484,26 @@ fn run_op<S: Subject>(subject: &mut S, op: &Op, failures: &mut u64) -> Option<()
             };
             if failing(subject, fail, failures, split) == Err(Error::NoMemory) {
                 split(subject).expect("a retry");
+            }
+        }
+        Op::Join {
+            leaf,
+            from,
+            to_leaf,
+            to,
+            late,
+        } => {
+            let (start, bits) = subject.nth(leaf.into())?;
+            let (va, last) = match to_leaf & 0x30 {
+                // All there is around it.
+                0 => subject.stretch(start)?,
+                _ => from_to(subject, (start, bits), from, to_leaf, to),
+            };
+            let len = (last - va).saturating_add(1);
+            let late = late.map(|n| start + offset(n, 1 << bits.size_lg2, page));
+            match subject.join(va, len, late)? {
+                Ok(_) => {}
+                Err(error) => assert_eq!(error, Error::NotSupported),
             }
         }
         Op::Refill { leaf, size } => {
@@ -526,6 +556,30 @@ fn run_op<S: Subject>(subject: &mut S, op: &Op, failures: &mut u64) -> Option<()
         }
     }
     Some(())
+}
+
+/// A range that begins in a leaf and ends there, or in one of the next: first and last address.
+fn from_to<S: Subject>(
+    subject: &S,
+    (start, bits): (u64, Bits),
+    from: u16,
+    to_leaf: u8,
+    to: u16,
+) -> (u64, u64) {
+    let page = subject.rules().page();
+    let va = start + offset(from, 1 << bits.size_lg2, page);
+    let (mut other, mut other_bits) = (start, bits);
+    for _ in 0..to_leaf % 4 {
+        let end = other + max_offset(other_bits.size_lg2);
+        if let Some(next) = end.checked_add(1).and_then(|end| subject.next(end)) {
+            (other, other_bits) = next;
+        }
+    }
+    let last = other + offset(to, 1 << other_bits.size_lg2, page) + (page - 1);
+    if last < va {
+        return (va, va + (page - 1));
+    }
+    (va, last)
 }
 
 /// Runs `body` with its `fail`-th allocation failing, and counts if it came to that.

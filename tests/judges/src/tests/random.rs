@@ -30,6 +30,10 @@ fn ops(most: usize) -> impl Strategy<Value = Vec<Op>> {
             .prop_map(|(leaf, from, to_leaf, to, fail, late)| Op::Carve {
                 leaf, from, to_leaf, to, fail, late
             }),
+        2 => (any::<u16>(), any::<u16>(), any::<u8>(), any::<u16>(), any::<Option<u16>>())
+            .prop_map(|(leaf, from, to_leaf, to, late)| Op::Join {
+                leaf, from, to_leaf, to, late
+            }),
         1 => (any::<u16>(), any::<u8>()).prop_map(|(leaf, size)| Op::Refill { leaf, size }),
         2 => (any::<u16>(), any::<u16>(), any::<bool>())
             .prop_map(|(leaf, at, write)| Op::Access { leaf, at, write }),
