@@ -23,7 +23,7 @@ use super::rig::{Rig, Setup};
 use crate::size::max_offset;
 use iotable::fmt::{Format, Prot};
 use iotable::gather::Gather;
-use iotable::{Bytes, Iova, Level, Oa, RawTable};
+use iotable::{Bytes, Flusher, Iova, Level, Oa, RawTable, Stale};
 
 pub mod touch;
 pub mod view;
@@ -190,6 +190,29 @@ impl Gather<Arena> for Free<'_> {
         for table in self.tables.drain(..) {
             self.arena.free_gathered(table);
         }
+    }
+}
+
+/// For a join: what is to happen at a flush, and tables that are freed at once.
+pub struct AtFlush<'a, F: FnMut()> {
+    arena: &'a Arena,
+    flushed: F,
+}
+
+impl<'a, F: FnMut()> AtFlush<'a, F> {
+    /// For a join of a table in `arena`.
+    pub fn new(arena: &'a Arena, flushed: F) -> Self {
+        AtFlush { arena, flushed }
+    }
+}
+
+impl<F: FnMut()> Flusher<Arena> for AtFlush<'_, F> {
+    fn flush(&mut self, _stale: Stale) {
+        (self.flushed)();
+    }
+
+    fn free(&mut self, table: RawTable<Arena>) {
+        self.arena.free_gathered(table);
     }
 }
 

@@ -8,11 +8,12 @@
 
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 
-use super::{prepare, Call, Free, Scene};
+use super::{prepare, AtFlush, Call, Free, Scene};
 use crate::arena::{watch_reads, Event, Step, Store, View};
 use crate::hw::{Hardware, Hit, LeafAt, Root};
 use crate::log::Dirty;
@@ -196,7 +197,16 @@ impl<H: Hardware> Run<'_, H> {
                 }
                 if let Some((item, _)) = same {
                     let hit = self.root.translate(va).expect("it is as it was");
-                    assert_eq!(hit.item, item, "the same item, but another walk");
+                    let join = matches!(self.touches.scene.call, Call::Join { .. });
+                    if join && hit.item != item && !self.flushed {
+                        // In the table that goes, where the flush waits for it.
+                        let dirty = if write { H::DIRTY } else { 0 };
+                        arena.hw_set(item, H::ACCESSED | dirty);
+                        let leaf = None;
+                        self.used.push(Used { va, write, leaf });
+                        return;
+                    }
+                    assert!(hit.item == item || join, "the same item, but another walk");
                 }
                 self.access(va, write);
             }
@@ -247,7 +257,7 @@ impl<H: Hardware> Run<'_, H> {
     /// What was mapped and is not about to go translates as before.
     fn still(&self) {
         let hole = match self.touches.scene.call {
-            Call::Split { va, .. } => (va, 0),
+            Call::Split { va, .. } | Call::Join { va, .. } => (va, 0),
             Call::Carve { va, len } => (va, len),
             _ => return,
         };
@@ -317,6 +327,19 @@ impl<'a> Touches<'a> {
                 run.flushed = true;
                 watch_reads(&mut |event| run.step(event), || flush.fold_late_dirty()).unwrap();
             }
+            Call::Join { va, len } => {
+                let lock = rig.arena.lock(va, len).unwrap();
+                let run = RefCell::new(&mut run);
+                // What is cached is used until the last moment.
+                let mut flusher = AtFlush::new(&rig.arena, || {
+                    let mut run = run.borrow_mut();
+                    run.point(None);
+                    run.flushed = true;
+                });
+                watch_reads(&mut |event| run.borrow_mut().step(event), || {
+                    rig.pt().join(lock.range(), &mut flusher).unwrap();
+                });
+            }
             Call::Unmap { va, len } => {
                 let lock = rig.arena.lock(va, len).unwrap();
                 let mut free = Free::new(&rig.arena);
@@ -359,6 +382,7 @@ impl<'a> Touches<'a> {
             (Some(told), Call::Clear { va, len }) => {
                 cleared(&before, &after, (va, len), &told.found, &used, &context);
             }
+            (_, Call::Join { .. }) => carried(&before, &after, &used, H::Format::DIRTY, &context),
             _ => kept(&rig, &before, &after, &used, &context),
         }
         if let Call::Carve { va, len } | Call::Unmap { va, len } = self.scene.call {
@@ -524,6 +548,35 @@ fn kept<H: Hardware>(
             assert!(!leaf.bits.dirty, "D from nowhere: {leaf:x?} {}", context());
         }
     }
+}
+
+/// A joined leaf is dirty if anything in it was, or was written to by whatever way, and not else. An
+/// A may be lost with the old table. Without dirty tracking so may a D.
+fn carried(
+    before: &[LeafAt],
+    after: &[LeafAt],
+    used: &[Used],
+    tracked: u64,
+    context: &dyn Fn() -> String,
+) {
+    for leaf in after {
+        let new = (leaf.va, 1u64 << leaf.bits.size_lg2);
+        let dirty = |old: &&LeafAt| old.bits.dirty && holds(new, old.va);
+        let written = used.iter().any(|used| used.write && holds(new, used.va));
+        let noted = written || before.iter().any(|old| dirty(&old));
+        if tracked != 0 {
+            assert_eq!(leaf.bits.dirty, noted, "{leaf:x?} {}", context());
+        } else {
+            assert!(noted || !leaf.bits.dirty, "{leaf:x?} {}", context());
+        }
+    }
+    let end = |leaves: &[LeafAt]| {
+        leaves
+            .iter()
+            .map(|at| 1u64 << at.bits.size_lg2)
+            .sum::<u64>()
+    };
+    assert_eq!(end(before), end(after), "{}", context());
 }
 
 /// Each write is either reported or still to be seen, and nothing else is; of a leaf that is not in

@@ -3,15 +3,15 @@
 //! What walks find at every point between two steps of a call.
 //!
 //! The rule is the same for all calls. An address translates as before the call or as after it, and
-//! once it was seen as after it stays so; for a split there is no difference between the two, and
-//! none for whatever lies outside of the range. Before and after are the model's, for the first and
+//! once it was seen as after it stays so; for a split and a join there is no difference between the
+//! two, and none for whatever lies outside of the range. Before and after are the model's, for the first and
 //! the last byte of each leaf that there is then.
 
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{expected, prepare, Call, Count, Scene};
+use super::{expected, prepare, AtFlush, Call, Count, Scene};
 use crate::arena::{watch, Event, Step, Store, View};
 use crate::hw::{Entry, Hardware, Reach, Root};
 use crate::log::{Dirty, Log};
@@ -153,6 +153,11 @@ impl<H: Hardware> Eye<'_, H> {
         if let (Call::Split { .. }, Step::Before(Store::Set)) = (self.scene.call, event.step) {
             panic!("a split publishes");
         }
+        if let (Call::Join { .. }, Step::Before(Store::Set | Store::Init)) =
+            (self.scene.call, event.step)
+        {
+            panic!("a join publishes");
+        }
         match self.reachable.step(&self.root, event) {
             Notice::Nothing => {}
             Notice::No => self.count.states += 1,
@@ -227,6 +232,15 @@ impl<H: Hardware> Eye<'_, H> {
 /// Makes the call of a scene, looks at every point between two steps, and compares the outcome with
 /// the model.
 pub fn explore<H: Hardware>(scene: &Scene) -> Count {
+    explore_with::<H>(scene, false)
+}
+
+/// The same of a call that empties each item before it replaces it, which has to be noticed.
+pub fn explore_through_empty<H: Hardware>(scene: &Scene) -> Count {
+    explore_with::<H>(scene, true)
+}
+
+fn explore_with<H: Hardware>(scene: &Scene, through_empty: bool) -> Count {
     let mut rig = prepare::<H>(scene);
     let after = expected(&rig, scene.call);
     let root = rig.root();
@@ -243,7 +257,18 @@ pub fn explore<H: Hardware>(scene: &Scene) -> Count {
         },
     };
     eye.look_at_all();
-    let mut look = |event: Event| eye.step(event);
+    let mut look = |event: Event| {
+        eye.step(event);
+        if through_empty && event.step == Step::Before(Store::Publish) {
+            let old = root.arena.hw_read(event.at, View::Cpu);
+            root.arena.poke(event.at, 0);
+            eye.step(Event {
+                step: Step::After(Store::Publish),
+                ..event
+            });
+            root.arena.poke(event.at, old);
+        }
+    };
     match scene.call {
         Call::Split { va, len } => {
             let lock = rig.arena.lock(va, len).unwrap();
@@ -277,6 +302,12 @@ pub fn explore<H: Hardware>(scene: &Scene) -> Count {
             let done = watch(&mut look, || rig.pt().unmap(lock.range(), &mut log));
             assert_eq!(done, Bytes(len), "{scene:x?}");
             log.finish();
+        }
+        Call::Join { va, len } => {
+            let lock = rig.arena.lock(va, len).unwrap();
+            let mut flusher = AtFlush::new(&rig.arena, || {});
+            let done = watch(&mut look, || rig.pt().join(lock.range(), &mut flusher));
+            done.unwrap();
         }
         Call::Clear { va, len } => {
             let lock = rig.arena.lock(va, len).unwrap();

@@ -17,6 +17,7 @@ use crate::model::Rules;
 use crate::rig::{Rig, Setup};
 use crate::size::max_offset;
 use crate::tests::{amd, arm_16k, arm_4k, arm_64k, mock, odd, riscv, rw, x86};
+use iotable::can_join;
 use iotable::fmt::x86_64::X86_64;
 use iotable::fmt::{Features, Format};
 
@@ -121,6 +122,16 @@ pub(super) fn holes(rules: &Rules, size_lg2: u32) -> Vec<(u64, u64)> {
         holes.extend(cuts[n + 1..].iter().map(|&high| (low, high)));
     }
     holes
+}
+
+/// The reverse of a split of the leaf, and of all that is around it.
+fn join(leaves: &[(u64, u32)]) -> Call {
+    let first = leaves.iter().map(|leaf| leaf.0).min().unwrap();
+    let last = leaves.iter().map(|leaf| leaf.0 + max_offset(leaf.1));
+    Call::Join {
+        va: first,
+        len: (last.max().unwrap() - first).wrapping_add(1),
+    }
 }
 
 pub(super) fn split(va: u64, (from, to): (u64, u64)) -> Call {
@@ -284,6 +295,41 @@ fn unmaps<H: Hardware>(setup: Setup, mut stride: Stride) -> Count {
                 if stride.take() {
                     let mut scene = Scene::of_leaves::<H>(setup, &leaves, unmap(what));
                     scene.before.push(split(va, hole));
+                    count.add(view::explore::<H>(&scene));
+                }
+            }
+        }
+    }
+    count
+}
+
+/// What was split, in one place or in two, comes together again; all of it, or what a part of the
+/// range has.
+fn joins<H: Hardware>(setup: Setup, mut stride: Stride) -> Count {
+    let place = Place::new::<H>(setup);
+    let mut count = Count::default();
+    // A stride that is no multiple of three, or it takes the same of the calls each time.
+    if !can_join::<H::Format>() {
+        return count;
+    }
+    for size_lg2 in place.sizes() {
+        let leaves = place.with_neighbours(size_lg2);
+        let (va, size) = (leaves[0].0, 1u64 << size_lg2);
+        for hole in holes(&place.rules, size_lg2) {
+            for call in [
+                join(&leaves),
+                join(&leaves[..1]),
+                Call::Join {
+                    va: va + hole.0,
+                    len: hole.1 - hole.0,
+                },
+            ] {
+                if stride.take() {
+                    let mut scene = Scene::of_leaves::<H>(setup, &leaves, call);
+                    scene.before.push(split(va, hole));
+                    if stride.at % 2 == 0 {
+                        scene.before.push(split(va, (size / 2, size)));
+                    }
                     count.add(view::explore::<H>(&scene));
                 }
             }
@@ -652,4 +698,123 @@ fn accessed_and_dirty_at_every_point() {
     }
     println!("{single} states one by one, each as the one that stands for it");
     assert!(single > 0);
+}
+
+/// Hardware acts once during a join of what was split.
+fn touches_of_joins<H: Hardware>(setup: Setup, blind: bool, mut stride: Stride) -> touch::Count {
+    let place = Place::new::<H>(setup);
+    let mut count = touch::Count::default();
+    for size_lg2 in place.sizes() {
+        let leaves = place.with_neighbours(size_lg2);
+        for hole in holes(&place.rules, size_lg2) {
+            if !stride.take() {
+                continue;
+            }
+            let mut scene = Scene::of_leaves::<H>(setup, &leaves, join(&leaves[..1]));
+            scene.before.pop();
+            if H::PRESET {
+                scene.before.push(Call::Unset);
+            }
+            scene.before.push(split(leaves[0].0, hole));
+            let targets = targets(&leaves, hole, place.page);
+            let few = &targets[..targets.len().min(3)];
+            let mut touches = Touches::new(&scene, few, blind, true);
+            touches.explore::<H>(1);
+            count.add(touches.count);
+        }
+    }
+    count
+}
+
+#[test]
+fn joins_at_every_point() {
+    fn look<H: Hardware>(name: &str, setup: Setup, (part, all): (usize, usize)) -> u64 {
+        let count = joins::<H>(few(setup), Stride::of(part, all));
+        println!(
+            "{name:26}{:>9}{:>12}{:>12}",
+            count.calls, count.states, count.seen
+        );
+        count.seen
+    }
+    let incoherent = Features::DMA_INCOHERENT;
+    let seen = [
+        look::<Vtd>("vtdss", Setup::plain(2), (2, 1)),
+        look::<Vtd>(
+            "vtdss, incoherent",
+            Setup::plain(3).with(incoherent),
+            (5, 1),
+        ),
+        look::<X86>("x86_64", x86(), (5, 1)),
+        look::<Amd<false>>("amdv1, growing top", amd(), (3001, 97)),
+        look::<Amd<true>>("amdv1_mock", mock(), (2003, 97)),
+        look::<Riscv>("riscv_64", riscv(), (7, 1)),
+        look::<Odd>("odd", odd(), (499, 17)),
+        look::<Odd>("odd, incoherent", odd().with(incoherent), (997, 17)),
+    ];
+    assert!(seen.iter().sum::<u64>() > 20);
+}
+
+#[test]
+fn accessed_and_dirty_in_joins() {
+    touches_head();
+    touches_line("vtdss", 1, &|| {
+        touches_of_joins::<Vtd>(few(Setup::plain(2)), true, Stride::of(7, 1))
+    });
+    touches_line("riscv_64", 1, &|| {
+        touches_of_joins::<Riscv>(few(riscv()), false, Stride::of(11, 1))
+    });
+    touches_line("amdv1", 1, &|| {
+        touches_of_joins::<Amd<false>>(few(amd()), true, Stride::of(8009, 401))
+    });
+    touches_line("amdv1_mock", 1, &|| {
+        touches_of_joins::<Amd<true>>(few(mock()), true, Stride::of(20011, 401))
+    });
+}
+
+/// A page of a leaf of two levels was cut out, and comes back.
+fn join_of_two_levels<H: Hardware>(setup: Setup) -> Scene {
+    let place = Place::new::<H>(setup);
+    let level = |lg2: &u32| place.rules.level_of(*lg2);
+    let size_lg2 = place.sizes().find(|lg2| level(lg2) == 2).unwrap();
+    let leaves = place.with_neighbours(size_lg2);
+    let mut scene = Scene::of_leaves::<H>(setup, &leaves, join(&leaves[..1]));
+    scene
+        .before
+        .push(split(leaves[0].0, (place.page, 2 * place.page)));
+    scene
+}
+
+#[test]
+fn a_join_of_two_levels_is_not_noticed() {
+    for setup in [
+        Setup::plain(3),
+        Setup::plain(3).with(Features::DMA_INCOHERENT),
+    ] {
+        let count = view::explore::<Vtd>(&join_of_two_levels::<Vtd>(few(setup)));
+        assert!(count.seen > 0);
+    }
+    view::explore::<Amd<false>>(&join_of_two_levels::<Amd<false>>(few(amd())));
+    view::explore::<Riscv>(&join_of_two_levels::<Riscv>(few(riscv())));
+}
+
+// The controls: a join that empties an item before the leaf is there would be noticed.
+#[test]
+#[should_panic(expected = ": None")]
+fn vtdss_join_through_an_empty_item() {
+    let scene = join_of_two_levels::<Vtd>(few(Setup::plain(3)));
+    view::explore_through_empty::<Vtd>(&scene);
+}
+
+#[test]
+#[should_panic(expected = ": None")]
+fn amdv1_join_through_an_empty_item() {
+    let scene = join_of_two_levels::<Amd<false>>(few(amd()));
+    view::explore_through_empty::<Amd<false>>(&scene);
+}
+
+#[test]
+#[should_panic(expected = ": None")]
+fn riscv_64_join_through_an_empty_item() {
+    let scene = join_of_two_levels::<Riscv>(few(riscv()));
+    view::explore_through_empty::<Riscv>(&scene);
 }
