@@ -28,7 +28,7 @@ help: ## this list
 	@echo '  IOPTE_CACHE=DIR        where the toolchain and the builds are kept (default: ~/.cache/iopte-split)'
 	@echo '  IOPTE_MIRROR=URL       Debian mirror for the toolchain'
 	@echo
-	@echo 'Needs: x86_64, root or unprivileged user namespaces, 8 GB of disk (make deb: 12 more), 8 GB of memory, the network on the first run.'
+	@echo 'Needs: x86_64, root or unprivileged user namespaces, 13 GB of disk (make deb: 12 more), 8 GB of memory, the network on the first run.'
 
 demo: ## split a live 1G mapping under DMA and show it: the main job
 	@tools/run demo

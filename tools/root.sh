@@ -43,7 +43,7 @@ root_make() {
 	}
 	if [ ! -d "$root" ]; then
 		step "Toolchain root: Debian $root_suite in $root (about 2 minutes, 3 GB)"
-		need_gb 8 "$cache" "The first run"
+		need_gb 13 "$cache" "The first run"
 		root_need_mmdebstrap
 		root_ns rm -rf "$root.tmp"
 		mkdir "$root.tmp"
