@@ -259,7 +259,7 @@ enum { STRESS_SECONDS = 3, STRESS_THREADS = 12 };
  * Carved and filled again: nobody else maps or unmaps there. The first page stays
  * mapped, so that there always is something to fill a hole from.
  */
-#define FILL_IOVA (BASE_IOVA + (2UL << 30))
+#define FILL_IOVA (BASE_IOVA + (3UL << 29))
 
 struct stress {
 	int fd;

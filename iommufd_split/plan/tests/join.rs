@@ -164,13 +164,14 @@ fn a_small_range_does_not_reach_far() {
     for sizes in [
         0x4020_1000,
         0x000f_ffff_ffff_f000,
-        1 << 39 | 1 << 30 | 1 << 12,
+        (1 << 39) | (1 << 30) | (1 << 12),
     ] {
         assert_eq!(reach(page, area, sizes), block, "{sizes:#x}");
     }
     let last = 7 * G1 + (1 << 29) - 1;
     let half = Extent { last, ..block };
-    assert_eq!(reach(page, area, 1 << 39 | 1 << 29 | 1 << 12), half);
+    let sizes = (1 << 39) | (1 << 29) | (1 << 12);
+    assert_eq!(reach(page, area, sizes), half);
     assert_eq!(reach(page, area, 1 << 39), page);
 }
 
