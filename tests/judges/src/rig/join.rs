@@ -44,12 +44,12 @@ impl<H: Hardware> Flusher<Arena> for Flushes<'_, H> {
             "{stale:x?} does not cover the freed {place:x?}"
         );
         assert_ne!(
-            stale.leaf_levels & 1 << place.level,
+            stale.leaf_levels & (1 << place.level),
             0,
             "level of old leaves"
         );
         assert_ne!(
-            stale.table_levels & 2 << place.level,
+            stale.table_levels & (2 << place.level),
             0,
             "level of old table items"
         );

@@ -249,7 +249,7 @@ fn back_again<H: Hardware>(setup: Setup, rounds: u64) {
         let page = rig.model.rules.page();
         // Largest sizes, so that some of them are contiguous, and OAs that do not always fit.
         let sizes: Vec<u32> = (0..=24)
-            .filter(|&lg2| rig.model.rules.sizes >> lg2 & 1 == 1)
+            .filter(|&lg2| (rig.model.rules.sizes >> lg2) & 1 == 1)
             .collect();
         let shift = sizes[below(sizes.len() as u64) as usize];
         let len = (1u64 << sizes[below(sizes.len() as u64) as usize]) * (1 + below(3));
