@@ -96,7 +96,6 @@ qemu_root() {
 	quiet "Root for QEMU" mmdebstrap --mode=root --format=directory --variant=minbase --skip=check/empty --aptopt='Acquire::Retries "3"' \
 		--dpkgopt=force-unsafe-io --include="$(sed '/^#/d' "$TOP/tools/qemu/packages" | xargs)" trixie "$QEMU/root.tmp" /etc/apt/sources.list ||
 		die "the root for building QEMU could not be made: check the network and run the same command again."
-	mkdir "$QEMU/root.tmp/work"
 	echo "$key" >"$QEMU/root.tmp/etc/qemu-key"
 	mv "$QEMU/root.tmp" "$QEMU/root"
 }
@@ -105,9 +104,9 @@ qemu_root() {
 # shellcheck disable=SC2016 # the inner shell's
 qemu_build() {
 	unshare --mount --propagation unchanged bash -c '
-		mount --bind "$2" "$1/work" && mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" && mount -t tmpfs tmpfs "$1/tmp" &&
+		mount --bind "$2" "$1/mnt" && mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" && mount -t tmpfs tmpfs "$1/tmp" &&
 		chroot "$1" sh -c "
-			mkdir /work/build && cd /work/build &&
+			mkdir /mnt/build && cd /mnt/build &&
 			../configure --target-list=x86_64-softmmu --static --without-default-features --enable-kvm --enable-system --enable-fdt=system \
 				--disable-tcg --without-default-devices --with-devices-x86_64=split --disable-docs --disable-download --disable-install-blobs &&
 			ninja -j$3 qemu-system-x86_64"' bash "$QEMU/root" "$QEMU/work" "$(jobs_)"
