@@ -257,51 +257,6 @@ fn nothing_that_is_cached_is_ever_wrong() {
     });
 }
 
-/// What the checks say of a driver that makes a mistake.
-fn found<H: Hardware>(
-    setup: Setup,
-    vendor: Vendor,
-    size_lg2: u32,
-    hole: (u64, u64),
-    mistake: Mistake,
-) -> Option<String> {
-    let setup = Setup { slots: 48, ..setup };
-    let (scenes, places) = lives::<H>(setup, size_lg2, hole);
-    scenes
-        .iter()
-        .find_map(|scene| live::<H>(scene, &places, vendor, mistake).err())
-}
-
-/// The same of a carve.
-fn found_of_carve<H: Hardware>(
-    setup: Setup,
-    vendor: Vendor,
-    size_lg2: u32,
-    hole: (u64, u64),
-    mistake: Mistake,
-) -> Option<String> {
-    let setup = Setup { slots: 48, ..setup };
-    let (_, places) = lives::<H>(setup, size_lg2, hole);
-    carved::<H>(setup, size_lg2, hole)
-        .iter()
-        .find_map(|scene| live::<H>(scene, &places, vendor, mistake).err())
-}
-
-/// The same of a join.
-fn found_of_join<H: Hardware>(
-    setup: Setup,
-    vendor: Vendor,
-    size_lg2: u32,
-    hole: (u64, u64),
-    mistake: Mistake,
-) -> Option<String> {
-    let setup = Setup { slots: 48, ..setup };
-    let (_, places) = lives::<H>(setup, size_lg2, hole);
-    joined::<H>(setup, size_lg2, hole)
-        .iter()
-        .find_map(|scene| live::<H>(scene, &places, vendor, mistake).err())
-}
-
 /// What the hardware forgives: with a command for less, it drops all that is wrong.
 #[derive(Clone, Copy, Default)]
 struct Forgiven<'a> {
@@ -327,11 +282,21 @@ fn mistakes<H: Hardware>(setup: Setup, vendor: Vendor, forgiven: Forgiven<'_>, s
                 "{mistake:?} of {size_lg2} with {vendor:?}: {found:?}"
             );
         };
-        let of = |mistake| found::<H>(setup, vendor, size_lg2, hole, mistake);
+        let setup = Setup { slots: 48, ..setup };
+        let (splits, places) = lives::<H>(setup, size_lg2, hole);
+        let carves = carved::<H>(setup, size_lg2, hole);
+        let joins = joined::<H>(setup, size_lg2, hole);
+        // What the checks say of a driver that makes a mistake.
+        let found = |scenes: &[Scene], mistake| {
+            scenes
+                .iter()
+                .find_map(|scene| live::<H>(scene, &places, vendor, mistake).err())
+        };
+        let of = |mistake| found(&splits, mistake);
         assert_eq!(of(Mistake::None), None);
-        let carve = |mistake| found_of_carve::<H>(setup, vendor, size_lg2, hole, mistake);
+        let carve = |mistake| found(&carves, mistake);
         assert_eq!(carve(Mistake::None), None);
-        let join = |mistake| found_of_join::<H>(setup, vendor, size_lg2, hole, mistake);
+        let join = |mistake| found(&joins, mistake);
         assert_eq!(join(Mistake::None), None);
         sees(carve(Mistake::NoFlush), Mistake::NoFlush, "survived");
         if forgiven.small_carve {
