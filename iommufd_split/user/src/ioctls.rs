@@ -157,17 +157,28 @@ pub(crate) fn all_unmapped(iova: u64, wanted: u64, unmapped: u64) -> Result<()> 
 
 /// A range that is made of whole pages, not empty, and ends below 2^64.
 pub(crate) fn range_of_pages(iova: u64, length: u64, page_size: u64) -> Result<Range<u64>> {
+    some_pages(iova, length, page_size)?;
     match iova.checked_add(length) {
-        Some(end) if length != 0 => {
-            whole_pages(&(iova..end), page_size)?;
-            Ok(iova..end)
-        }
-        _ => Err(SplitError::Range {
+        Some(end) => Ok(iova..end),
+        None => Err(SplitError::Range {
             iova,
             length,
             page_size,
         }),
     }
+}
+
+/// The same for a range that may end at 2^64: that end is no `u64`.
+pub(crate) fn some_pages(iova: u64, length: u64, page_size: u64) -> Result<()> {
+    let whole = (iova | length).is_multiple_of(page_size);
+    if whole && length != 0 && iova.checked_add(length - 1).is_some() {
+        return Ok(());
+    }
+    Err(SplitError::Range {
+        iova,
+        length,
+        page_size,
+    })
 }
 
 pub(crate) fn whole_pages(range: &Range<u64>, page_size: u64) -> Result<()> {
