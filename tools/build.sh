@@ -64,6 +64,7 @@ flavour() {
 	count)
 		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=1100 minutes=6 label='x86_64 kernel that counts' suites=''
 		;;
+	armcount) arch=arm64 target=Image image=arch/arm64/boot/Image objects=1100 minutes=6 label='Arm kernel that counts' suites='' ;;
 	esac
 	# KVM says something else to the kernel's makefiles than to us.
 	kmake=(env -u KVM make -C "$LINUX" "ARCH=$arch" "$compiler" "O=$BUILD/$1" KBUILD_BUILD_USER=iopte KBUILD_BUILD_HOST=build "KRUSTFLAGS=$rustflags" "KCFLAGS=$cflags")

@@ -63,7 +63,7 @@ make_ready() {
 			prepare_initramfs x86
 			"prepare_$what"
 			;;
-		uml | bench) prepare_kernel "$what" ;;
+		uml | bench | armcount) prepare_kernel "$what" ;;
 		esac
 	done
 	# What was staged may have been read while another run copied a tree that has changed.
@@ -109,7 +109,7 @@ main() {
 		[[ ${ONLY:-vmm} != vmm ]] || prepare_bed
 		# The last line about the tables has what the ioctls cost.
 		[[ ${ONLY-} = vmm ]] || prepare count
-		[[ ${ONLY:-tables} != tables ]] || prepare count bench
+		[[ ${ONLY:-tables} != tables ]] || prepare count armcount bench
 		[[ ${ONLY-} = vmm ]] || "$TOP/tools/bench/ioctls"
 		[[ ${ONLY:-tables} != tables ]] || "$TOP/tools/bench/run" "$@"
 		[[ ${ONLY:-vmm} != vmm ]] || "$TOP/tools/bench/vmm"

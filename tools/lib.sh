@@ -26,7 +26,7 @@ BED=${BED:-vtd}
 mkdir -p "$LOGS" "$BUILD/out"
 if [ ! -d "$CURRENT" ]; then
 	mkdir "$CURRENT"
-	for name in x86 debug cfi gcc deb riscv arm uml bench count tests.x86 tests.riscv tests.arm initramfs.x86 initramfs.riscv initramfs.arm \
+	for name in x86 debug cfi gcc deb riscv arm uml bench count armcount tests.x86 tests.riscv tests.arm initramfs.x86 initramfs.riscv initramfs.arm \
 		programs alioth.vmm alioth.module alioth qemu.vmm qemu.module qemu; do
 		newest=$(find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$name-*" ! -name '*.tmp' -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')
 		[ -z "$newest" ] || ln -s "$newest" "$CURRENT/$name"
@@ -58,9 +58,9 @@ kernel_image() {
 	case $1 in
 	x86 | debug | cfi | gcc | count) image=bzImage ;;
 	deb) image=vmlinuz ;;
-	riscv | arm) image=Image ;;
+	riscv | arm | armcount) image=Image ;;
 	uml | bench) image=linux ;;
-	*) die "kernel_image: there is no kernel '$1'; there are x86, debug, cfi, gcc, deb, riscv, arm, uml, bench and count." ;;
+	*) die "kernel_image: there is no kernel '$1'; there are x86, debug, cfi, gcc, deb, riscv, arm, uml, bench, count and armcount." ;;
 	esac
 	echo "$(built "$1")/$image"
 }

@@ -6,6 +6,7 @@
 #define __IOMMU_PT_BENCH_H
 
 #include <linux/generic_pt/iommu.h>
+#include <linux/io-pgtable.h>
 #include <linux/iommu.h>
 #include <linux/spinlock.h>
 
@@ -14,11 +15,16 @@ struct bench_table {
 		struct iommu_domain domain;
 		struct pt_iommu iommu;
 		struct pt_iommu_amdv1 amdv1;
+		struct pt_iommu_armv8 armv8;
 		struct pt_iommu_riscv_64 riscv_64;
 		struct pt_iommu_vtdss vtdss;
 		struct pt_iommu_x86_64 x86_64;
 	};
 	spinlock_t top_lock; /* of a top that grows */
+	unsigned long replaced; /* flushes after leaf_to_table */
+	/* Of a table of io-pgtable, which is the domain alone */
+	struct io_pgtable_cfg io_cfg;
+	struct io_pgtable_ops *io;
 };
 
 /**
@@ -42,6 +48,20 @@ extern const unsigned int bench_num_providers;
 
 struct bench_table *bench_table_alloc(const struct bench_provider *provider);
 void bench_table_free(struct bench_table *table);
+void bench_iotlb_sync(struct iommu_domain *domain,
+		      struct iommu_iotlb_gather *gather);
+
+/* Of io-pgtable-arm: there is no C format of the name armv8 */
+int bench_io_init(struct bench_table *table);
+void bench_io_free(struct bench_table *table);
+int bench_io_map(struct iommu_domain *domain, unsigned long iova,
+		 phys_addr_t paddr, size_t pgsize, size_t pgcount, int prot,
+		 gfp_t gfp, size_t *mapped);
+size_t bench_io_unmap(struct iommu_domain *domain, unsigned long iova,
+		      size_t pgsize, size_t pgcount,
+		      struct iommu_iotlb_gather *gather);
+phys_addr_t bench_io_iova_to_phys(struct iommu_domain *domain,
+				  dma_addr_t iova);
 
 /*
  * What operations need from the runner: bench_start() and bench_stop() enclose
@@ -56,5 +76,6 @@ gfp_t bench_gfp(struct bench *bench);
 int bench_operations(struct bench *bench, struct bench_table *table);
 int bench_memory(struct bench *bench);
 int bench_split(struct bench *bench, struct bench_table *table);
+int bench_floors(struct bench *bench);
 
 #endif

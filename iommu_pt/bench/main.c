@@ -77,6 +77,7 @@ static int bench_round(struct bench_table **tables, unsigned int round)
 		};
 
 		ret = bench_operations(&bench, tables[i]);
+		ret = ret ?: bench_floors(&bench);
 		ret = ret ?: bench_split(&bench, tables[i]);
 		ret = ret ?: bench_memory(&bench);
 		if (ret) {
@@ -91,7 +92,7 @@ static int bench_round(struct bench_table **tables, unsigned int round)
 
 static int __init bench_init(void)
 {
-	struct bench_table *tables[8] = {};
+	struct bench_table *tables[10] = {};
 	unsigned int i;
 	int ret = 0;
 

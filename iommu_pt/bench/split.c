@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Split, beside what has to be done without it and beside the least that it
- * can cost; and a hole in one call, beside split and unmap.
+ * Split, beside what has to be done without it; a hole in one call, beside
+ * split and unmap; and the way back. floor.c has the least that they can cost.
  */
 #include <linux/sizes.h>
-#include <linux/slab.h>
 
 #include "../../../../iommu-pages.h"
 #include "bench.h"
@@ -17,7 +16,8 @@ static const u64 split_iova = 48ULL << 40;
 
 struct bench_hole {
 	const char *split;
-	const char *remap; /* NULL: as one of the others */
+	const char *join; /* NULL: as one of the others */
+	const char *remap; /* NULL: as above */
 	const char *split_unmap; /* NULL: as above */
 	const char *carve;
 	u64 leaf;
@@ -28,18 +28,18 @@ struct bench_hole {
 };
 
 static const struct bench_hole bench_holes[] = {
-	{ "split 2M out of 1G", "remap 2M out of 1G",
+	{ "split 2M out of 1G", "join 2M into 1G", "remap 2M out of 1G",
 	  "split and unmap 2M out of 1G", "carve 2M out of 1G", SZ_1G, SZ_512M,
 	  SZ_2M, SZ_1G },
-	{ "split 2M out of 1G of 1T", NULL, NULL, NULL, SZ_1G, SZ_512M, SZ_2M,
-	  16ULL * SZ_1G },
-	{ "split 4K out of 2M", "remap 4K out of 2M",
+	{ "split 2M out of 1G of 1T", NULL, NULL, NULL, NULL, SZ_1G, SZ_512M,
+	  SZ_2M, 16ULL * SZ_1G },
+	{ "split 4K out of 2M", "join 4K into 2M", "remap 4K out of 2M",
 	  "split and unmap 4K out of 2M", "carve 4K out of 2M", SZ_2M, SZ_1M,
 	  SZ_4K, SZ_2M },
-	{ "split 4K out of 1G", "remap 4K out of 1G",
+	{ "split 4K out of 1G", "join 4K into 1G", "remap 4K out of 1G",
 	  "split and unmap 4K out of 1G", "carve 4K out of 1G", SZ_1G, SZ_512M,
 	  SZ_4K, SZ_1G },
-	{ "split 512M out of 1G", NULL, "split and unmap 512M out of 1G",
+	{ "split 512M out of 1G", NULL, NULL, "split and unmap 512M out of 1G",
 	  "carve 512M out of 1G", SZ_1G, SZ_256M, SZ_512M, SZ_1G },
 };
 
@@ -73,6 +73,23 @@ static int hole_split(struct bench *bench, struct bench_table *table,
 				   hole->len, gfp);
 	bench_stop(bench, hole->split, SPLIT_CALLS);
 	return ret ? -EIO : 0;
+}
+
+/* What was split becomes what it was */
+static int hole_join(struct bench *bench, struct bench_table *table,
+		     const struct bench_hole *hole)
+{
+	unsigned long replaced = table->replaced;
+	unsigned long i;
+	int ret = 0;
+
+	bench_start(bench);
+	for (i = 0; i != SPLIT_CALLS; i++)
+		ret |= iommu_join(&table->domain, split_iova + i * hole->stride,
+				  hole->leaf);
+	bench_stop(bench, hole->join, SPLIT_CALLS);
+	/* It is no error if there is nothing to join: see what was flushed */
+	return ret || table->replaced - replaced < SPLIT_CALLS ? -EIO : 0;
 }
 
 static int hole_split_unmap(struct bench *bench, struct bench_table *table,
@@ -161,61 +178,23 @@ static int hole_remap(struct bench *bench, struct bench_table *table,
 	return ret ? -EIO : 0;
 }
 
-/* A table, filled with leaves, and made visible: nothing else */
-static noinline u64 *floor_split(u64 *item, u64 leaf, u64 step, gfp_t gfp)
-{
-	u64 *items = iommu_alloc_pages_node_sz(NUMA_NO_NODE, gfp, SZ_4K);
-	unsigned int i;
-
-	if (!items)
-		return NULL;
-	for (i = 0; i != SZ_4K / sizeof(*items); i++)
-		items[i] = leaf + i * step;
-	cmpxchg_release(item, leaf, virt_to_phys(items) | 3);
-	return items;
-}
-
-static int bench_floor(struct bench *bench)
-{
-	u64 **tables = kzalloc_objs(*tables, SPLIT_CALLS);
-	gfp_t gfp = bench_gfp(bench);
-	u64 item = 0x4000000083;
-	unsigned long i;
-	int ret = 0;
-
-	if (!tables)
-		return -ENOMEM;
-	bench_start(bench);
-	for (i = 0; i != SPLIT_CALLS; i++) {
-		item = 0x4000000083;
-		tables[i] = floor_split(&item, item, SZ_2M, gfp);
-	}
-	bench_stop(bench, "floor of a split", SPLIT_CALLS);
-	for (i = 0; i != SPLIT_CALLS; i++) {
-		if (tables[i])
-			iommu_free_pages(tables[i]);
-		else
-			ret = -ENOMEM;
-	}
-	kfree(tables);
-	return ret;
-}
-
 int bench_split(struct bench *bench, struct bench_table *table)
 {
+	const struct pt_iommu_ops *ops = table->io ? NULL : table->iommu.ops;
 	unsigned int i;
-	int ret;
+	int ret = 0;
 
-	ret = bench_floor(bench);
 	for (i = 0; i != ARRAY_SIZE(bench_holes); i++) {
 		const struct bench_hole *hole = &bench_holes[i];
 
-		if (table->iommu.ops->split_range) {
+		if (ops && ops->split_range) {
 			ret = ret ?: hole_map(table, hole);
 			ret = ret ?: hole_split(bench, table, hole);
+			if (hole->join)
+				ret = ret ?: hole_join(bench, table, hole);
 			ret = ret ?: hole_unmap(table, hole);
 		}
-		if (table->iommu.ops->carve_range && hole->carve) {
+		if (ops && ops->carve_range && hole->carve) {
 			ret = ret ?: hole_map(table, hole);
 			ret = ret ?: hole_split_unmap(bench, table, hole);
 			ret = ret ?: hole_fill(table, hole);

@@ -8,9 +8,11 @@
 #include "../../../../iommu-pages.h"
 #include "bench.h"
 
-static void bench_iotlb_sync(struct iommu_domain *domain,
-			     struct iommu_iotlb_gather *gather)
+void bench_iotlb_sync(struct iommu_domain *domain,
+		      struct iommu_iotlb_gather *gather)
 {
+	if (gather->leaf_to_table)
+		container_of(domain, struct bench_table, domain)->replaced++;
 	iommu_put_pages_list(&gather->freelist);
 }
 
@@ -37,6 +39,14 @@ static const struct pt_iommu_amdv1_cfg bench_amdv1_cfg = {
 	.common.hw_max_vasz_lg2 = 64,
 	.common.hw_max_oasz_lg2 = 52,
 	.starting_level = 2,
+};
+
+static const struct pt_iommu_armv8_cfg bench_armv8_cfg = {
+	.common.features = BIT(PT_FEAT_FLUSH_RANGE_NO_GAPS) |
+			   BIT(PT_FEAT_DETAILED_GATHER),
+	.common.hw_max_vasz_lg2 = 48,
+	.common.hw_max_oasz_lg2 = 48,
+	.tgsz_lg2 = 12,
 };
 
 static const struct pt_iommu_riscv_64_cfg bench_riscv_64_cfg = {
@@ -69,7 +79,8 @@ static const struct pt_iommu_x86_64_cfg bench_x86_64_cfg = {
 						GFP_KERNEL);               \
 	}
 
-#define BENCH_PROVIDER(fmt, symbol, provider)                          \
+/* What follows the first three is of formats with dirty bits */
+#define BENCH_PROVIDER(fmt, symbol, provider, ...)                     \
 	{                                                              \
 		.format = #fmt, .name = provider,                      \
 		.init = bench_##symbol##_init,                         \
@@ -77,8 +88,12 @@ static const struct pt_iommu_x86_64_cfg bench_x86_64_cfg = {
 			IOMMU_PT_DOMAIN_OPS(symbol),                   \
 			.iotlb_sync = bench_iotlb_sync,                \
 		},                                                     \
-		.dirty_ops = { IOMMU_PT_DIRTY_OPS(symbol) },           \
+		__VA_ARGS__                                            \
 	}
+
+#define BENCH_PROVIDER_DIRTY(fmt, symbol, provider)                    \
+	BENCH_PROVIDER(fmt, symbol, provider,                          \
+		       .dirty_ops = { IOMMU_PT_DIRTY_OPS(symbol) })
 
 BENCH_INIT(vtdss, vtdss)
 BENCH_INIT(vtdss, vtdss_c)
@@ -88,17 +103,29 @@ BENCH_INIT(amdv1, amdv1)
 BENCH_INIT(amdv1, amdv1_c)
 BENCH_INIT(riscv_64, riscv_64)
 BENCH_INIT(riscv_64, riscv_64_c)
+BENCH_INIT(armv8, armv8)
 
 /* C and Rust by turns: they are measured in this order */
 const struct bench_provider bench_providers[] = {
-	BENCH_PROVIDER(vtdss, vtdss_c, "c"),
-	BENCH_PROVIDER(vtdss, vtdss, "rust"),
-	BENCH_PROVIDER(x86_64, x86_64_c, "c"),
-	BENCH_PROVIDER(x86_64, x86_64, "rust"),
-	BENCH_PROVIDER(amdv1, amdv1_c, "c"),
-	BENCH_PROVIDER(amdv1, amdv1, "rust"),
-	BENCH_PROVIDER(riscv_64, riscv_64_c, "c"),
-	BENCH_PROVIDER(riscv_64, riscv_64, "rust"),
+	BENCH_PROVIDER_DIRTY(vtdss, vtdss_c, "c"),
+	BENCH_PROVIDER_DIRTY(vtdss, vtdss, "rust"),
+	BENCH_PROVIDER_DIRTY(x86_64, x86_64_c, "c"),
+	BENCH_PROVIDER_DIRTY(x86_64, x86_64, "rust"),
+	BENCH_PROVIDER_DIRTY(amdv1, amdv1_c, "c"),
+	BENCH_PROVIDER_DIRTY(amdv1, amdv1, "rust"),
+	BENCH_PROVIDER_DIRTY(riscv_64, riscv_64_c, "c"),
+	BENCH_PROVIDER_DIRTY(riscv_64, riscv_64, "rust"),
+	{
+		.format = "armv8", .name = "c",
+		.init = bench_io_init,
+		.domain_ops = {
+			.map_pages = bench_io_map,
+			.unmap_pages = bench_io_unmap,
+			.iova_to_phys = bench_io_iova_to_phys,
+			.iotlb_sync = bench_iotlb_sync,
+		},
+	},
+	BENCH_PROVIDER(armv8, armv8, "rust"),
 };
 
 const unsigned int bench_num_providers = ARRAY_SIZE(bench_providers);
@@ -119,13 +146,16 @@ struct bench_table *bench_table_alloc(const struct bench_provider *provider)
 		return ERR_PTR(ret);
 	}
 	table->domain.ops = &provider->domain_ops;
-	if (table->iommu.ops->set_dirty)
+	if (!table->io && table->iommu.ops->set_dirty)
 		table->domain.dirty_ops = &provider->dirty_ops;
 	return table;
 }
 
 void bench_table_free(struct bench_table *table)
 {
-	pt_iommu_deinit(&table->iommu);
+	if (table->io)
+		bench_io_free(table);
+	else
+		pt_iommu_deinit(&table->iommu);
 	kfree(table);
 }
