@@ -186,11 +186,12 @@ u64 now_ns(void);
 u64 split_dma_random(u64 *state);
 
 /*
- * Memory with pages of @backing (4K, 2M, 1G), a device on it and @windows
- * mapped. Returns NULL or the reason why it cannot be had.
+ * Memory with pages of @backing (4K, 2M, 1G), a device on it and the windows
+ * mapped, by the page table that iommufd chooses or one that may be a nest
+ * parent. Returns NULL or the reason why it cannot be had.
  */
 const char *split_dma_init(struct split_dma *d, const char *bdf, u64 backing,
-			   u64 size, u64 seed);
+			   u64 size, bool nest_parent, u64 seed);
 void split_dma_cleanup(struct split_dma *d);
 /* Does IOMMU_GET_HW_INFO promise splits that DMA does not notice? */
 bool split_dma_capable(struct split_dma *d);

@@ -11,6 +11,7 @@
 #include <linux/memfd.h>
 #include <linux/mman.h>
 #include <linux/sizes.h>
+#include <linux/vfio.h>
 
 #include "split_dma.h"
 
@@ -178,8 +179,28 @@ static void map_ring(struct split_dma *d)
 	iommu_map(d->iommu, ring);
 }
 
+/* The domain that vfio_pci_device_init() made goes with its last device */
+static const char *attach_nest_parent(struct split_dma *d)
+{
+	struct iommu_hwpt_alloc alloc = {
+		.size = sizeof(alloc),
+		.flags = IOMMU_HWPT_ALLOC_NEST_PARENT,
+		.dev_id = d->device->iommufd_devid,
+		.pt_id = d->iommu->ioas_id,
+	};
+	struct vfio_device_attach_iommufd_pt attach = {
+		.argsz = sizeof(attach),
+	};
+
+	if (ioctl(d->iommu->iommufd, IOMMU_HWPT_ALLOC, &alloc))
+		return "this IOMMU has no nest parents (IOMMU_HWPT_ALLOC_NEST_PARENT)";
+	attach.pt_id = alloc.out_hwpt_id;
+	ioctl_assert(d->device->fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach);
+	return NULL;
+}
+
 const char *split_dma_init(struct split_dma *d, const char *bdf, u64 backing,
-			   u64 size, u64 seed)
+			   u64 size, bool nest_parent, u64 seed)
 {
 	const char *err;
 	u32 i;
@@ -200,6 +221,11 @@ const char *split_dma_init(struct split_dma *d, const char *bdf, u64 backing,
 	if (!d->device->driver.ops)
 		return "libvfio has no driver for this device";
 	d->iova_allocator = iova_allocator_init(d->iommu);
+	if (nest_parent) {
+		err = attach_nest_parent(d);
+		if (err)
+			return err;
+	}
 	map_ring(d);
 
 	/* Neighbours, so that one range can reach into both */

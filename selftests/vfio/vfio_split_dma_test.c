@@ -60,6 +60,7 @@ FIXTURE(vfio_split_dma_test) {
 FIXTURE_VARIANT(vfio_split_dma_test) {
 	u64 backing;
 	u64 size;
+	bool nest_parent;
 };
 
 FIXTURE_VARIANT_ADD(vfio_split_dma_test, memory_4k) {
@@ -77,6 +78,12 @@ FIXTURE_VARIANT_ADD(vfio_split_dma_test, hugetlb_1g) {
 	.size = SZ_1G,
 };
 
+FIXTURE_VARIANT_ADD(vfio_split_dma_test, nest_parent) {
+	.backing = SZ_1G,
+	.size = SZ_1G,
+	.nest_parent = true,
+};
+
 FIXTURE_SETUP(vfio_split_dma_test)
 {
 	struct split_dma *d = &self->d;
@@ -85,7 +92,7 @@ FIXTURE_SETUP(vfio_split_dma_test)
 
 	self->rng = seed;
 	err = split_dma_init(d, device_bdf, variant->backing, variant->size,
-			     split_dma_random(&self->rng));
+			     variant->nest_parent, split_dma_random(&self->rng));
 	if (err)
 		SKIP(return, "%s", err);
 
@@ -873,6 +880,8 @@ static const char *missing(void)
 		return "no /dev/iommu, enable CONFIG_IOMMUFD";
 	if (access("/dev/iommu", R_OK | W_OK))
 		return "cannot open /dev/iommu, run as root";
+	if (sysconf(_SC_PAGESIZE) != SZ_4K)
+		return "the smallest page is not 4K: the test cuts pieces of 4K";
 	if (access("/dev/kmsg", R_OK))
 		return "cannot read /dev/kmsg, run as root and enable CONFIG_PRINTK";
 	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s", device_bdf);
