@@ -1,14 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# tools/bootstrap.sh SUITE DIRECTORY PACKAGES BACKPORTS RISCV64 ARM64 NEW_RUST [MIRROR]: makes the toolchain root; runs as
-# (namespace) root. A change of this file makes a new root.
+# tools/bootstrap.sh SUITE DIRECTORY PACKAGES BACKPORTS RISCV64 ARM64 NEW_RUST NEW_RUST_ARM64 [MIRROR]: makes the toolchain
+# root; runs as (namespace) root. A change of this file makes a new root.
 set -eu
-suite=$1 dir=$2 packages=$3 backports=$4 riscv64=$5 arm64=$6 new_rust=$7 mirror=${8-}
+suite=$1 dir=$2 packages=$3 backports=$4 riscv64=$5 arm64=$6 new_rust=$7 new_rust_arm64=$8 mirror=${9-}
 foreign=$(dirname "$0")/foreign.sh
 beside=$(dirname "$0")/new-rust.sh
 
 # What a kernel or a guest's program can depend on: builds in the cache stay valid while these packages do.
 toolchain='^(gcc|g\+\+|cpp|lib(gcc|c6|clang|llvm|elf|cap|std-rust)|linux-libc|binutils|clang|llvm|lld|rust|bindgen|pahole|busybox|uuid)'
+
+# Mirrors can be out of step, or behind, in what few use. The next suite's programs do as well; signatures are checked.
+guest_suites="$suite forky sid"
 
 # The backports line is made of the line that mmdebstrap wrote, so both use the same mirror. The packages from there are
 # installed by apt inside the new root: the outer one cannot be told -t for some packages only.
@@ -20,9 +23,10 @@ setup='set -e
 customize='set -e
 	chroot "$1" env DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends -t '$suite'-backports install '$backports'
 	chroot "$1" dpkg-query -W | grep -E "'$toolchain'" >"$1/etc/toolchain-versions"
-	chroot "$1" sh -s riscv64 '$suite' '$riscv64' <"'$foreign'"
-	chroot "$1" sh -s arm64 '$suite' '$arm64' <"'$foreign'"
+	chroot "$1" sh -s riscv64 /usr/guest-riscv64 '$suite' "'"$guest_suites"'" '$riscv64' <"'$foreign'" >>"$1/etc/toolchain-versions"
+	chroot "$1" sh -s arm64 /usr/guest-arm64 '$suite' "'"$guest_suites"'" '$arm64' <"'$foreign'" >>"$1/etc/toolchain-versions"
 	chroot "$1" sh -s '$suite' '$new_rust' <"'$beside'"
+	chroot "$1" sh -s arm64 /usr/rust-new '$suite' '$suite'-backports '$new_rust_arm64' <"'$foreign'"
 	chroot "$1" apt-get clean
 	mkdir -p "$1/src" "$1/build" "$1/cache" "$1/out" "$1/kernel"'
 

@@ -31,6 +31,14 @@ jobs_() { echo "${JOBS:-$(nproc)}"; }
 
 check_null() { [ -c /dev/null ] || die "/dev/null in the toolchain root is no longer a device: run the same command again."; }
 
+# config_on_top_of BASE OTHER: sets $config to BASE with the lines of OTHER. The last of two lines takes, and check_config wants
+# both.
+config_on_top_of() {
+	config=/tmp/$2.config
+	grep -vE "^($(sed -n 's/^\(CONFIG_.*\)=.*/\1/p' "$TOP/tools/configs/$2.config" | paste -sd'|'))=" "$TOP/tools/configs/$1.config" >"$config"
+	cat "$TOP/tools/configs/$2.config" >>"$config"
+}
+
 # flavour FLAVOUR: sets what differs between the kernels, and for those with a guest what it is made of.
 flavour() {
 	config=$TOP/tools/configs/$1.config rustflags='' cflags='' compiler=LLVM=1 linker=
@@ -42,18 +50,19 @@ flavour() {
 	debug | cfi | gcc)
 		arch=x86_64 target=bzImage image=arch/x86/boot/bzImage objects=2000 minutes=15 label="x86_64 $1 kernel"
 		[ "$1" != gcc ] || compiler=CC=gcc
-		config=/tmp/$1.config
-		# The last of two lines takes, and check_config wants both.
-		grep -vE "^($(sed -n 's/^\(CONFIG_.*\)=.*/\1/p' "$TOP/tools/configs/$1.config" | paste -sd'|'))=" "$TOP/tools/configs/x86.config" >"$config"
-		cat "$TOP/tools/configs/$1.config" >>"$config"
+		config_on_top_of x86 "$1"
 		;;
 	riscv)
 		arch=riscv target=Image image=arch/riscv/boot/Image objects=1500 minutes=8 label='RISC-V kernel'
 		cc=riscv64-linux-gnu-gcc suites=vfio guest_root=/usr/guest-riscv64
 		;;
-	arm)
+	arm | arm64k)
 		arch=arm64 target=Image image=arch/arm64/boot/Image objects=1700 minutes=9 label='Arm kernel'
 		cc='clang --target=aarch64-linux-gnu' linker=lld suites=vfio guest_root=/usr/guest-arm64
+		[ "$1" != arm64k ] || {
+			label+=' with 64K pages'
+			config_on_top_of arm arm64k
+		}
 		;;
 	uml) arch=um target=linux image=linux objects=1110 minutes=5 label='User-Mode Linux kernel' suites='' ;;
 	bench)
@@ -143,16 +152,23 @@ prepare_selftests() {
 
 # Programs of the host's users, for the guest: static, by the newer compiler that their dependencies want.
 prepare_programs() {
-	local tmp crate=$TOP/iommufd_split/user target=x86_64-unknown-linux-gnu cargo
-	if have_output programs "$( (cd "$crate" && find . -type f -print0 | sort -z | xargs -0 sha256sum && cat "$TOP/Cargo.lock" "$TOP/tools/build.sh" /usr/rust-new/version) | key_of)"; then
-		note "programs for the guest: up to date"
+	local f=$1 tmp crate=$TOP/iommufd_split/user target cargo flags="'-C','target-feature=+crt-static'"
+	case $f in
+	x86) target=x86_64-unknown-linux-gnu ;;
+	arm)
+		target=aarch64-unknown-linux-gnu
+		flags+=",'-C','linker=clang','-C','link-args=--target=aarch64-linux-gnu -fuse-ld=lld'"
+		;;
+	esac
+	if have_output "programs.$f" "$( (cd "$crate" && find . -type f -print0 | sort -z | xargs -0 sha256sum && cat "$TOP/Cargo.lock" "$TOP/tools/build.sh" /usr/rust-new/version) | key_of)"; then
+		note "programs for the ${target%%-*} guest: up to date"
 		return 0
 	fi
-	step "Programs for the guest: building iommufd-split"
+	step "Programs for the ${target%%-*} guest: building iommufd-split"
 	tmp=$output.tmp
 	rm -rf "$tmp"
 	mkdir "$tmp"
-	cargo=(new_cargo --config "target.$target.rustflags=['-C','target-feature=+crt-static']" --config profile.release.debug=0)
+	cargo=(new_cargo --config "target.$target.rustflags=[$flags]" --config profile.release.debug=0)
 	quiet "iommufd-split" "${cargo[@]}" test --manifest-path "$TOP/Cargo.toml" --locked --release --target $target -p iommufd-split \
 		--features vfio-ioctls --no-run --message-format=json --test kernel ||
 		die "the programs do not build: see the log above."
@@ -160,7 +176,7 @@ prepare_programs() {
 		die "the programs do not build: see the log above."
 	cp "$CARGO_TARGET_DIR-new/$target/release/examples/vmm" "$tmp/"
 	cp "$(sed -n 's/.*"name":"kernel".*"executable":"\([^"]*\)".*/\1/p' "$LOGS/iommufd-split.log")" "$tmp/kernel"
-	publish programs "$tmp"
+	publish "programs.$f" "$tmp"
 }
 
 # Beside the kernel's own, which is the oldest that the kernel accepts.
@@ -169,7 +185,7 @@ new_cargo() { PATH=/usr/rust-new/usr/bin:$PATH CARGO_TARGET_DIR=$CARGO_TARGET_DI
 prepare_initramfs() {
 	local f=$1 tests programs='' busybox=$guest_root/bin/busybox
 	tests=$(built "tests.$f")
-	[ "$f" != x86 ] || programs=$(built programs)
+	[ "$f" = riscv ] || programs=$(built "programs.$f")
 	[ -e "$busybox" ] || busybox=$guest_root/usr/bin/busybox
 	if have_output "initramfs.$f" "$( (echo "$tests $programs" && cat "$TOP"/tools/guest/* "$TOP/tools/build.sh" "$busybox") | key_of)"; then
 		return 0

@@ -1,28 +1,28 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-only
-# tools/foreign.sh ARCH SUITE PACKAGE...: run in the toolchain root by tools/bootstrap.sh; unpacks packages of another
-# architecture, which guests need (static programs, libraries to link with), into /usr/guest-ARCH. Nothing is installed.
-# A change of this file makes a new root.
+# tools/foreign.sh ARCH DIRECTORY SUITE FROM PACKAGE...: run in the toolchain root of Debian's SUITE by tools/bootstrap.sh;
+# unpacks packages of another architecture into DIRECTORY, for programs that run in guests, and prints their names. They come
+# from the first of the suites FROM, a list in one word, that has them. Nothing is installed. A change of this file makes a
+# new root.
 set -eu
-arch=$1 suite=$2
-shift 2
+arch=$1 dir=$2 suite=$3 suites=$4
+shift 4
 work=/tmp/foreign
-mkdir -p $work/lists/partial "/usr/guest-$arch"
+mkdir -p $work/lists/partial "$dir"
 cd $work
 
 apt() {
 	apt-get -o APT::Architecture="$arch" -o APT::Architectures="$arch" -o Dir::Etc::SourceList=$work/list -o Dir::Etc::SourceParts=- \
 		-o Dir::State::Lists=$work/lists -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root \
-		-o APT::Update::Error-Mode=any -o Acquire::Check-Valid-Until=false "$@" </dev/null
+		-o APT::Update::Error-Mode=any -o Acquire::Check-Valid-Until=false "$@" </dev/null >&2
 }
 
-# Mirrors can be out of step, or behind, in what few use. The next suite's programs do as well; signatures are checked.
-for from in "$suite" forky sid; do
+for from in $suites; do
 	sed -n "s/^\(deb \(\[[^]]*\] \)\?[^ ]*\) $suite main.*/\1 $from main/p" /etc/apt/sources.list >list
 	if apt update && apt download "$@"; then
 		for deb in *.deb; do
-			dpkg-deb -x "$deb" "/usr/guest-$arch"
-			echo "$deb" >>/etc/toolchain-versions
+			dpkg-deb -x "$deb" "$dir"
+			echo "$deb"
 		done
 		cd /
 		rm -r $work
@@ -30,5 +30,5 @@ for from in "$suite" forky sid; do
 	fi
 	rm -f ./*.deb
 done
-echo "the mirror has no usable index for $arch"
+echo "the mirror has no usable index for $arch" >&2
 exit 1

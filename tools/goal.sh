@@ -50,16 +50,16 @@ make_ready() {
 	for what; do
 		case $what in
 		tree) ;;
-		x86 | debug | cfi | gcc | deb | riscv | arm | count)
+		x86 | debug | cfi | gcc | deb | riscv | arm | arm64k | count)
 			if [ "$what" = deb ]; then prepare_deb; else prepare_kernel "$what"; fi
 			prepare_selftests "$(tests_of "$what")"
-			[[ $what = riscv || $what = arm ]] || prepare_programs
+			[ "$what" = riscv ] || prepare_programs "$(tests_of "$what")"
 			prepare_initramfs "$(tests_of "$what")"
 			;;
 		alioth | qemu)
 			prepare_kernel x86
 			prepare_selftests x86
-			prepare_programs
+			prepare_programs x86
 			prepare_initramfs x86
 			"prepare_$what"
 			;;

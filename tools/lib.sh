@@ -5,7 +5,7 @@
 #   $TOP /src   the checkout, read-only          $OUT   /out    <checkout>/out: what the user gets
 #   $BUILD      trees and O= dirs of this kernel  $LINUX         the patched kernel tree with the overlay
 #   say, step, note, die, quiet, need_gb          tools/ui.sh
-#   kernel_of_bed BED              x86 (debug with DEBUG=1, deb with DEB=1, or $FLAVOUR), riscv, arm or uml
+#   kernel_of_bed BED              x86 (debug with DEBUG=1, deb with DEB=1, or $FLAVOUR), riscv, arm, arm64k or uml
 #   kernel_image KERNEL            path of the built kernel
 #   boot_kunit LINUX DIR TIMEOUT   runs the KUnit suites of a User-Mode Linux kernel
 #   initramfs KERNEL               the base initramfs, on the standard output
@@ -26,8 +26,8 @@ BED=${BED:-vtd}
 mkdir -p "$LOGS" "$BUILD/out"
 if [ ! -d "$CURRENT" ]; then
 	mkdir "$CURRENT"
-	for name in x86 debug cfi gcc deb riscv arm uml bench count armcount tests.x86 tests.riscv tests.arm initramfs.x86 initramfs.riscv initramfs.arm \
-		programs alioth.vmm alioth.module alioth qemu.vmm qemu.module qemu; do
+	for name in x86 debug cfi gcc deb riscv arm arm64k uml bench count armcount tests.x86 tests.riscv tests.arm initramfs.x86 initramfs.riscv initramfs.arm \
+		programs.x86 programs.arm alioth.vmm alioth.module alioth qemu.vmm qemu.module qemu; do
 		newest=$(find "$BUILD/out" -mindepth 1 -maxdepth 1 -name "$name-*" ! -name '*.tmp' -printf '%T@ %p\n' | sort -rn | sed -n '1s/^[^ ]* //p')
 		[ -z "$newest" ] || ln -s "$newest" "$CURRENT/$name"
 	done
@@ -58,9 +58,9 @@ kernel_image() {
 	case $1 in
 	x86 | debug | cfi | gcc | count) image=bzImage ;;
 	deb) image=vmlinuz ;;
-	riscv | arm | armcount) image=Image ;;
+	riscv | arm | arm64k | armcount) image=Image ;;
 	uml | bench) image=linux ;;
-	*) die "kernel_image: there is no kernel '$1'; there are x86, debug, cfi, gcc, deb, riscv, arm, uml, bench, count and armcount." ;;
+	*) die "kernel_image: there is no kernel '$1'; there are x86, debug, cfi, gcc, deb, riscv, arm, arm64k, uml, bench, count and armcount." ;;
 	esac
 	echo "$(built "$1")/$image"
 }
@@ -79,7 +79,7 @@ initramfs() {
 }
 
 # tests_of KERNEL: the kernel whose selftests it runs.
-tests_of() { case $1 in debug | cfi | gcc | deb | count | alioth | qemu) echo x86 ;; *) echo "$1" ;; esac }
+tests_of() { case $1 in debug | cfi | gcc | deb | count | alioth | qemu) echo x86 ;; arm64k) echo arm ;; *) echo "$1" ;; esac }
 
 # use_bed BED[+WITH]: sets the bed_* variables; see tools/beds.
 use_bed() {

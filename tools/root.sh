@@ -48,7 +48,8 @@ root_make() {
 		root_ns rm -rf "$root.tmp"
 		mkdir "$root.tmp"
 		quiet -p root_progress "Toolchain root" root_ns "$top/tools/bootstrap.sh" $root_suite "$root.tmp" \
-			"$(root_packages)" "$(root_packages backports:)" "$(root_packages riscv64:)" "$(root_packages arm64:)" "$(root_packages new-rust:)" "${IOPTE_MIRROR-}" ||
+			"$(root_packages)" "$(root_packages backports:)" "$(root_packages riscv64:)" "$(root_packages arm64:)" "$(root_packages new-rust:)" \
+			"$(root_packages new-rust-arm64:)" "${IOPTE_MIRROR-}" ||
 			die "the toolchain root could not be made: check that this machine reaches its Debian mirror (http_proxy, IOPTE_MIRROR=URL for another mirror) and run the same command again."
 		mv "$root.tmp" "$root"
 	fi
