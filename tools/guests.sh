@@ -87,7 +87,7 @@ run_guest() {
 	{
 		echo "==> Test: $name"
 		grep -E '\| | FAILED | log: ' "$run.progress" || true
-		sed -n '/started once more$/s/^/    /p' "$ui_log"
+		{ cat "$ui_log" "$dir/stdout" 2>/dev/null || true; } | sed -n '/started once more$/s/^/    /p'
 		guest_cases "$dir" $rc "$least" "$(tail -n 1 "$ui_log")" | record "$name" "$run.record"
 	} >"$run.report"
 	touch "$run.done"
