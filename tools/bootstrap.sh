@@ -12,6 +12,8 @@ toolchain='^(gcc|g\+\+|cpp|lib(gcc|c6|clang|llvm|elf|cap|std-rust)|linux-libc|bi
 
 # Mirrors can be out of step, or behind, in what few use. The next suite's programs do as well; signatures are checked.
 guest_suites="$suite forky sid"
+# A compiler takes a standard library of its own version only, and backports are not there for all architectures at once.
+new_suites="$suite-backports forky sid"
 
 # The backports line is made of the line that mmdebstrap wrote, so both use the same mirror. The packages from there are
 # installed by apt inside the new root: the outer one cannot be told -t for some packages only.
@@ -26,7 +28,8 @@ customize='set -e
 	chroot "$1" sh -s riscv64 /usr/guest-riscv64 '$suite' "'"$guest_suites"'" '$riscv64' <"'$foreign'" >>"$1/etc/toolchain-versions"
 	chroot "$1" sh -s arm64 /usr/guest-arm64 '$suite' "'"$guest_suites"'" '$arm64' <"'$foreign'" >>"$1/etc/toolchain-versions"
 	chroot "$1" sh -s '$suite' '$new_rust' <"'$beside'"
-	chroot "$1" sh -s arm64 /usr/rust-new '$suite' '$suite'-backports '$new_rust_arm64' <"'$foreign'"
+	version=$(sed -n "s/^rustc \([0-9.]*\) .*/\1/p" "$1/usr/rust-new/version")
+	chroot "$1" sh -s arm64 /usr/rust-new '$suite' "'"$new_suites"'" "'$new_rust_arm64'=$version*" <"'$foreign'"
 	chroot "$1" apt-get clean
 	mkdir -p "$1/src" "$1/build" "$1/cache" "$1/out" "$1/kernel"'
 

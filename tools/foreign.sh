@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # tools/foreign.sh ARCH DIRECTORY SUITE FROM PACKAGE...: run in the toolchain root of Debian's SUITE by tools/bootstrap.sh;
 # unpacks packages of another architecture into DIRECTORY, for programs that run in guests, and prints their names. They come
-# from the first of the suites FROM, a list in one word, that has them. Nothing is installed. A change of this file makes a
-# new root.
+# from the first of the suites FROM, a list in one word, that has them; PACKAGE may be NAME=VERSION, as of apt. Nothing is
+# installed. A change of this file makes a new root.
 set -eu
 arch=$1 dir=$2 suite=$3 suites=$4
 shift 4
@@ -30,5 +30,5 @@ for from in $suites; do
 	fi
 	rm -f ./*.deb
 done
-echo "the mirror has no usable index for $arch" >&2
+echo "the mirror has no usable index for $arch, or not $* in any of: $suites" >&2
 exit 1
