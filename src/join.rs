@@ -33,7 +33,8 @@
 use crate::fmt::{
     Attrs,
     Format,
-    Kind, //
+    Kind,
+    Leaves, //
 };
 use crate::mem::{
     Cell,
@@ -109,6 +110,8 @@ struct Uniform {
     attrs: Attrs,
     /// Those bits, of any of the items.
     hw: u64,
+    /// Whether tables translate so that have tables below.
+    deep: bool,
 }
 
 /// Items of one table that follow each other and are uniform.
@@ -118,14 +121,27 @@ struct Streak {
     bytes: Bytes,
     as_one: Uniform,
     /// So many leaves and tables.
-    parts: usize,
+    parts: u64,
     /// Whether there is something to join even if it is one part.
     tables: bool,
 }
 
-/// A subtree whose place a leaf has taken.
+/// What a table has from some item on.
+struct Part {
+    /// How many items it is.
+    items: u64,
+    /// How many leaves they are, or 1 for a table.
+    leaves: u64,
+    /// How they translate, if that is uniform and they lie in the range as a whole.
+    as_one: Option<Uniform>,
+    /// Whether it is a table.
+    is_table: bool,
+}
+
+/// A subtree whose place a leaf has taken. All in it are leaves, and tables if it is `deep`.
 struct Detached<'t, F: Format, M: PtMem> {
     top: Table<'t, F, M>,
+    deep: bool,
     leaf: Item<'t, F, M>,
 }
 
@@ -188,11 +204,11 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         let mut left = Index::of::<F>(va, level).room::<F>();
         loop {
             let item = table.read_at(at);
-            let (items, found, is_table) = self.part_of(item, at, (va, last), left, joiner)?;
-            let bytes = Bytes::blocks(items, item_lg2);
-            streak = match (streak, found) {
-                (Some(mut streak), Some(part)) if streak.as_one.goes_on(streak.bytes, part) => {
-                    streak.add(bytes, part, is_table);
+            let part = self.part_of(item, at, (va, last), left, joiner)?;
+            let bytes = Bytes::blocks(part.items, item_lg2);
+            streak = match (streak, part.as_one) {
+                (Some(mut streak), Some(as_one)) if streak.as_one.goes_on(streak.bytes, as_one) => {
+                    streak.add(bytes, as_one, &part);
                     Some(streak)
                 }
                 (before, found) => {
@@ -203,17 +219,17 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                         va: at,
                         bytes,
                         as_one,
-                        parts: 1,
-                        tables: is_table,
+                        parts: part.leaves,
+                        tables: part.is_table,
                     })
                 }
             };
             let end = at.last_of(bytes);
-            if end >= last || items >= left {
+            if end >= last || part.items >= left {
                 break;
             }
             at = end.plus(Bytes(1));
-            left = left.wrapping_sub(items);
+            left = left.wrapping_sub(part.items);
         }
         let Some(streak) = streak else {
             return Ok(None);
@@ -225,15 +241,17 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             && size::offset(streak.as_one.oa.0, table_lg2) == 0
             && self.sizes(above) >= size::pow2(table_lg2)
         {
-            return Ok(Some(streak.as_one));
+            return Ok(Some(Uniform {
+                deep: streak.tables,
+                ..streak.as_one
+            }));
         }
         self.join_streak(table, streak, joiner)?;
         Ok(None)
     }
 
-    /// How many items from `item` on, of the `left` that the table has, are one part: a run of
-    /// leaves, or one table. And how they translate, if that is uniform and they lie in the range
-    /// from `va` to `last` as a whole; and whether they are a table.
+    /// What begins with `item`, in the `left` items that the table has from there on and in the
+    /// range from `va` to `last`: one table, or as many leaves of one size as go on.
     #[inline(always)]
     fn part_of<X: Flusher<M>>(
         &self,
@@ -242,40 +260,92 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         (va, last): (Iova, Iova),
         left: u64,
         joiner: &mut Joiner<'_, 't, F, M, X>,
-    ) -> Result<(u64, Option<Uniform>, bool)> {
+    ) -> Result<Part> {
         let params = &self.cfg.params;
-        let table = item.table();
-        let item_lg2 = table.item_lg2();
-        match item.kind() {
-            Kind::Empty => Ok((1, None, false)),
+        let item_lg2 = item.table().item_lg2();
+        let part = |items: u64, as_one, is_table| Part {
+            items: items.min(left),
+            leaves: 1,
+            as_one,
+            is_table,
+        };
+        Ok(match item.kind() {
+            Kind::Empty => part(1, None, false),
             Kind::Leaf => {
                 let size_lg2 = item.leaf_lg2(params);
                 let leaf_last = at.block_last(size_lg2);
-                let start = at.floor(size_lg2);
                 let items = at.through(leaf_last).count(item_lg2);
-                if start < va || leaf_last > last {
-                    return Ok((items, None, false));
+                if at.floor(size_lg2) < va || leaf_last > last {
+                    return Ok(part(items, None, false));
                 }
-                let attrs = F::leaf_attrs(item.raw() & !F::HW_BITS, table.level(), params);
-                let mut hw = 0;
-                for cell in table.cells(item.index(), items) {
-                    hw |= cell.read() & F::HW_BITS;
-                }
-                let oa = F::leaf_oa(item.raw(), table.level(), params);
-                Ok((items, Some(Uniform { oa, attrs, hw }), false))
+                let more = last.since(leaf_last).count(item_lg2);
+                let cells = item.table().cells(item.index(), items.wrapping_add(more));
+                self.leaves_of(item, cells)
             }
             Kind::Table => {
                 let Some(child) = item.child(params) else {
-                    return Ok((1, None, false));
+                    return Ok(part(1, None, false));
                 };
                 let block_last = at.block_last(item_lg2);
                 let whole = va <= at && block_last <= last;
                 let (first, last) = (va.max(at), last.min(block_last));
                 let as_one = self.join_table(child, first, last, whole, joiner)?;
-                Ok((1, as_one, true))
+                part(1, as_one, true)
+            }
+        })
+    }
+
+    /// How many of `cells`, the first of which is `item`, are leaves that translate as one. Leaves
+    /// of one size with equal attributes differ by a constant, so they are not decoded.
+    #[inline(always)]
+    fn leaves_of(&self, item: Item<'t, F, M>, cells: &[M::Cell]) -> Part {
+        let params = &self.cfg.params;
+        let level = item.table().level();
+        let group_lg2 = item.contig_lg2(params);
+        let oa = F::leaf_oa(item.raw(), level, params);
+        let attrs = F::leaf_attrs(item.raw() & !F::HW_BITS, level, params);
+        let mut expected = Leaves::new::<F>(oa, item.leaf_lg2(params), level, attrs);
+        let mut leaves = 0u64;
+        let mut set = 0;
+        if group_lg2 == 0 {
+            for cell in cells {
+                let raw = cell.read();
+                if (raw ^ expected.next_item()) & !F::HW_BITS != 0 {
+                    break;
+                }
+                set |= raw;
+                leaves = leaves.wrapping_add(1);
+            }
+        } else {
+            for group in cells.chunks_exact(1usize.wrapping_shl(group_lg2)) {
+                let leaf = expected.next_item();
+                let mut differ = 0;
+                let mut here = 0;
+                for cell in group {
+                    let raw = cell.read();
+                    differ |= raw ^ leaf;
+                    here |= raw;
+                }
+                if differ & !F::HW_BITS != 0 {
+                    break;
+                }
+                set |= here;
+                leaves = leaves.wrapping_add(1);
             }
         }
-        .map(|(items, as_one, is_table)| (items.min(left), as_one, is_table))
+        let as_one = Uniform {
+            oa,
+            attrs,
+            hw: set & F::HW_BITS,
+            deep: false,
+        };
+        Part {
+            // Not even the first: something else than hardware has changed it.
+            items: size::shl(leaves, group_lg2).max(1),
+            leaves,
+            as_one: (leaves != 0).then_some(as_one),
+            is_table: false,
+        }
     }
 
     /// Makes the largest leaves of a streak that has more than one part, or a table.
@@ -288,7 +358,12 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         if streak.parts == 1 && !streak.tables {
             return Ok(());
         }
-        let Uniform { oa, attrs, hw } = streak.as_one;
+        let Uniform {
+            oa,
+            attrs,
+            hw,
+            deep,
+        } = streak.as_one;
         let item = Bytes::block(table.item_lg2());
         let mut sizes = self.sizes(table.level());
         if !F::LIVE.contig_resize {
@@ -303,7 +378,7 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
                 Some(run) => {
                     let bytes = Bytes::block(run.size_lg2);
                     let leaf = F::encode_leaf(oa, run.size_lg2, table.level(), attrs);
-                    self.join_leaf(table, va, run.size_lg2, leaf, hw, joiner)?;
+                    self.join_leaf(table, va, run.size_lg2, leaf, (hw, deep), joiner)?;
                     bytes
                 }
                 // Not even one item: the level has no leaves of that size, and what is next to it
@@ -322,14 +397,15 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
     }
 
     /// Puts the leaf `new` of `2^size_lg2` bytes in the place of what its items are, if they are
-    /// not that leaf. `hw` is what hardware has set there, if that is known.
+    /// not that leaf. `hw` is what hardware has set there, if that is known; where they are tables,
+    /// `deep` says whether those have tables below.
     fn join_leaf<X: Flusher<M>>(
         &self,
         table: Table<'t, F, M>,
         va: Iova,
         size_lg2: u32,
         new: u64,
-        hw: Option<u64>,
+        (hw, deep): (Option<u64>, bool),
         joiner: &mut Joiner<'_, 't, F, M, X>,
     ) -> Result {
         let params = &self.cfg.params;
@@ -343,11 +419,16 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
             let item = table.read(first.index().plus::<F>(i));
             match item.child(params) {
                 Some(child) => {
-                    let hw = hw.unwrap_or_else(|| self.hw_below(child));
+                    let hw = hw.unwrap_or_else(|| self.hw_below(child, deep));
                     exchange(item, F::HW_BITS | F::CLEANED, |_| new | hw)?;
                     self.clean_items(table, item.index(), 1);
                     let at = va.plus(Bytes::blocks(i, table.item_lg2()));
-                    joiner.detach(self, item, child, at);
+                    let detached = Detached {
+                        top: child,
+                        deep,
+                        leaf: item,
+                    };
+                    joiner.detach(self, detached, at);
                 }
                 None => {
                     exchange(item, F::HW_BITS, |old| new | (old & F::HW_BITS))?;
@@ -360,15 +441,23 @@ impl<'t, F: Format, M: PtMem> Pt<'t, F, M> {
         Ok(())
     }
 
-    /// What hardware has set in any leaf of a subtree.
-    fn hw_below(&self, table: Table<'t, F, M>) -> u64 {
+    /// What hardware has set in any leaf of a subtree, which has tables below if it is `deep`, and
+    /// no empty item.
+    fn hw_below(&self, table: Table<'t, F, M>, deep: bool) -> u64 {
         let mut hw = 0;
-        table.for_each(|item| match item.child(&self.cfg.params) {
-            Some(child) => hw |= self.hw_below(child),
-            None if item.kind() == Kind::Leaf => hw |= item.raw() & F::HW_BITS,
-            None => {}
-        });
-        hw
+        if deep {
+            table.for_each(|item| {
+                hw |= match item.child(&self.cfg.params) {
+                    Some(child) => self.hw_below(child, child.level() != Level::LEAF),
+                    None => item.raw(),
+                };
+            });
+        } else {
+            for cell in table.all() {
+                hw |= cell.read();
+            }
+        }
+        hw & F::HW_BITS
     }
 }
 
@@ -390,15 +479,16 @@ fn exchange<F: Format, M: PtMem>(
 }
 
 impl<'t, F: Format, M: PtMem, X: Flusher<M>> Joiner<'_, 't, F, M, X> {
-    /// `item`, which serves addresses from `va` on, is a leaf now and was a table item that pointed
-    /// to `top`.
-    fn detach(&mut self, pt: &Pt<'t, F, M>, item: Item<'t, F, M>, top: Table<'t, F, M>, va: Iova) {
+    /// The item `detached.leaf`, which serves addresses from `va` on, is a leaf now and was a table
+    /// item that pointed to `detached.top`.
+    fn detach(&mut self, pt: &Pt<'t, F, M>, detached: Detached<'t, F, M>, va: Iova) {
         if self.detached.iter().all(Option::is_some) {
             self.finish(pt);
         }
-        let last = va.block_last(item.table().item_lg2());
+        let table = detached.leaf.table();
+        let last = va.block_last(table.item_lg2());
         // One bit for each level below that of the item.
-        let below = size::max_offset(u32::from(item.table().level().0)) as u32;
+        let below = size::max_offset(u32::from(table.level().0)) as u32;
         let stale = self.stale.get_or_insert(Stale {
             va,
             last,
@@ -410,7 +500,7 @@ impl<'t, F: Format, M: PtMem, X: Flusher<M>> Joiner<'_, 't, F, M, X> {
         stale.leaf_levels |= below;
         stale.table_levels |= below.wrapping_shl(1);
         if let Some(slot) = self.detached.iter_mut().find(|slot| slot.is_none()) {
-            *slot = Some(Detached { top, leaf: item });
+            *slot = Some(detached);
         }
     }
 
@@ -423,20 +513,20 @@ impl<'t, F: Format, M: PtMem, X: Flusher<M>> Joiner<'_, 't, F, M, X> {
         self.done.flushes = self.done.flushes.wrapping_add(1);
         for slot in 0..BATCH {
             let taken = self.detached.get_mut(slot).and_then(Option::take);
-            if let Some(Detached { top, leaf }) = taken {
-                if F::DIRTY != 0 && pt.hw_below(top) & F::DIRTY != 0 {
+            if let Some(Detached { top, deep, leaf }) = taken {
+                if F::DIRTY != 0 && pt.hw_below(top, deep) & F::DIRTY != 0 {
                     make_dirty(leaf.table(), leaf.index());
                 }
-                self.free(pt, top);
+                self.free(pt, top, deep);
             }
         }
     }
 
-    fn free(&mut self, pt: &Pt<'t, F, M>, table: Table<'t, F, M>) {
-        if table.level() > Level::LEAF {
+    fn free(&mut self, pt: &Pt<'t, F, M>, table: Table<'t, F, M>, deep: bool) {
+        if deep {
             table.for_each(|item| {
                 if let Some(child) = item.child(&pt.cfg.params) {
-                    self.free(pt, child);
+                    self.free(pt, child, child.level() != Level::LEAF);
                 }
             });
         }
@@ -470,10 +560,11 @@ impl Uniform {
 
 impl Streak {
     #[inline(always)]
-    fn add(&mut self, bytes: Bytes, part: Uniform, is_table: bool) {
+    fn add(&mut self, bytes: Bytes, as_one: Uniform, part: &Part) {
         self.bytes = self.bytes.plus(bytes);
-        self.as_one.hw |= part.hw;
-        self.parts = self.parts.wrapping_add(1);
-        self.tables |= is_table;
+        self.as_one.hw |= as_one.hw;
+        self.as_one.deep |= as_one.deep;
+        self.parts = self.parts.wrapping_add(part.leaves);
+        self.tables |= part.is_table;
     }
 }

@@ -177,6 +177,12 @@ impl<'t, F: Format, M: PtMem> Table<'t, F, M> {
         unsafe { core::slice::from_raw_parts(self.items.as_ptr().add(index.0 as usize), n) }
     }
 
+    /// The cells of all items.
+    #[inline(always)]
+    pub(crate) fn all(self) -> &'t [M::Cell] {
+        self.cells(Index(0), size::pow2(F::ITEMS_LG2))
+    }
+
     /// Reads an item.
     #[inline(always)]
     pub(crate) fn read(self, index: Index) -> Item<'t, F, M> {
