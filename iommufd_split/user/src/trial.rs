@@ -11,7 +11,8 @@ use crate::ioctls::{self, memory_file, page_size, Ioctls};
 use crate::shared::Permissions;
 use crate::{split_flags, Result, SplitError};
 
-/// A large page of every format, and the range that is mapped for the trial.
+/// The range that is mapped for the trial: a large page of every format whose small ones have 4K. The
+/// kernel answers for the page table, also where nothing in the range is large.
 pub const TRIAL_BYTES: u64 = 2 << 20;
 
 /// Whether all page tables (HWPTs) that the IOAS has now can be split: maps 2 MiB of empty memory

@@ -17,11 +17,9 @@ use iommufd_split::{
     restore, split, try_split, Clear, Granularity, IommuFdSplit, Permissions, SharedMemory, Source,
     SplitError, Tracker,
 };
-use memfd::{HugetlbSize, MemfdOptions};
+use rustix::fs::{fallocate, memfd_create, FallocateFlags, MemfdFlags};
 use vfio_ioctls::{VfioDevice, VfioIommufd};
 
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// Where the memory is mapped.
 const BASE: u64 = 4 * GIB;
@@ -45,18 +43,18 @@ const CASES: &[(For, &str, Case)] = &[
         "an IOAS without devices is mapped in pieces",
         no_device,
     ),
-    (All, "4K out of a large page", |s| {
-        carve_one(s, 123 * 4 * KIB, 4 * KIB)
+    (All, "a page out of a large page", |s| {
+        carve_one(s, pages(123), pages(1))
     }),
-    (All, "64K out of a large page", |s| {
-        carve_one(s, 70 * 64 * KIB, 64 * KIB)
+    (All, "16 pages out of a large page", |s| {
+        carve_one(s, pages(70 * 16), pages(16))
     }),
-    (All, "2M out of a large page", |s| {
-        carve_one(s, 6 * MIB, 2 * MIB)
+    (All, "512 pages out of a large page", |s| {
+        carve_one(s, pages(0x600), pages(0x200))
     }),
-    (All, "the first page", |s| carve_one(s, 0, 4 * KIB)),
+    (All, "the first page", |s| carve_one(s, 0, pages(1))),
     (All, "the last page", |s| {
-        carve_one(s, s.size - 4 * KIB, 4 * KIB)
+        carve_one(s, s.size - pages(1), pages(1))
     }),
     (All, "everything", |s| carve_one(s, 0, s.size)),
     (Splitting, "a range across a refilled hole", across_refilled),
@@ -211,9 +209,9 @@ impl Setup {
     /// The kernel has one mapping of this: it refuses to unmap a part.
     fn expect_one(&self, offset: u64, length: u64) -> Result<(), String> {
         for (at, part) in [
-            (offset, 4 * KIB),
-            (offset, length - 4 * KIB),
-            (offset + 4 * KIB, length - 4 * KIB),
+            (offset, pages(1)),
+            (offset, length - pages(1)),
+            (offset + pages(1), length - pages(1)),
         ] {
             match self.ioas.unmap(BASE + at, part).map_err(SplitError::from) {
                 Err(e) if e.errno() == Some(libc::ENOENT) => {}
@@ -225,6 +223,14 @@ impl Setup {
     }
 }
 
+/// The bytes of so many of the system's pages: 4K or, on Arm, more. Offsets are in pages, of which a
+/// file of large pages has 0x2000 at least.
+fn pages(count: u64) -> u64 {
+    // SAFETY: It has no preconditions.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    count * bytes.unsigned_abs()
+}
+
 fn text(e: impl std::fmt::Display) -> String {
     e.to_string()
 }
@@ -232,19 +238,19 @@ fn text(e: impl std::fmt::Display) -> String {
 /// The largest pages that the system has free.
 fn large_pages() -> Result<(File, u64), String> {
     for (page, size) in [
-        (HugetlbSize::Huge1GB, GIB),
-        (HugetlbSize::Huge2MB, 32 * MIB),
+        (MemfdFlags::HUGE_1GB, GIB),
+        (MemfdFlags::HUGE_512MB, GIB / 2),
+        (MemfdFlags::HUGE_2MB, pages(0x2000)),
     ] {
-        let options = MemfdOptions::new().hugetlb(Some(page));
-        let Ok(file) = options.create("guest").map(memfd::Memfd::into_file) else {
+        let Ok(file) = memfd_create("guest", MemfdFlags::HUGETLB | page).map(File::from) else {
             continue;
         };
         // The pages, or an error.
-        if rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size).is_ok() {
+        if fallocate(&file, FallocateFlags::empty(), 0, size).is_ok() {
             return Ok((file, size));
         }
     }
-    Err("no hugetlb pages: boot with hugepagesz=1G hugepages=1".into())
+    Err("no hugetlb pages: boot with hugepagesz=1G hugepages=1, or 512M with pages of 64K".into())
 }
 
 fn capability(s: &Setup) -> Result<(), String> {
@@ -265,7 +271,7 @@ fn granularity(s: &Setup) -> Result<(), String> {
     let want = if s.splits {
         Granularity::Whole
     } else {
-        Granularity::Pieces(4 * KIB)
+        Granularity::Pieces(pages(1))
     };
     if shared.granularity() != want {
         return Err(format!("{:?}", shared.granularity()));
@@ -273,18 +279,18 @@ fn granularity(s: &Setup) -> Result<(), String> {
     if !shared.accepts(s.dev_ids[0]).map_err(text)? {
         return Err("its own device is not accepted".into());
     }
-    let length = 64 * KIB;
+    let length = pages(16);
     s.share(&shared, 0, length)?;
-    shared.carve(BASE + 4 * KIB, 8 * KIB).map_err(text)?;
-    s.expect(4 * KIB, 8 * KIB, false)?;
-    s.expect(0, 4 * KIB, true)?;
-    s.expect(12 * KIB, length - 12 * KIB, true)
+    shared.carve(BASE + pages(1), pages(2)).map_err(text)?;
+    s.expect(pages(1), pages(2), false)?;
+    s.expect(0, pages(1), true)?;
+    s.expect(pages(3), length - pages(3), true)
 }
 
 fn no_device(s: &Setup) -> Result<(), String> {
     let shared = SharedMemory::new(Arc::clone(&s.iommufd), s.ioas.id(), &[]).map_err(text)?;
     match shared.granularity() {
-        Granularity::Pieces(bytes) if bytes == 4 * KIB => Ok(()),
+        Granularity::Pieces(bytes) if bytes == pages(1) => Ok(()),
         other => Err(format!("{other:?}")),
     }
 }
@@ -313,18 +319,22 @@ fn carve_one(s: &Setup, offset: u64, length: u64) -> Result<(), String> {
 
 fn across_refilled(s: &Setup) -> Result<(), String> {
     let shared = s.whole()?;
-    shared.carve(BASE + 2 * MIB, 2 * MIB).map_err(text)?;
-    s.share(&shared, 2 * MIB, 2 * MIB)?;
-    shared.carve(BASE + MIB, 4 * MIB).map_err(text)?;
-    s.expect(MIB, 4 * MIB, false)?;
-    s.expect(0, MIB, true)?;
-    s.expect(5 * MIB, s.size - 5 * MIB, true)
+    shared
+        .carve(BASE + pages(0x200), pages(0x200))
+        .map_err(text)?;
+    s.share(&shared, pages(0x200), pages(0x200))?;
+    shared
+        .carve(BASE + pages(0x100), pages(0x400))
+        .map_err(text)?;
+    s.expect(pages(0x100), pages(0x400), false)?;
+    s.expect(0, pages(0x100), true)?;
+    s.expect(pages(0x500), s.size - pages(0x500), true)
 }
 
 fn many(s: &Setup) -> Result<(), String> {
     let shared = s.whole()?;
     for i in 0..100 {
-        let (offset, length) = (i * 68 * KIB, (1 + i % 16) * 4 * KIB);
+        let (offset, length) = (pages(17 * i), pages(1 + i % 16));
         shared.carve(BASE + offset, length).map_err(text)?;
         s.expect(offset, length, false)?;
         s.share(&shared, offset, length)?;
@@ -336,7 +346,7 @@ fn many(s: &Setup) -> Result<(), String> {
 
 fn second_hwpt(s: &Setup) -> Result<(), String> {
     let hwpt_id = s.page_table(&s.ioas)?;
-    carve_one(s, 3 * MIB, 8 * KIB)?;
+    carve_one(s, pages(0x300), pages(2))?;
     s.devices[0].attach_hwpt(hwpt_id).map_err(text)?;
     s.expect(0, s.size, true)?;
     s.devices[0].attach_hwpt(s.ioas.id()).map_err(text)?;
@@ -346,7 +356,7 @@ fn second_hwpt(s: &Setup) -> Result<(), String> {
 fn again(s: &Setup) -> Result<(), String> {
     let _shared = s.whole()?;
     for _ in 0..3 {
-        split(&s.iommufd, s.ioas.id(), BASE + 4 * MIB, 4 * KIB).map_err(text)?;
+        split(&s.iommufd, s.ioas.id(), BASE + pages(0x400), pages(1)).map_err(text)?;
     }
     // The whole of what was mapped: both ends are ends of a mapping.
     split(&s.iommufd, s.ioas.id(), BASE, s.size).map_err(text)?;
@@ -364,32 +374,32 @@ fn process_memory(s: &Setup) -> Result<(), String> {
     // removed below.
     unsafe { shared.share_memory(region.as_ptr(), BASE, s.size, Permissions::Read) }
         .map_err(text)?;
-    shared.carve(BASE + 8 * MIB, 4 * KIB).map_err(text)?;
-    s.expect(8 * MIB, 4 * KIB, false)?;
-    shared.carve(BASE, 8 * MIB).map_err(text)?;
-    let rest = 8 * MIB + 4 * KIB;
+    shared.carve(BASE + pages(0x800), pages(1)).map_err(text)?;
+    s.expect(pages(0x800), pages(1), false)?;
+    shared.carve(BASE, pages(0x800)).map_err(text)?;
+    let rest = pages(0x800) + pages(1);
     shared.carve(BASE + rest, s.size - rest).map_err(text)
 }
 
 fn pieces(s: &Setup) -> Result<(), String> {
-    let shared = s.shared(Granularity::Pieces(4 * KIB));
-    s.share(&shared, 0, MIB)?;
-    shared.carve(BASE + 64 * KIB, 4 * KIB).map_err(text)?;
-    s.expect(64 * KIB, 4 * KIB, false)?;
-    s.expect(0, 64 * KIB, true)?;
-    s.expect(68 * KIB, MIB - 68 * KIB, true)
+    let shared = s.shared(Granularity::Pieces(pages(1)));
+    s.share(&shared, 0, pages(0x100))?;
+    shared.carve(BASE + pages(16), pages(1)).map_err(text)?;
+    s.expect(pages(16), pages(1), false)?;
+    s.expect(0, pages(16), true)?;
+    s.expect(pages(17), pages(0x100) - pages(17), true)
 }
 
 fn pieces_rollback(s: &Setup) -> Result<(), String> {
-    let shared = s.shared(Granularity::Pieces(4 * KIB));
-    s.share(&shared, 40 * KIB, 4 * KIB)?;
-    match s.share(&shared, 0, 64 * KIB) {
+    let shared = s.shared(Granularity::Pieces(pages(1)));
+    s.share(&shared, pages(10), pages(1))?;
+    match s.share(&shared, 0, pages(16)) {
         Err(e) if e.contains("File exists") => {}
         other => return Err(format!("{other:?}")),
     }
-    s.expect(0, 40 * KIB, false)?;
-    s.expect(40 * KIB, 4 * KIB, true)?;
-    s.expect(44 * KIB, 20 * KIB, false)
+    s.expect(0, pages(10), false)?;
+    s.expect(pages(10), pages(1), true)?;
+    s.expect(pages(11), pages(5), false)
 }
 
 /// The second IOAS has no devices; it has other mappings, so that it can refuse what the first one
@@ -400,38 +410,38 @@ fn several_ioases(s: &Setup) -> Result<(), String> {
     let second =
         SharedMemory::with_granularity(Arc::clone(&s.iommufd), ioas.id(), Granularity::Whole)
             .map_err(text)?;
-    s.share(&second, 0, 8 * MIB)?;
+    s.share(&second, 0, pages(0x800))?;
     let prepare = |iova, length| {
         first
             .prepare(iova, length)
             .and_then(|()| second.prepare(iova, length))
     };
-    match prepare(BASE + 7 * MIB, 2 * MIB) {
+    match prepare(BASE + pages(0x700), pages(0x200)) {
         Err(e) if e.errno() == Some(libc::ENOENT) => {}
         other => return Err(format!("not shared in the second: {other:?}")),
     }
     s.expect(0, s.size, true)?;
     for _ in 0..2 {
-        prepare(BASE + MIB, 64 * KIB).map_err(text)?;
+        prepare(BASE + pages(0x100), pages(16)).map_err(text)?;
     }
     s.expect(0, s.size, true)?;
     for shared in [&first, &second] {
-        shared.carve(BASE + MIB, 64 * KIB).map_err(text)?;
-        match shared.prepare(BASE + MIB, 64 * KIB) {
+        shared.carve(BASE + pages(0x100), pages(16)).map_err(text)?;
+        match shared.prepare(BASE + pages(0x100), pages(16)) {
             Err(e) if e.errno() == Some(libc::ENOENT) => {}
             other => return Err(format!("carved, yet: {other:?}")),
         }
     }
-    s.expect(MIB, 64 * KIB, false)
+    s.expect(pages(0x100), pages(16), false)
 }
 
 fn bad_ranges(s: &Setup) -> Result<(), String> {
     let shared = s.whole()?;
     for (iova, length) in [
         (BASE, 0),
-        (BASE + 1, 4 * KIB),
-        (BASE, 4 * KIB + 8),
-        (u64::MAX - 4 * KIB + 1, 8 * KIB),
+        (BASE + 1, pages(1)),
+        (BASE, pages(1) + 8),
+        (u64::MAX - pages(1) + 1, pages(2)),
     ] {
         match shared.carve(iova, length) {
             Err(SplitError::Range { .. }) => {}
@@ -440,9 +450,9 @@ fn bad_ranges(s: &Setup) -> Result<(), String> {
     }
     match shared.share_file(
         s.file.as_fd(),
-        u64::MAX - 4095,
+        u64::MAX - pages(1) + 1,
         BASE,
-        8 * KIB,
+        pages(2),
         Permissions::ReadWrite,
     ) {
         Err(SplitError::Range { .. }) => {}
@@ -482,8 +492,8 @@ fn errnos(s: &Setup) -> Result<(), String> {
         (
             libc::EOVERFLOW,
             iommu_ioas_split {
-                iova: !4095,
-                length: 8192,
+                iova: u64::MAX - pages(1) + 1,
+                length: pages(2),
                 ..good
             },
         ),
@@ -497,7 +507,7 @@ fn errnos(s: &Setup) -> Result<(), String> {
         (
             libc::ENOENT,
             iommu_ioas_split {
-                iova: BASE + 4096,
+                iova: BASE + pages(1),
                 ..good
             },
         ),
@@ -512,7 +522,14 @@ fn errnos(s: &Setup) -> Result<(), String> {
     // A page table that does not track.
     let hwpt_id = s.page_table(&s.ioas)?;
     for (hwpt_id, errno) in [(hwpt_id, libc::EOPNOTSUPP), (12345, libc::ENOENT)] {
-        match read_dirty(&s.iommufd, hwpt_id, BASE, MIB, Clear::Yes, |_, _| ()) {
+        match read_dirty(
+            &s.iommufd,
+            hwpt_id,
+            BASE,
+            pages(0x100),
+            Clear::Yes,
+            |_, _| (),
+        ) {
             Err(e) if e.errno() == Some(errno) => {}
             other => return Err(format!("dirty bits of {hwpt_id}: {other:?}")),
         }
@@ -528,37 +545,38 @@ fn one_call(s: &Setup) -> Result<(), String> {
         return Err("the kernel does not know the flag".into());
     }
     let carve = |offset, length| carve(&s.iommufd, s.ioas.id(), BASE + offset, length);
-    match carve(s.size - 4 * KIB, 8 * KIB) {
+    match carve(s.size - pages(1), pages(2)) {
         Err(e) if e.errno() == Some(libc::ENOENT) => {}
         other => return Err(format!("beyond the end: {other:?}")),
     }
     s.expect(0, s.size, true)?;
     if s.splits {
-        carve(MIB, 4 * KIB).map_err(text)?;
-        s.expect(MIB, 4 * KIB, false)?;
-        s.expect(0, MIB, true)?;
-        match carve(0, 2 * MIB) {
+        carve(pages(0x100), pages(1)).map_err(text)?;
+        s.expect(pages(0x100), pages(1), false)?;
+        s.expect(0, pages(0x100), true)?;
+        match carve(0, pages(0x200)) {
             Err(e) if e.errno() == Some(libc::ENOENT) => {}
             other => return Err(format!("across the hole: {other:?}")),
         }
-        s.expect(0, MIB, true)?;
-        s.share(&shared, MIB, 4 * KIB)?;
+        s.expect(0, pages(0x100), true)?;
+        s.share(&shared, pages(0x100), pages(1))?;
     }
     carve(0, s.size).map_err(text)?;
     s.expect(0, s.size, false)
 }
 
 fn trial(s: &Setup) -> Result<(), String> {
-    for offset in [0, 6 * MIB] {
+    for offset in [0, pages(0x600)] {
         let tried = try_split(&s.iommufd, s.ioas.id(), BASE + offset).map_err(text)?;
         if tried != s.splits {
             return Err(format!("the trial says {tried}"));
         }
-        s.expect(offset, 2 * MIB, false)?;
+        s.expect(offset, pages(0x200), false)?;
     }
     let shared = SharedMemory::by_trial(Arc::clone(&s.iommufd), &s.ioas, BASE).map_err(text)?;
     match (shared.granularity(), s.splits) {
-        (Granularity::Whole, true) | (Granularity::Pieces(4096), false) => {}
+        (Granularity::Whole, true) => {}
+        (Granularity::Pieces(bytes), false) if bytes == pages(1) => {}
         (other, _) => return Err(format!("{other:?}")),
     }
     let _whole = s.whole()?;
@@ -571,16 +589,16 @@ fn trial(s: &Setup) -> Result<(), String> {
 /// Ranges at random: what is shared in the tracker is mapped, in the mappings that it says, and
 /// nothing else is. A second IOAS comes in the midst of it, without devices.
 fn tracker(s: &Setup) -> Result<(), String> {
-    const LENGTH: u64 = 4 * MIB;
+    let all = pages(0x400);
     let new = |ioas| SharedMemory::new(Arc::clone(&s.iommufd), ioas, &s.dev_ids).map_err(text);
     let mut tracker = Tracker::new();
     tracker.add_ioas(new(&s.ioas)?).map_err(text)?;
     let file = s.file.try_clone().map_err(text)?;
     let source = Source::file(file, 0);
     tracker
-        .add_region(BASE, LENGTH, source, Permissions::ReadWrite)
+        .add_region(BASE, all, source, Permissions::ReadWrite)
         .map_err(text)?;
-    tracker.set_shared(BASE, LENGTH).map_err(text)?;
+    tracker.set_shared(BASE, all).map_err(text)?;
     let late = Arc::new(IommufdIoas::new(Arc::clone(&s.iommufd)).map_err(text)?);
     let mut random = 1u64;
     let mut below = |n: u64| {
@@ -588,9 +606,9 @@ fn tracker(s: &Setup) -> Result<(), String> {
         (random >> 33) % n
     };
     for i in 0..200 {
-        let offset = below(LENGTH / (4 * KIB)) * 4 * KIB;
-        let length = (1 + below(64)) * 4 * KIB;
-        let (iova, length) = (BASE + offset, length.min(LENGTH - offset));
+        let offset = pages(below(all / pages(1)));
+        let length = pages(1 + below(64));
+        let (iova, length) = (BASE + offset, length.min(all - offset));
         match below(2) {
             0 => tracker.set_private(iova, length).map_err(text)?,
             _ => tracker.set_shared(iova, length).map_err(text)?,
@@ -602,7 +620,7 @@ fn tracker(s: &Setup) -> Result<(), String> {
             continue;
         }
         let mut at = 0;
-        for (iova, length) in tracker.mappings(s.ioas.id(), BASE, LENGTH).map_err(text)? {
+        for (iova, length) in tracker.mappings(s.ioas.id(), BASE, all).map_err(text)? {
             let offset = iova - BASE;
             if offset > at {
                 s.expect(at, offset - at, false)?;
@@ -610,13 +628,13 @@ fn tracker(s: &Setup) -> Result<(), String> {
             s.expect(offset, length, true)?;
             at = offset + length;
         }
-        if at < LENGTH {
-            s.expect(at, LENGTH - at, false)?;
+        if at < all {
+            s.expect(at, all - at, false)?;
         }
     }
     let shared: u64 = tracker.shared().map(|(_, length)| length).sum();
     let mapped: u64 = tracker
-        .mappings(late.id(), BASE, LENGTH)
+        .mappings(late.id(), BASE, all)
         .map_err(text)?
         .iter()
         .map(|(_, length)| length)
@@ -627,16 +645,16 @@ fn tracker(s: &Setup) -> Result<(), String> {
         ));
     }
     // Mappings that are larger than the record has them cannot be unmapped so.
-    for (iova, length) in tracker.mappings(s.ioas.id(), BASE, LENGTH).map_err(text)? {
+    for (iova, length) in tracker.mappings(s.ioas.id(), BASE, all).map_err(text)? {
         s.ioas
             .unmap(iova, length)
             .map_err(|e| format!("{length:#x} bytes at {iova:#x} are no mapping: {e}"))?;
     }
-    s.expect(0, LENGTH, false)?;
+    s.expect(0, all, false)?;
     // What is gone already is no error.
     tracker.remove_region(BASE).map_err(text)?;
     // Nothing is left there, either.
-    match late.unmap(BASE, LENGTH) {
+    match late.unmap(BASE, all) {
         Err(_) => Ok(()),
         Ok(()) => Err("something was mapped in the second IOAS".into()),
     }
@@ -648,13 +666,13 @@ fn restored(s: &Setup) -> Result<(), String> {
         return Err("the kernel does not know the ioctl".into());
     }
     for (offset, length) in [
-        (0, 4 * KIB),
-        (s.size - 4 * KIB, 4 * KIB),
-        (123 * 4 * KIB, 4 * KIB),
-        (70 * 64 * KIB, 64 * KIB),
-        (6 * MIB, 2 * MIB),
-        (7 * MIB + 4 * KIB, 3 * MIB),
-        (4 * KIB, s.size - 8 * KIB),
+        (0, pages(1)),
+        (s.size - pages(1), pages(1)),
+        (pages(123), pages(1)),
+        (pages(70 * 16), pages(16)),
+        (pages(0x600), pages(0x200)),
+        (pages(0x700) + pages(1), pages(0x300)),
+        (pages(1), s.size - pages(2)),
     ] {
         shared.carve(BASE + offset, length).map_err(text)?;
         s.expect(offset, length, false)?;
@@ -663,16 +681,16 @@ fn restored(s: &Setup) -> Result<(), String> {
     }
     // Many holes, and a range that has them all and what is between them.
     for i in 0..50 {
-        shared.carve(BASE + i * 68 * KIB, 8 * KIB).map_err(text)?;
+        shared.carve(BASE + pages(17 * i), pages(2)).map_err(text)?;
     }
-    restore(&s.iommufd, s.ioas.id(), BASE, 4 * MIB).map_err(text)?;
+    restore(&s.iommufd, s.ioas.id(), BASE, pages(0x400)).map_err(text)?;
     s.expect_one(0, s.size)?;
     // Without a hole.
-    split(&s.iommufd, s.ioas.id(), BASE + MIB, 4 * KIB).map_err(text)?;
-    join(&s.iommufd, s.ioas.id(), BASE + MIB, 4 * KIB).map_err(text)?;
+    split(&s.iommufd, s.ioas.id(), BASE + pages(0x100), pages(1)).map_err(text)?;
+    join(&s.iommufd, s.ioas.id(), BASE + pages(0x100), pages(1)).map_err(text)?;
     s.expect_one(0, s.size)?;
     // Still good for a hole.
-    carve_and_check(s, &shared, 5 * MIB, 4 * KIB)
+    carve_and_check(s, &shared, pages(0x500), pages(1))
 }
 
 fn carve_and_check(
@@ -690,13 +708,15 @@ fn carve_and_check(
 /// Every errno arrives, and nothing has changed.
 fn not_restored(s: &Setup) -> Result<(), String> {
     let shared = s.whole()?;
-    shared.carve(BASE + MIB, MIB).map_err(text)?;
+    shared
+        .carve(BASE + pages(0x100), pages(0x100))
+        .map_err(text)?;
     let good = iommu_ioas_join {
         size: 32,
         flags: 1,
         ioas_id: s.ioas.id(),
-        iova: BASE + MIB,
-        length: MIB,
+        iova: BASE + pages(0x100),
+        length: pages(0x100),
         ..Default::default()
     };
     let end = BASE + s.size;
@@ -722,8 +742,8 @@ fn not_restored(s: &Setup) -> Result<(), String> {
         (
             libc::EOVERFLOW,
             iommu_ioas_join {
-                iova: !4095,
-                length: 8192,
+                iova: u64::MAX - pages(1) + 1,
+                length: pages(2),
                 ..good
             },
         ),
@@ -742,26 +762,26 @@ fn not_restored(s: &Setup) -> Result<(), String> {
             Err(e) if e.errno() == Some(errno) => {}
             other => return Err(format!("{join:?}: {other:?}")),
         }
-        s.expect(MIB, MIB, false)?;
+        s.expect(pages(0x100), pages(0x100), false)?;
     }
     // Other memory in a part of the hole: which of both the rest is of, nobody knows.
     shared
         .share_file(
             s.file.as_fd(),
-            16 * MIB,
-            BASE + MIB,
-            MIB,
+            pages(0x1000),
+            BASE + pages(0x100),
+            pages(0x100),
             Permissions::ReadWrite,
         )
         .map_err(text)?;
-    shared.carve(BASE + MIB, 4 * KIB).map_err(text)?;
-    match shared.restore(BASE + MIB, 4 * KIB) {
+    shared.carve(BASE + pages(0x100), pages(1)).map_err(text)?;
+    match shared.restore(BASE + pages(0x100), pages(1)) {
         Err(e) if e.errno() == Some(libc::ENOTUNIQ) => {}
         other => return Err(format!("two memories: {other:?}")),
     }
-    s.expect(MIB, 4 * KIB, false)?;
-    let pieces = s.shared(Granularity::Pieces(4 * KIB));
-    match pieces.restore(BASE + MIB, 4 * KIB) {
+    s.expect(pages(0x100), pages(1), false)?;
+    let pieces = s.shared(Granularity::Pieces(pages(1)));
+    match pieces.restore(BASE + pages(0x100), pages(1)) {
         Err(e) if e.is_unsupported() => Ok(()),
         other => Err(format!("pieces: {other:?}")),
     }
@@ -769,16 +789,16 @@ fn not_restored(s: &Setup) -> Result<(), String> {
 
 /// Through a tracker, after conversions at random.
 fn all_again(s: &Setup) -> Result<(), String> {
-    const LENGTH: u64 = 8 * MIB;
+    let all = pages(0x800);
     let mut tracker = Tracker::new();
     let memory = SharedMemory::new(Arc::clone(&s.iommufd), &s.ioas, &s.dev_ids).map_err(text)?;
     let counted = memory.clone();
     tracker.add_ioas(memory).map_err(text)?;
     let source = Source::file(s.file.try_clone().map_err(text)?, 0);
     tracker
-        .add_region(BASE, LENGTH, source, Permissions::ReadWrite)
+        .add_region(BASE, all, source, Permissions::ReadWrite)
         .map_err(text)?;
-    tracker.set_shared(BASE, LENGTH).map_err(text)?;
+    tracker.set_shared(BASE, all).map_err(text)?;
     let mut random = 7u64;
     let mut below = |n: u64| {
         random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
@@ -787,26 +807,26 @@ fn all_again(s: &Setup) -> Result<(), String> {
     for round in 0..5 {
         for _ in 0..100 {
             // The first page stays: something has to be left of a mapping.
-            let offset = (1 + below(LENGTH / (4 * KIB) - 1)) * 4 * KIB;
-            let length = ((1 + below(64)) * 4 * KIB).min(LENGTH - offset);
+            let offset = pages(1 + below(all / pages(1) - 1));
+            let length = pages(1 + below(64)).min(all - offset);
             match below(3) {
                 0 => tracker.set_shared(BASE + offset, length).map_err(text)?,
                 _ => tracker.set_private(BASE + offset, length).map_err(text)?,
             }
         }
         let before = counted.ioctl_count();
-        tracker.set_shared(BASE, LENGTH).map_err(text)?;
+        tracker.set_shared(BASE, all).map_err(text)?;
         if counted.ioctl_count() - before != 1 {
             return Err(format!("round {round}: more than one ioctl"));
         }
-        let mapped = tracker.mappings(s.ioas.id(), BASE, LENGTH).map_err(text)?;
-        if mapped != [(BASE, LENGTH)] {
+        let mapped = tracker.mappings(s.ioas.id(), BASE, all).map_err(text)?;
+        if mapped != [(BASE, all)] {
             return Err(format!("round {round}: {mapped:x?}"));
         }
-        s.expect_one(0, LENGTH)?;
+        s.expect_one(0, all)?;
     }
     tracker.remove_region(BASE).map_err(text)?;
-    s.expect(0, LENGTH, false)
+    s.expect(0, all, false)
 }
 
 /// `VfioDevice` takes it for the `VfioIommufd` inside: see [`Setup::new`].
@@ -828,13 +848,14 @@ fn vfio_ops(s: &Setup) -> Result<(), String> {
     .map_err(text)?;
     // SAFETY: Nothing refers to the memory of the file; `region` outlives the mapping, which is
     // removed below.
-    unsafe { ops.vfio_dma_map(BASE, MIB as usize, region.as_ptr()) }.map_err(text)?;
-    ops.vfio_dma_unmap(BASE + 64 * KIB, 4096).map_err(text)?;
-    s.expect(64 * KIB, 4 * KIB, false)?;
-    s.expect(0, 64 * KIB, true)?;
-    s.expect(68 * KIB, MIB - 68 * KIB, true)?;
-    ops.vfio_dma_unmap(BASE, 64 << 10).map_err(text)?;
-    ops.vfio_dma_unmap(BASE + 68 * KIB, (MIB - 68 * KIB) as usize)
+    unsafe { ops.vfio_dma_map(BASE, pages(0x100) as usize, region.as_ptr()) }.map_err(text)?;
+    ops.vfio_dma_unmap(BASE + pages(16), pages(1) as usize)
+        .map_err(text)?;
+    s.expect(pages(16), pages(1), false)?;
+    s.expect(0, pages(16), true)?;
+    s.expect(pages(17), pages(0x100) - pages(17), true)?;
+    ops.vfio_dma_unmap(BASE, pages(16) as usize).map_err(text)?;
+    ops.vfio_dma_unmap(BASE + pages(17), (pages(0x100) - pages(17)) as usize)
         .map_err(text)
 }
 
@@ -863,7 +884,7 @@ fn from_before(s: &Setup) -> Result<(), String> {
         SharedMemory::with_granularity(Arc::clone(&s.iommufd), ioas.id(), Granularity::Whole)
             .map_err(text)?;
     s.share(&shared, 0, s.size)?;
-    match shared.carve(BASE + 4 * KIB, 4 * KIB) {
+    match shared.carve(BASE + pages(1), pages(1)) {
         Err(e) if e.is_unsupported() => {}
         other => return Err(format!("carve: {other:?}")),
     }
