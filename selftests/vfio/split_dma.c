@@ -139,7 +139,7 @@ static u64 random_place(struct split_dma *d, u64 base, u64 span, u64 size)
 static u32 places(struct split_dma *d, u64 size, u64 *place)
 {
 	u64 start = d->off, end = d->off + d->len;
-	u64 near = start / SZ_2M * SZ_2M;
+	u64 near = start / d->block * d->block;
 	const u64 edges[] = {
 		start - size, end, start, end - size,
 		start - size / 2, end - size / 2,
@@ -152,7 +152,7 @@ static u32 places(struct split_dma *d, u64 size, u64 *place)
 				place[nr++] = edges[i];
 		}
 	}
-	place[nr++] = random_place(d, near, min((u64)SZ_2M, d->size - near), size);
+	place[nr++] = random_place(d, near, min(d->block, d->size - near), size);
 	while (nr < 3)
 		place[nr++] = random_place(d, 0, d->size, size);
 	if (nr < PLACES)

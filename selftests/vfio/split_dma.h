@@ -100,7 +100,7 @@ struct ptable {
 const char *ptable_read(struct ptable *pt, struct iommu *iommu, u64 iova, u64 size);
 void ptable_free(struct ptable *pt);
 u32 ptable_count(const struct ptable *pt, u64 leaf_size);
-/* The tables below the top that these leaves need, of 512 entries each. */
+/* The tables below the top that these leaves need. */
 u32 ptable_needs(const struct ptable *pt);
 /* What @before becomes when cut at two edges with the fewest leaves possible. */
 void ptable_cut(const struct ptable *before, u64 start, u64 end, struct ptable *out);
@@ -119,6 +119,14 @@ const char *leaf_size_name(u64 size);
 const char *ptable_summary(const struct ptable *pt, char *buf, size_t len);
 
 /* DMA ---------------------------------------------------------------------- */
+
+/* Memory, by the level at which page tables of the CPU map it. */
+enum backing {
+	BACKING_PAGES,		/* small pages */
+	BACKING_PMD,		/* huge pages: 2M with pages of 4K, 512M with 64K */
+	BACKING_PUD,		/* huge pages: 1G with pages of 4K */
+	BACKING_LARGEST,	/* the second or the third */
+};
 
 enum dma_aim {
 	AIM_ANYWHERE,		/* random places in the window */
@@ -145,6 +153,8 @@ struct split_dma {
 	void *mem;
 	int memfd;
 	u64 size;		/* of one window */
+	u64 page;		/* what is cut is a multiple of it */
+	u64 block;		/* a large leaf; 512 pages where none is that small */
 	u64 backing;		/* page size of the memory */
 	iova_t iova[SPLIT_DMA_WINDOWS];
 
@@ -186,12 +196,12 @@ u64 now_ns(void);
 u64 split_dma_random(u64 *state);
 
 /*
- * Memory with pages of @backing (4K, 2M, 1G), a device on it and the windows
- * mapped, by the page table that iommufd chooses or one that may be a nest
- * parent. Returns NULL or the reason why it cannot be had.
+ * Memory, a device on it and the windows mapped, by the page table that iommufd
+ * chooses or one that may be a nest parent. Returns NULL or the reason why it
+ * cannot be had.
  */
-const char *split_dma_init(struct split_dma *d, const char *bdf, u64 backing,
-			   u64 size, bool nest_parent, u64 seed);
+const char *split_dma_init(struct split_dma *d, const char *bdf,
+			   enum backing backing, bool nest_parent, u64 seed);
 void split_dma_cleanup(struct split_dma *d);
 /* Does IOMMU_GET_HW_INFO promise splits that DMA does not notice? */
 bool split_dma_capable(struct split_dma *d);

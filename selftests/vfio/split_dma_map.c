@@ -143,26 +143,72 @@ bool split_dma_capable(struct split_dma *d)
 	return info.out_capabilities & IOMMU_HW_CAP_HITLESS_SPLIT;
 }
 
+/* How large pages and windows are; or why there are none of this kind. */
+static const char *set_sizes(struct split_dma *d, enum backing backing)
+{
+	u64 page = sysconf(_SC_PAGESIZE);
+	u64 pmd = page * (page / sizeof(u64));
+	u64 pud = pmd * (page / sizeof(u64));
+
+	if (backing == BACKING_LARGEST)
+		backing = pud <= SZ_1G ? BACKING_PUD : BACKING_PMD;
+
+	d->page = page;
+	d->block = pmd;
+	switch (backing) {
+	case BACKING_PAGES:
+		d->backing = page;
+		d->block = 512 * page;
+		d->size = 8 * d->block;
+		break;
+	case BACKING_PMD:
+		d->backing = pmd;
+		/* Whole leaves are left between two that are cut */
+		d->size = max(4 * pmd, (u64)SZ_64M);
+		break;
+	default:
+		d->backing = pud;
+		d->size = pud;
+		break;
+	}
+	return d->backing <= SZ_1G ? NULL : "huge pages of this kind are larger than 1G";
+}
+
+static const char *no_huge_pages(struct split_dma *d)
+{
+	const char *size = leaf_size_name(d->backing);
+	u64 nr = d->size / d->backing;
+	static char reason[128];
+
+	if (d->backing <= SZ_2M)
+		snprintf_assert(reason, sizeof(reason),
+				"not enough free huge pages of %s, write %lu to /proc/sys/vm/nr_hugepages",
+				size, 2 * nr);
+	else
+		snprintf_assert(reason, sizeof(reason),
+				"not enough free huge pages of %s, boot with hugepagesz=%s hugepages=%lu",
+				size, size, nr);
+	return reason;
+}
+
 static const char *alloc_memory(struct split_dma *d)
 {
 	int flags = MAP_SHARED;
 
 	d->memfd = -1;
-	if (d->backing == SZ_4K) {
+	if (d->backing == d->page) {
 		flags = MAP_PRIVATE | MAP_ANONYMOUS;
 	} else {
 		d->memfd = memfd_create("split_dma", MFD_HUGETLB |
-					(d->backing == SZ_1G ? MFD_HUGE_1GB : MFD_HUGE_2MB));
+					__builtin_ctzl(d->backing) << MFD_HUGE_SHIFT);
 		if (d->memfd < 0 || ftruncate(d->memfd, d->size))
 			return "no huge pages of this size, enable CONFIG_HUGETLBFS";
 	}
 
 	d->mem = mmap(NULL, d->size, PROT_READ | PROT_WRITE, flags, d->memfd, 0);
-	if (d->mem == MAP_FAILED && d->backing == SZ_1G)
-		return "no free huge page of 1G, boot with hugepagesz=1G hugepages=1";
 	if (d->mem == MAP_FAILED)
-		return "no 32 free huge pages of 2M, write 64 to /proc/sys/vm/nr_hugepages";
-	if (d->backing == SZ_4K)
+		return no_huge_pages(d);
+	if (d->backing == d->page)
 		madvise(d->mem, d->size, MADV_NOHUGEPAGE);
 	return NULL;
 }
@@ -199,19 +245,19 @@ static const char *attach_nest_parent(struct split_dma *d)
 	return NULL;
 }
 
-const char *split_dma_init(struct split_dma *d, const char *bdf, u64 backing,
-			   u64 size, bool nest_parent, u64 seed)
+const char *split_dma_init(struct split_dma *d, const char *bdf,
+			   enum backing backing, bool nest_parent, u64 seed)
 {
 	const char *err;
 	u32 i;
 
 	memset(d, 0, sizeof(*d));
 	pthread_mutex_init(&d->lock, NULL);
-	d->backing = backing;
-	d->size = size;
 	d->rng = seed;
 
-	err = alloc_memory(d);
+	err = set_sizes(d, backing);
+	if (!err)
+		err = alloc_memory(d);
 	if (err)
 		return err;
 
@@ -230,10 +276,10 @@ const char *split_dma_init(struct split_dma *d, const char *bdf, u64 backing,
 
 	/* Neighbours, so that one range can reach into both */
 	d->iova[0] = iova_allocator_alloc(d->iova_allocator,
-					  size * SPLIT_DMA_WINDOWS);
+					  d->size * SPLIT_DMA_WINDOWS);
 	for (i = 0; i < SPLIT_DMA_WINDOWS; i++) {
-		d->iova[i] = d->iova[0] + i * size;
-		VFIO_ASSERT_EQ(split_dma_map(d, i, 0, size), 0);
+		d->iova[i] = d->iova[0] + i * d->size;
+		VFIO_ASSERT_EQ(split_dma_map(d, i, 0, d->size), 0);
 	}
 
 	vfio_pci_driver_init(d->device);

@@ -411,10 +411,13 @@ void ptable_cut(const struct ptable *before, u64 start, u64 end, struct ptable *
 
 u32 ptable_needs(const struct ptable *pt)
 {
+	/* A table has the size of the smallest page, and entries of 8 bytes */
+	u64 page_lg2 = __builtin_ctzl(pt->page_sizes);
+	u64 items_lg2 = page_lg2 - 3;
 	u64 lg2, at, table;
 	u32 i, nr = 0;
 
-	for (lg2 = 21; lg2 <= 48; lg2 += 9) {
+	for (lg2 = page_lg2 + items_lg2; lg2 <= 48; lg2 += items_lg2) {
 		at = -1;
 		for (i = 0; i < pt->nr; i++) {
 			table = pt->leaf[i].iova >> lg2;

@@ -262,7 +262,7 @@ int main(int argc, char *argv[])
 			fail("cannot write %s: %s", argv[1], strerror(errno));
 	}
 
-	err = split_dma_init(&dma, bdf, SZ_1G, SZ_1G, false, 1);
+	err = split_dma_init(&dma, bdf, BACKING_PUD, false, 1);
 	if (err)
 		fail("%s", err);
 	if (!split_dma_capable(&dma))

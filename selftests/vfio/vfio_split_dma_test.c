@@ -58,29 +58,24 @@ FIXTURE(vfio_split_dma_test) {
 };
 
 FIXTURE_VARIANT(vfio_split_dma_test) {
-	u64 backing;
-	u64 size;
+	enum backing backing;
 	bool nest_parent;
 };
 
-FIXTURE_VARIANT_ADD(vfio_split_dma_test, memory_4k) {
-	.backing = SZ_4K,
-	.size = SZ_16M,
+FIXTURE_VARIANT_ADD(vfio_split_dma_test, small_pages) {
+	.backing = BACKING_PAGES,
 };
 
-FIXTURE_VARIANT_ADD(vfio_split_dma_test, hugetlb_2m) {
-	.backing = SZ_2M,
-	.size = SZ_64M,
+FIXTURE_VARIANT_ADD(vfio_split_dma_test, hugetlb_pmd) {
+	.backing = BACKING_PMD,
 };
 
-FIXTURE_VARIANT_ADD(vfio_split_dma_test, hugetlb_1g) {
-	.backing = SZ_1G,
-	.size = SZ_1G,
+FIXTURE_VARIANT_ADD(vfio_split_dma_test, hugetlb_pud) {
+	.backing = BACKING_PUD,
 };
 
 FIXTURE_VARIANT_ADD(vfio_split_dma_test, nest_parent) {
-	.backing = SZ_1G,
-	.size = SZ_1G,
+	.backing = BACKING_LARGEST,
 	.nest_parent = true,
 };
 
@@ -91,8 +86,8 @@ FIXTURE_SETUP(vfio_split_dma_test)
 	u32 i;
 
 	self->rng = seed;
-	err = split_dma_init(d, device_bdf, variant->backing, variant->size,
-			     variant->nest_parent, split_dma_random(&self->rng));
+	err = split_dma_init(d, device_bdf, variant->backing, variant->nest_parent,
+			     split_dma_random(&self->rng));
 	if (err)
 		SKIP(return, "%s", err);
 
@@ -339,9 +334,11 @@ TEST_F(vfio_split_dma_test, refused_if_not_capable)
 /* The fewest leaves and tables: "511 x 2M + 512 x 4K". */
 TEST_F(vfio_split_dma_test, page_table_levels)
 {
-	static const u64 holes[] = { SZ_2M, SZ_4K };
 	const struct ptable *base = &self->base[0];
 	struct split_dma *d = &self->d;
+	const u64 holes[] = { d->block, d->page };
+	const u64 items = d->page / sizeof(u64);
+	const u64 sizes = d->page | d->page * items | d->page * items * items;
 	struct ptable pt, want, punched;
 	char was[256], is[256], left[256];
 	u64 off, len, start, unmapped;
@@ -352,24 +349,24 @@ TEST_F(vfio_split_dma_test, page_table_levels)
 	if (self->no_tables)
 		SKIP(return, "%s", self->no_tables);
 	for (i = 0; i < base->nr; i++) {
-		if (base->leaf[i].size < variant->backing)
+		if (base->leaf[i].size < d->backing)
 			SKIP(return, "this IOMMU does not map %s pages as %s leaves",
-			     leaf_size_name(variant->backing),
-			     leaf_size_name(variant->backing));
+			     leaf_size_name(d->backing),
+			     leaf_size_name(d->backing));
 	}
 	reason = cannot_split(self);
 	if (reason)
 		SKIP(return, "%s", reason);
 	/* Other IOMMUs have sizes in between, and join what is contiguous */
-	plain = (base->page_sizes & (SZ_2G - 1)) == (SZ_1G | SZ_2M | SZ_4K);
+	plain = !((base->page_sizes ^ sizes) & (SZ_2G - 1));
 
 	split_dma_start(d);
 	for (i = 0; i < ARRAY_SIZE(holes); i++) {
-		bool cut_1g = variant->backing == SZ_1G;
-		bool cut_2m = holes[i] == SZ_4K && variant->backing >= SZ_2M;
+		bool cut_pud = d->backing > d->block;
+		bool cut_pmd = holes[i] == d->page && d->backing >= d->block;
 
 		len = holes[i];
-		off = d->size / 2 + (cut_2m ? SZ_64K : 0);
+		off = d->size / 2 + (cut_pmd ? 16 * d->page : 0);
 		start = d->iova[0] + off;
 		ptable_cut(base, start, start + len, &want);
 		ptable_punch(&want, start, start + len, &punched);
@@ -381,19 +378,20 @@ TEST_F(vfio_split_dma_test, page_table_levels)
 		ptable_summary(&pt, is, sizeof(is));
 		EXPECT_TRUE(ptable_equal(&want, &pt));
 		EXPECT_EQ(want.tables, pt.tables);
-		if (variant->backing == SZ_1G)
-			EXPECT_EQ(0, ptable_count(&pt, SZ_1G));
+		if (cut_pud)
+			EXPECT_EQ(0, ptable_count(&pt, d->backing));
 		if (plain) {
-			u64 nr = d->size / SZ_2M;
+			u64 nr = d->size / d->block;
 
-			if (variant->backing >= SZ_2M) {
-				EXPECT_EQ(nr - cut_2m, ptable_count(&pt, SZ_2M));
-				EXPECT_EQ(cut_2m * 512, ptable_count(&pt, SZ_4K));
+			if (d->backing >= d->block) {
+				EXPECT_EQ(nr - cut_pmd, ptable_count(&pt, d->block));
+				EXPECT_EQ(cut_pmd * items, ptable_count(&pt, d->page));
 			} else {
-				EXPECT_EQ(d->size / SZ_4K, ptable_count(&pt, SZ_4K));
+				EXPECT_EQ(d->size / d->page,
+					  ptable_count(&pt, d->page));
 			}
 			/* One table for each level that was cut */
-			EXPECT_EQ(base->tables + cut_1g + cut_2m, pt.tables);
+			EXPECT_EQ(base->tables + cut_pud + cut_pmd, pt.tables);
 		}
 		ptable_free(&pt);
 
@@ -419,10 +417,11 @@ TEST_F(vfio_split_dma_test, page_table_levels)
 /* Every size at both ends, in the middle and where it is aligned to nothing. */
 TEST_F_TIMEOUT(vfio_split_dma_test, hole_shapes, 600)
 {
-	static const u64 lens[] = {
-		SZ_4K, SZ_64K, SZ_2M, 3 * SZ_4K, SZ_2M + SZ_4K, SZ_1M - SZ_4K,
-	};
 	struct split_dma *d = &self->d;
+	const u64 lens[] = {
+		d->page, 16 * d->page, d->block, 3 * d->page, d->block + d->page,
+		d->block / 2 - d->page,
+	};
 	const char *reason;
 	u64 len, probes = 0, cuts = 0;
 	u32 i, j;
@@ -435,14 +434,17 @@ TEST_F_TIMEOUT(vfio_split_dma_test, hole_shapes, 600)
 		len = lens[i];
 		const u64 offs[] = {
 			0, d->size - len, d->size / 2, d->size / 4 - len,
-			SZ_2M - SZ_4K, SZ_4M + 5 * SZ_4K,
+			d->block - d->page, 2 * d->block + 5 * d->page,
 		};
 
 		for (j = 0; j < ARRAY_SIZE(offs); j++) {
 			unsigned int flags = CUT_CHECK_TABLES;
 
+			/* A window may be of few blocks */
+			if (offs[j] > d->size - len)
+				continue;
 			/* Faults are paced, so not each time */
-			if (j == i && (i % 3 == 1 || variant->backing == SZ_1G))
+			if (j == i && (i % 3 == 1 || d->backing == SZ_1G))
 				flags |= CUT_PROBE_WRITE;
 			if (j == i && i % 3 == 2)
 				flags |= CUT_PROBE_READ;
@@ -454,6 +456,8 @@ TEST_F_TIMEOUT(vfio_split_dma_test, hole_shapes, 600)
 
 		/* The same in one call */
 		for (j = 0; j < ARRAY_SIZE(offs); j++) {
+			if (offs[j] > d->size - len)
+				continue;
 			cut_hole(_metadata, self, 0, offs[j], len,
 				 CUT_CHECK_TABLES | CUT_CARVE);
 			cuts++;
@@ -472,7 +476,7 @@ TEST_F_TIMEOUT(vfio_split_dma_test, several_leaves, 300)
 {
 	struct split_dma *d = &self->d;
 	const char *reason;
-	u64 off, len, i, unmapped;
+	u64 off, len, i, unmapped, whole;
 	struct ptable before, after;
 
 	reason = cannot_split(self);
@@ -481,16 +485,17 @@ TEST_F_TIMEOUT(vfio_split_dma_test, several_leaves, 300)
 	split_dma_start(d);
 
 	/* Both edges in leaves of their own, whole ones between */
-	cut_hole(_metadata, self, 0, SZ_2M - SZ_8K, 3 * SZ_2M + SZ_16K,
-		 CUT_CHECK_TABLES);
+	whole = min(3UL, d->size / d->block - 2);
+	off = d->block - 2 * d->page;
+	len = whole * d->block + 4 * d->page;
+	cut_hole(_metadata, self, 0, off, len, CUT_CHECK_TABLES);
 	renew(_metadata, self, 0, true);
-	cut_hole(_metadata, self, 0, SZ_2M - SZ_8K, 3 * SZ_2M + SZ_16K,
-		 CUT_CHECK_TABLES | CUT_CARVE);
+	cut_hole(_metadata, self, 0, off, len, CUT_CHECK_TABLES | CUT_CARVE);
 	renew(_metadata, self, 0, true);
 
 	/* From one area into the next: only the outer edges are cut */
-	off = d->size - SZ_2M - SZ_4K;
-	len = 2 * SZ_2M;
+	off = d->size - d->block - d->page;
+	len = 2 * d->block;
 	split_dma_aim(d, 0, AIM_EDGES, off, d->size - off);
 	ASSERT_EQ(0, split_dma_split(d, 0, off, len, NULL));
 	split_dma_lap(d);
@@ -508,8 +513,8 @@ TEST_F_TIMEOUT(vfio_split_dma_test, several_leaves, 300)
 	renew(_metadata, self, 1, true);
 
 	/* Nested: each range lies inside the one before */
-	split_dma_aim(d, 0, AIM_EDGES, d->size / 2, SZ_64K);
-	for (off = d->size / 4, len = d->size / 2; len >= SZ_4K; len /= 4) {
+	split_dma_aim(d, 0, AIM_EDGES, d->size / 2, 16 * d->page);
+	for (off = d->size / 4, len = d->size / 2; len >= d->page; len /= 4) {
 		ASSERT_EQ(0, split_dma_split(d, 0, off, len, NULL));
 		off += len / 4;
 		split_dma_lap(d);
@@ -529,9 +534,9 @@ TEST_F_TIMEOUT(vfio_split_dma_test, several_leaves, 300)
 	}
 	split_dma_lap(d);
 
-	/* The same 4K page as a hole, over and over */
+	/* The same page as a hole, over and over */
 	for (i = 0; i < 50; i++)
-		cut_hole(_metadata, self, 0, d->size / 2 + SZ_4K, SZ_4K, 0);
+		cut_hole(_metadata, self, 0, d->size / 2 + d->page, d->page, 0);
 
 	split_dma_stop(d);
 	ASSERT_UNDISTURBED(d);
@@ -540,16 +545,17 @@ TEST_F_TIMEOUT(vfio_split_dma_test, several_leaves, 300)
 
 static void random_hole(self_data *self, u64 *off, u64 *len)
 {
-	static const u64 lens[] = { SZ_4K, SZ_64K, SZ_2M, 3 * SZ_4K, SZ_2M + SZ_4K };
+	const u64 page = self->d.page, block = self->d.block;
+	const u64 lens[] = { page, 16 * page, block, 3 * page, block + page };
 	u64 size = self->d.size, pick = split_dma_random(&self->rng);
 
 	if (pick % 8 < ARRAY_SIZE(lens))
 		*len = lens[pick % 8];
 	else
-		*len = (1 + (pick >> 8) % 1024) * SZ_4K;
+		*len = (1 + (pick >> 8) % 1024) * page;
 
 	pick = split_dma_random(&self->rng);
-	*off = (pick >> 8) % ((size - *len) / SZ_4K + 1) * SZ_4K;
+	*off = (pick >> 8) % ((size - *len) / page + 1) * page;
 	switch (pick % 8) {
 	case 0:
 		*off = 0;
@@ -557,11 +563,11 @@ static void random_hole(self_data *self, u64 *off, u64 *len)
 	case 1:
 		*off = size - *len;
 		break;
-	case 2:		/* start at a 2M boundary, or end at one */
-		*off = *off / SZ_2M * SZ_2M;
+	case 2:		/* start where a large leaf may, or end there */
+		*off = *off / block * block;
 		break;
 	case 3:
-		*off = (*off + *len) / SZ_2M * SZ_2M;
+		*off = (*off + *len) / block * block;
 		*off = *off >= *len ? *off - *len : 0;
 		break;
 	}
@@ -637,13 +643,13 @@ static int hole_in(const struct split_dma *d, u64 off, u64 len)
 /* Is there room for the device with one more hole? It needs one of the ends. */
 static bool may_open(const struct split_dma *d, u64 off, u64 len)
 {
-	u64 last = d->size - SZ_4K;
+	u64 last = d->size - d->page;
 
 	if (d->holes == SPLIT_DMA_HOLES || hole_in(d, off, len) >= 0)
 		return false;
 	if (!off)
-		return hole_in(d, last, SZ_4K) < 0;
-	return off + len <= last || hole_in(d, 0, SZ_4K) < 0;
+		return hole_in(d, last, d->page) < 0;
+	return off + len <= last || hole_in(d, 0, d->page) < 0;
 }
 
 /* Fill an open hole while the device works up to its edges, then in it. */
@@ -880,8 +886,6 @@ static const char *missing(void)
 		return "no /dev/iommu, enable CONFIG_IOMMUFD";
 	if (access("/dev/iommu", R_OK | W_OK))
 		return "cannot open /dev/iommu, run as root";
-	if (sysconf(_SC_PAGESIZE) != SZ_4K)
-		return "the smallest page is not 4K: the test cuts pieces of 4K";
 	if (access("/dev/kmsg", R_OK))
 		return "cannot read /dev/kmsg, run as root and enable CONFIG_PRINTK";
 	snprintf_assert(path, sizeof(path), "/sys/bus/pci/devices/%s", device_bdf);
@@ -896,7 +900,7 @@ static const char *missing(void)
 
 	iommu = iommu_init(MODE_IOMMUFD);
 	split.ioas_id = iommu->ioas_id;
-	split.length = SZ_4K;
+	split.length = sysconf(_SC_PAGESIZE);
 	if (ioctl(iommu->iommufd, IOMMU_IOAS_SPLIT, &split) &&
 	    (errno == ENOTTY || errno == EOPNOTSUPP))
 		err = "no IOMMU_IOAS_SPLIT, enable CONFIG_IOMMUFD_SPLIT";
