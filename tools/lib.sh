@@ -86,7 +86,7 @@ use_bed() {
 	local bed=${1%%+*} with=
 	[ "$bed" = "$1" ] || with=${1#*+}
 	[[ -f $TOP/tools/beds/$bed && $bed != *.* && (-z $with || -f $TOP/tools/beds/with.$with) ]] ||
-		die "there is no bed '$1': choose one of $(find "$TOP/tools/beds" -type f ! -name '*.*' -printf '%f ' | tr ' ' '\n' | sort | xargs), all also with +io, +vmm, +alioth or +qemu."
+		die "there is no bed '$1': choose one of $(find "$TOP/tools/beds" -type f ! -name '*.*' -printf '%f ' | tr ' ' '\n' | sort | xargs), all also with +io, +vmm, +sdhci, +alioth or +qemu."
 	# shellcheck source=tools/beds/vtd
 	. "$TOP/tools/beds/$bed"
 	# shellcheck source=tools/beds/with.io
