@@ -14,6 +14,7 @@
 #define SPEC_OA_BITS (40 + SPEC_GRANULE)
 #define SPEC_TABLE_LG2 SPEC_GRANULE
 #define SPEC_D BIT(6)
+#define SPEC_A BIT(5)
 #define SPEC_PRESET 0
 #if SPEC_GRANULE == 12
 #define SPEC_ENC

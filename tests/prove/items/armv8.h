@@ -12,6 +12,7 @@
 #define SPEC_TABLE_LG2 SPEC_GRANULE
 #define SPEC_LEVEL_LG2 (SPEC_GRANULE - 3)
 #define SPEC_D 0
+#define SPEC_A BIT(10)
 #define SPEC_PRESET 1
 #define SPEC_FEATURES (SPEC_STAGE == 2 ? 0x200 : 0) /* S2 */
 

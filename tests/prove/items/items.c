@@ -141,6 +141,78 @@ void split(void)
 }
 
 /*
+ * Two leaves, `at` bytes apart. Join takes them together if they go to memory
+ * that lies so and all bits but A and D are the same, and only then.
+ */
+struct pair {
+	struct leaf one, other;
+	unsigned int level, below;
+	u64 first, next, at, enc;
+	bool goes_on;
+};
+
+static struct pair any_pair(void)
+{
+	struct pair pair;
+
+	pair.enc = any_enc();
+	pair.first = any_leaf(&pair.level, pair.enc, &pair.one);
+	pair.next = any_leaf(&pair.below, pair.enc, &pair.other);
+	pair.at = any64();
+	assume(pair.at >= BIT(pair.one.lg2) && !(pair.at & (BIT(pair.other.lg2) - 1)));
+	pair.goes_on = pair.other.oa == pair.one.oa + pair.at && pair.other.read == pair.one.read &&
+		       pair.other.write == pair.one.write && !((pair.other.rest ^ pair.one.rest) & ~SPEC_A);
+	return pair;
+}
+
+/*
+ * Join. Of all leaves that the new one is made of this looks at the first and at
+ * any other one, of any sizes and levels. The new leaf has the size that was
+ * asked for, goes where the first one went, and has what both had; A and D if
+ * one of them had. What is said of any other is said of all.
+ */
+void join(void)
+{
+	struct pair pair = any_pair();
+	unsigned int above = any(), size = any();
+	struct leaf new;
+	u64 item;
+
+	assume(above <= SPEC_TOP && pair.level <= above && pair.below <= above);
+	assume(size < 64 && (spec_sizes(above) & BIT(size)));
+	assume(pair.one.lg2 < size && pair.other.lg2 < size && pair.at < BIT(size));
+	assume(!(pair.one.oa & (BIT(size) - 1)) && in_range(pair.one.oa, size, pair.enc));
+	assert(CALL(goes_on, pair.first, pair.level, pair.at, pair.next, pair.below, pair.enc) == pair.goes_on);
+	assume(pair.goes_on);
+	item = CALL(joined, pair.first, pair.level, pair.first | pair.next, size, above, pair.enc);
+	assert(spec_leaf(item, above, pair.enc, &new));
+	assert(new.lg2 == size && new.oa == pair.one.oa);
+	assert(new.read == pair.one.read && new.write == pair.one.write);
+	assert(new.dirty == (pair.one.dirty || pair.other.dirty));
+	assert(new.rest == (pair.one.rest | pair.other.rest));
+	DONE;
+}
+
+/*
+ * Leaves of one size that follow each other are found by adding: the item of the
+ * second, but for A and D, is that of the first and a step, and then the step
+ * from there on is the same.
+ */
+void join_step(void)
+{
+	struct pair pair = any_pair();
+	u64 first = pair.first & ~CALL(hw_bits), next = pair.next & ~CALL(hw_bits), size = BIT(pair.one.lg2), step;
+
+	assume(pair.level == pair.below && pair.one.lg2 == pair.other.lg2 && pair.at == size);
+	assume(in_range(pair.one.oa, pair.one.lg2 + 1, pair.enc));
+	step = CALL(child, first, pair.level, size, pair.one.lg2, pair.level, pair.enc) - first;
+	assert((next == first + step) == pair.goes_on);
+	if (pair.goes_on && in_range(pair.other.oa, pair.one.lg2 + 1, pair.enc))
+		assert(CALL(child, next, pair.level, size, pair.one.lg2, pair.level, pair.enc) - next == step);
+	DONE;
+}
+
+/*
  * A table item leads where it should, takes no right away, and stays what it is
  * when hardware sets A or D in it.
  */

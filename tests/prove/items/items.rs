@@ -40,6 +40,34 @@ pub extern "C" fn child(item: u64, level: u32, at: u64, size: u32, below: u32, e
     )
 }
 
+/// Whether join takes `next` for what follows `at` bytes after the start of `first`: as it compares
+/// them, without what hardware sets.
+#[no_mangle]
+pub extern "C" fn goes_on(
+    first: u64,
+    level: u32,
+    at: u64,
+    next: u64,
+    next_level: u32,
+    enc: u64,
+) -> u32 {
+    let params = params(0, enc);
+    let read = |item: u64, level: u32| {
+        let level = Level(level as u8);
+        let Oa(oa) = F::leaf_oa(item, level, &params);
+        (oa, F::leaf_attrs(item & !F::HW_BITS, level, &params))
+    };
+    let (oa, attrs) = read(first, level);
+    (read(next, next_level) == (oa.wrapping_add(at), attrs)).into()
+}
+
+/// What join puts in the place of leaves the first of which is `first`, if hardware has set `hw` in
+/// them.
+#[no_mangle]
+pub extern "C" fn joined(first: u64, level: u32, hw: u64, size: u32, above: u32, enc: u64) -> u64 {
+    child(first & !F::HW_BITS, level, 0, size, above, enc) | (hw & F::HW_BITS)
+}
+
 #[no_mangle]
 pub extern "C" fn leaf_oa(item: u64, level: u32, enc: u64) -> u64 {
     F::leaf_oa(item, Level(level as u8), &params(0, enc)).0

@@ -10,6 +10,7 @@
 #define SPEC_OA_BITS 56
 #define SPEC_TABLE_LG2 12
 #define SPEC_D BIT(7)
+#define SPEC_A BIT(6)
 #define SPEC_PRESET 1
 #define SPEC_FEATURES 0x180 /* Svnapot, Svpbmt */
 

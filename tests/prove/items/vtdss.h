@@ -9,6 +9,7 @@
 #define SPEC_OA_BITS 52
 #define SPEC_TABLE_LG2 12
 #define SPEC_D BIT(9)
+#define SPEC_A BIT(8)
 #define SPEC_PRESET 0
 /* An entry is present if R or W is set: one with A or D alone is not. */
 

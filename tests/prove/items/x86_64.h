@@ -11,6 +11,7 @@
 #define SPEC_OA_BITS 52
 #define SPEC_TABLE_LG2 12
 #define SPEC_D BIT(6)
+#define SPEC_A BIT(5)
 #define SPEC_PRESET 1
 #define SPEC_ENC
 
