@@ -55,6 +55,7 @@ impl Format for Tiny {
     const FEATURES: Features = Features(0);
     const LIVE: Live = Live {
         leaf_to_table: true,
+        table_to_leaf: true,
         contig_resize: true,
     };
     const DIRTY: u64 = D;
