@@ -23,29 +23,40 @@
 bool nondet_bool(void);
 u16 nondet_u16(void);
 
+/*
+ * The case: the pages from LO to before HI, and what is given. The script writes
+ * a function for each, which sets these and calls its harness.
+ */
+static u8 LO, HI, GIVEN;
+
 /* The format, as hardware reads it. Sizes and addresses in pages of 2^8 bytes. */
 #ifdef INSTANCE_FOUR
 #define ITEMS_LG2 2
 #define TOP 1
 #define TABLES 4
+#define LARGEST 8
 
 #else
 #define ITEMS_LG2 1
 #define TOP 2
 #define TABLES 8
+#define LARGEST 4
 
 #endif
 #define ITEMS (1u << ITEMS_LG2)
 #define PAGES (1u << (ITEMS_LG2 * (TOP + 1)))
 
 /* The low half of an item; above is where it leads. */
-enum { PRESENT = 1 << 0, LEAF = 1 << 1, TWO = 1 << 2 };
+enum { PRESENT = 1 << 0, LEAF = 1 << 1, TWO = 1 << 2, EXEC = 1 << 3 };
 
 /* The high half. */
 enum { A = 1 << 0, D = 1 << 1, WRITE = 1 << 2, IGNORED = 1 << 3 };
 
-/* A table: not there yet, only software knows it, hardware can reach it, taken out, freed. */
-enum state { UNUSED, OURS, LIVE, GATHERED, FREED };
+/*
+ * A table: not there yet, only software knows it, hardware can reach it, taken
+ * out by an unmap, freed; its place taken by a leaf, and that flushed.
+ */
+enum state { UNUSED, OURS, LIVE, GATHERED, FREED, DETACHED, FLUSHED };
 
 /* The items, both halves. */
 static u16 low[16], high[16];
@@ -62,7 +73,7 @@ static u8 tables; /* handed out, the top included */
 /* What a walk finds. */
 struct leaf {
 	bool mapped, dirty;
-	u8 at; /* its item */
+	u8 at, level; /* its item */
 	u8 start, pages, oa; /* all of it */
 	u16 attrs; /* rights and what is ignored */
 };
@@ -85,10 +96,11 @@ static struct leaf walk(u32 page)
 
 			leaf.mapped = true;
 			leaf.at = at;
+			leaf.level = level;
 			leaf.pages = now & TWO ? 2u << lg2 : 1u << lg2;
 			leaf.start = page & ~(leaf.pages - 1);
 			leaf.oa = now >> 8;
-			leaf.attrs = more & (WRITE | IGNORED);
+			leaf.attrs = (more & (WRITE | IGNORED)) | (now & EXEC) << 8;
 			leaf.dirty = more & D || (now & TWO && PICK(high, at ^ 1) & D);
 			assert(!(leaf.oa & (leaf.pages - 1)));
 			break;
@@ -105,6 +117,9 @@ static struct leaf walk(u32 page)
 static u8 probe;
 static struct leaf was;
 static bool written, any_dirty;
+
+/* A join: whatever way a device writes, its D must not be lost. */
+static bool joining;
 
 /* What the operation may unmap: nothing, or the pages from `hole` to before `hole_end`. */
 static u8 hole, hole_end;
@@ -163,6 +178,12 @@ static bool same_item(u32 one, u32 other, struct leaf leaf)
 #endif
 }
 
+/* Whether hardware may still use what is in the table. */
+static bool is_hot(u8 now)
+{
+	return now == LIVE || now == GATHERED || now == DETACHED;
+}
+
 /*
  * Before every access of software to what hardware can reach: a device may use
  * any address, by a walk now or by what is cached, which sets A or D, and the
@@ -181,13 +202,13 @@ static void hardware(void)
 	if (used.mapped) {
 		if (!(used.attrs & WRITE))
 			set &= ~D;
-		assert(PICK_STATE(used.at) == LIVE || PICK_STATE(used.at) == GATHERED);
+		assert(is_hot(PICK_STATE(used.at)));
 		/* Written so that what it cannot reach stays what it is for CBMC, too. */
 		for (u32 i = 0; i < TABLES * ITEMS; i++) {
 			/* It is empty: so it was all the time, if nothing is unmapped. */
 			if (!(low[i] & PRESENT) && hole == hole_end)
 				continue;
-			if (state[i / ITEMS] == LIVE || state[i / ITEMS] == GATHERED)
+			if (is_hot(state[i / ITEMS]))
 				high[i] |= used.at == i ? set : 0;
 		}
 		if (set & D) {
@@ -195,6 +216,10 @@ static void hardware(void)
 			if (!blind && in_leaf(probe, used) && same_item(probe, page, used) && nondet_bool())
 				written = true;
 		}
+		if (joining && (set & D || used.dirty) && in_leaf(probe, used) && nondet_bool())
+			written = true;
+		if (blind && set & D)
+			cached.dirty = true;
 	}
 	if (nondet_bool())
 		cached = found;
@@ -225,7 +250,7 @@ u32 w2c_env_item_read(struct w2c_env *env, u32 address)
 	u32 at = place(address);
 
 	(void)env;
-	if (state[at / ITEMS] == LIVE)
+	if (is_hot(state[at / ITEMS]))
 		hardware();
 	read_high = high[at];
 	return low[at];
@@ -265,17 +290,33 @@ static void reach(u32 at, u32 level)
 	}
 }
 
+/* A leaf has taken the place of a table: it, and all below, is reached from what is cached only. */
+static void detach(u32 table, u32 level)
+{
+	assert(state[table] == LIVE && level_of[table] == level);
+	state[table] = DETACHED;
+	for (u32 i = 0; i < ITEMS && level; i++) {
+		u16 now = low[table * ITEMS + i];
+
+		if ((now & (PRESENT | LEAF)) == PRESENT)
+			detach(now >> 8, level - 1);
+	}
+}
+
 static u8 stores;
 
 static void store(u32 at, u32 new_low, u32 new_high)
 {
-	bool other = low[at] != new_low;
+	u16 old = low[at];
 
 	assert(state[at / ITEMS] == LIVE);
 	write(at, new_low, new_high);
 	stores++;
-	if (other)
+	if (old != new_low) {
+		if ((old & (PRESENT | LEAF)) == PRESENT && new_low & LEAF)
+			detach(old >> 8, level_of[at / ITEMS] - 1);
 		reach(at, level_of[at / ITEMS]);
+	}
 	judge();
 }
 
@@ -303,6 +344,7 @@ void w2c_env_item_set(struct w2c_env *env, u32 address, u32 new_low, u32 new_hig
 	(void)env;
 	/* Hardware may just set a bit of a leaf. */
 	assert(hole < hole_end || !(low[at] & LEAF));
+	assert(!joining);
 	hardware();
 	store(at, new_low, new_high);
 }
@@ -408,6 +450,36 @@ void w2c_env_flush(struct w2c_env *env)
 	(void)env;
 	hardware();
 	drop();
+}
+
+/* The first page that a table serves. */
+static u8 first_page[TABLES];
+
+/*
+ * The flush of a join: leaves of these levels, and table items of these, that lie
+ * in the range as a whole. Those that overlap it stay.
+ */
+void w2c_env_join_flush(struct w2c_env *env, u32 page, u32 pages, u32 leaf_levels, u32 table_levels)
+{
+	(void)env;
+	hardware();
+	if (cached.mapped && leaf_levels >> cached.level & 1 && page <= cached.start &&
+	    cached.start + cached.pages <= page + pages)
+		cached.mapped = false;
+	for (u32 i = 0; i < TABLES; i++) {
+		u32 level = level_of[i] + 1;
+
+		if (state[i] == DETACHED && table_levels >> level & 1 && page <= first_page[i] &&
+		    first_page[i] + (1u << ITEMS_LG2 * level) <= page + pages)
+			state[i] = FLUSHED;
+	}
+}
+
+void w2c_env_join_free(struct w2c_env *env, u32 table)
+{
+	(void)env;
+	assert(table < tables && state[table] == FLUSHED && !leads(0, TOP, table));
+	state[table] = FREED;
 }
 
 void wasm_rt_trap(wasm_rt_trap_t code)
@@ -645,4 +717,148 @@ void map_fails(void)
 	mostly_empty();
 	memory_for = GIVEN;
 	mapped(2);
+}
+
+/*
+ * Trees for joins. What is not hardware's to set is the same everywhere, whatever
+ * it is, but for EXEC, which each tree has where it wants it: what to join is
+ * decided by constants.
+ */
+static u16 common;
+
+static void part(u32 at, u32 oa, u16 more)
+{
+	low[at] = PRESENT | LEAF | more | oa << 8;
+	high[at] = common | (nondet_u16() & (A | D));
+	if (more & TWO) {
+		low[at + 1] = low[at];
+		high[at + 1] = common | (nondet_u16() & (A | D));
+	}
+}
+
+/* A table, by its item, with a leaf of one item for each page from `oa` on. */
+static u32 small(u32 at, u32 level, u32 page, u32 oa)
+{
+	u32 table = tables;
+
+	live_table(at, level);
+	first_page[table] = page;
+	for (u32 i = 0; i < ITEMS && !level; i++)
+		part(table * ITEMS + i, oa + i, 0);
+	return table * ITEMS;
+}
+
+/* As each page was before. */
+static struct leaf before[PAGES];
+static u8 had_dirty[PAGES];
+
+/* Whether the pages of a block can be one leaf. */
+static bool is_one(u32 start, u32 pages)
+{
+	if (before[start].oa + start - before[start].start & (pages - 1))
+		return false;
+	for (u32 i = start; i < start + pages; i++) {
+		u32 oa = before[start].oa + (start - before[start].start) + (i - start);
+
+		if (!before[i].mapped || before[i].attrs != before[start].attrs ||
+		    before[i].oa + (i - before[i].start) != oa)
+			return false;
+	}
+	return true;
+}
+
+/* The largest leaf of the range that a page can be in, or the one that it was in. */
+static u32 largest[PAGES];
+
+static void expect(void)
+{
+	for (u32 page = 0; page < PAGES; page++)
+		before[page] = walk(page);
+	for (u32 page = 0; page < PAGES; page++) {
+		had_dirty[page] = before[page].dirty;
+		largest[page] = before[page].pages;
+		for (u32 pages = 2 * before[page].pages; pages && pages <= LARGEST; pages *= 2) {
+			u32 start = page & ~(pages - 1);
+
+			if (start >= LO && start + pages <= HI && is_one(start, pages))
+				largest[page] = pages;
+		}
+	}
+}
+
+static void joinable(void)
+{
+	u32 i, j;
+
+	begin();
+	common = nondet_u16() & (WRITE | IGNORED);
+#ifdef INSTANCE_FOUR
+	switch (GIVEN) {
+	case 0: /* pages 0 to 3 and 4 to 7 small ones */
+		small(0, 0, 0, 64);
+		small(1, 0, 4, 68);
+		part(2, 48, 0); /* pages 8 to 11 */
+		part(3, 32, 0); /* pages 12 to 15 */
+		break;
+	default: /* a group and small ones, and a leaf that goes on */
+		i = small(0, 0, 0, 64);
+		part(i, 64, TWO);
+		part(1, 68, 0);
+		part(2, 48, 0);
+		part(3, 52, 0);
+	}
+#else
+	switch (GIVEN) {
+	case 0: /* all small */
+	case 1: /* page 2 is different */
+	case 2: /* page 2 is empty */
+	case 3: /* page 3 goes elsewhere */
+	case 4: /* no address is aligned to more than a page */
+		j = small(0, 1, 0, 0);
+		small(j, 0, 0, GIVEN == 4 ? 65 : 64);
+		i = small(j + 1, 0, 2, GIVEN == 4 ? 67 : 66);
+		part(1, 48, 0); /* pages 4 to 7 */
+		if (GIVEN == 1)
+			part(i, 66, EXEC);
+		if (GIVEN == 2)
+			low[i] = high[i] = 0;
+		if (GIVEN == 3)
+			part(i + 1, 99, 0);
+		break;
+	default: /* pages 0 and 1 are a leaf, 2 and 3 are small */
+		j = small(0, 1, 0, 0);
+		part(j, 64, 0);
+		small(j + 1, 0, 2, 66);
+		part(1, 48, 0);
+	}
+#endif
+	look();
+	expect();
+	joining = true;
+}
+
+/*
+ * Join. What belongs together is one leaf, nothing else has changed, and all
+ * tables that are not linked are freed.
+ */
+void join(void)
+{
+	bool had = false;
+	struct leaf is;
+
+	joinable();
+	assert(!w2c_code_join(&code, LO, HI - LO));
+	is = walk(probe);
+	assert(is_same(is));
+	if (is.mapped) {
+		assert(is.pages == largest[probe]);
+		assert(!(was.dirty || written) || is.dirty);
+		for (u32 i = 0; i < PAGES; i++)
+			had |= in_leaf(i, is) && had_dirty[i];
+		assert(!is.dirty || had || any_dirty);
+	}
+	assert(!cached.mapped || PICK_STATE(cached.at) == LIVE);
+	for (u32 i = 0; i < TABLES; i++)
+		assert(state[i] == UNUSED || state[i] == FREED || (state[i] == LIVE && (!i || leads(0, TOP, i))));
+	DONE;
 }

@@ -13,7 +13,9 @@ use iotable::fmt::{Attrs, Features, Format, Kind, Live, Params, Prot};
 use iotable::gather::Gather;
 use iotable::mem::{Cell, PtMem};
 use iotable::range::Locked;
-use iotable::{Bytes, Config, Error, Iova, Level, Oa, Pt, RawTable, Result, SplitFlush, Table};
+use iotable::{
+    Bytes, Config, Error, Flusher, Iova, Level, Oa, Pt, RawTable, Result, SplitFlush, Stale, Table,
+};
 
 const ITEMS_LG2: u32 = if cfg!(four) { 2 } else { 1 };
 const TOP: u8 = if cfg!(four) { 1 } else { 2 };
@@ -27,6 +29,7 @@ const TABLES: usize = if cfg!(four) { 4 } else { 8 };
 /// | 0 | 1 | 1 |
 /// | 1 | 1 | 0 |
 /// | 2 | one of two items | 0 |
+/// | 3 | execution is allowed | 0 |
 /// | 15:8 | OA | address |
 /// | 32 | accessed | accessed |
 /// | 33 | dirty | ignored |
@@ -34,15 +37,17 @@ const TABLES: usize = if cfg!(four) { 4 } else { 8 };
 /// | 35 | ignored | 0 |
 ///
 /// What decides the way of the algorithm is in the low half, what differs from run to run is in the
-/// high one: so CBMC can follow the first as constants.
+/// high one: so CBMC can follow the first as constants. Bit 3 is for joins: leaves that differ there
+/// must not be joined. What else differs, they may not look at.
 enum Tiny {}
 
 const PRESENT: u32 = 1 << 0;
 const LEAF: u32 = 1 << 1;
 const TWO: u32 = 1 << 2;
+const EXEC: u32 = 1 << 3;
 const OA: u64 = 0xff00;
 const D: u64 = 1 << 33;
-const ATTRS: u64 = 0xffff_ffff << 32;
+const HIGH: u64 = 0xffff_ffff << 32;
 
 impl Format for Tiny {
     const NAME: &'static str = "tiny";
@@ -60,7 +65,7 @@ impl Format for Tiny {
     };
     const DIRTY: u64 = D;
     // More than hardware sets: whether the rest is the same then needs no look at the high half.
-    const HW_BITS: u64 = ATTRS;
+    const HW_BITS: u64 = HIGH;
     const CLEANED: u64 = 0;
     const TOP_OA_MASK: u64 = OA;
 
@@ -88,7 +93,7 @@ impl Format for Tiny {
     }
 
     fn leaf_attrs(item: u64, _level: Level, _params: &Params) -> Attrs {
-        Attrs(item & ATTRS)
+        Attrs(item & (HIGH | EXEC as u64))
     }
 
     fn encode_leaf(Oa(oa): Oa, size_lg2: u32, level: Level, attrs: Attrs) -> u64 {
@@ -135,6 +140,8 @@ extern "C" {
     fn gather_range(page: u32, pages: u32);
     fn replaced(page: u32, pages_lg2: u32, level: u32);
     fn flush();
+    fn join_flush(page: u32, pages: u32, leaf_levels: u32, table_levels: u32);
+    fn join_free(table: u32);
 }
 
 fn halves(item: u64) -> (u32, u32) {
@@ -270,12 +277,36 @@ impl Gather<Mem> for Mem {
     }
 }
 
+impl Flusher<Mem> for Mem {
+    fn flush(&mut self, stale: Stale) {
+        let pages = (stale.va.through(stale.last).0 >> PAGE) as u32;
+        // SAFETY: any arguments.
+        unsafe {
+            join_flush(
+                (stale.va.0 >> PAGE) as u32,
+                pages,
+                stale.leaf_levels,
+                stale.table_levels,
+            )
+        }
+    }
+
+    fn free(&mut self, table: RawTable<Mem>) {
+        // SAFETY: judges it.
+        unsafe { join_free(number(table.ptr())) }
+    }
+}
+
 fn pt(mem: &Mem) -> Pt<'_, Tiny, Mem> {
+    with_sizes(mem, 0xffff & ((1 << (Tiny::MAX_VA_LG2 - 1)) - 1) & !0xff)
+}
+
+fn with_sizes(mem: &Mem, pgsize_bitmap: u64) -> Pt<'_, Tiny, Mem> {
     let config = Config {
         params: Params::default(),
         max_va_lg2: Tiny::MAX_VA_LG2,
         max_oa_lg2: Tiny::MAX_OA_LG2,
-        pgsize_bitmap: 0xffff & ((1 << (Tiny::MAX_VA_LG2 - 1)) - 1) & !0xff,
+        pgsize_bitmap,
     };
     let (top, level) = mem.top();
     // SAFETY: the top table, which is never freed.
@@ -324,6 +355,12 @@ extern "C" fn split(page: u32, pages: u32) -> u32 {
 #[no_mangle]
 extern "C" fn carve(page: u32, pages: u32) -> u32 {
     end(locked(page, pages).and_then(|range| pt(&Mem).carve(range, &mut Mem)))
+}
+
+#[no_mangle]
+extern "C" fn join(page: u32, pages: u32) -> u32 {
+    let done = locked(page, pages).and_then(|range| with_sizes(&Mem, !0xff).join(range, &mut Mem));
+    code(done.map(|_| ()))
 }
 
 /// Returns the pages that it unmapped.
