@@ -53,7 +53,7 @@ prepare_qemu_vmm() {
 	# Firmware that Debian's source package does not have, and what its tests need.
 	sed -i 's/^if unpack_edk2_blobs$/if false/' "$work/pc-bios/meson.build"
 	sed -i '/^pycotap/d' "$work/pythondeps.toml"
-	quiet -p qemu_progress "QEMU" qemu_build || die "QEMU does not build: see the log above."
+	quiet -p qemu_progress "QEMU" qemu_build || die "QEMU does not build, or the series' unit tests fail: see the log above."
 	cp "$work/build/qemu-system-x86_64" "$output.tmp"
 	rm -rf "$work"
 	publish qemu.vmm "$output.tmp"
@@ -100,7 +100,7 @@ qemu_root() {
 	mv "$QEMU/root.tmp" "$QEMU/root"
 }
 
-# Static: the guest in which it runs has no libraries.
+# Static: the guest in which it runs has no libraries, and little time to load it.
 # shellcheck disable=SC2016 # the inner shell's
 qemu_build() {
 	unshare --mount --propagation unchanged bash -c '
@@ -109,22 +109,24 @@ qemu_build() {
 			mkdir /mnt/build && cd /mnt/build &&
 			../configure --target-list=x86_64-softmmu --static --without-default-features --enable-kvm --enable-system --enable-fdt=system \
 				--disable-tcg --without-default-devices --with-devices-x86_64=split --disable-docs --disable-download --disable-install-blobs &&
-			ninja -j$3 qemu-system-x86_64"' bash "$QEMU/root" "$QEMU/work" "$(jobs_)"
+			ninja -j$3 qemu-system-x86_64 tests/unit/test-iommufd tests/unit/test-iova-tree &&
+			tests/unit/test-iommufd && tests/unit/test-iova-tree && strip qemu-system-x86_64"' bash "$QEMU/root" "$QEMU/work" "$(jobs_)"
 }
 
 qemu_progress() { tr '\r' '\n' <"$1" | sed -n 's/^\(\[[0-9/]*\]\).*/step \1/p' | tail -n 1; }
 
 # Built where the kernel was, as alioth's.
 prepare_qemu_module() {
-	local kernel here=$TOP/tools/qemu/guest main=$TOP/tools/alioth/guest work=/tmp/qemu-module
+	local kernel what here=$TOP/tools/qemu/guest main=$TOP/tools/alioth/guest work=/tmp/qemu-module
 	kernel=$(built x86)
 	have_output qemu.module "$(echo "$kernel" | cat - "$here"/{Kbuild,*.c} "$main"/{main.c,converter.h} "$TOP/tools/qemu/build.sh" | key_of)" && return
 	flavour x86
-	step "QEMU's guest: the module that converts, and virtio_mem"
+	step "QEMU's guest: the modules that convert, and virtio_mem"
 	configure x86 "$config"
 	rm -rf $work
 	cp -r "$here" $work
-	cp "$main"/{main.c,converter.h} "$LINUX/drivers/virtio/virtio_mem.c" $work/
+	cp "$main/converter.h" "$LINUX/drivers/virtio/virtio_mem.c" $work/
+	for what in balloon mem iommu; do cp "$main/main.c" $work/main-$what.c; done
 	quiet -p kernel_progress "$label" "${kmake[@]}" "-j$(jobs_)" "$target" modules_prepare || die "the $label does not build: see the log above."
 	quiet "the modules of QEMU's guest" "${kmake[@]}" M=$work KBUILD_EXTRA_SYMBOLS="$BUILD/x86/vmlinux.symvers" modules ||
 		die "the modules of QEMU's guest do not build: see the log above."
