@@ -20,7 +20,7 @@ help: ## this list
 	@echo '  CMD=COMMAND            make vm: what to run in it'
 	@echo '  DEMO=vmm               make demo: a VMM that converts memory, page by page and with splits'
 	@echo '  DEMO=alioth            make demo: a VMM from crates.io that does so, with a guest and an assigned disk'
-	@echo '  DEMO=qemu              make demo: QEMU, whose guest has a balloon and an assigned disk'
+	@echo '  DEMO=qemu              make demo: QEMU, whose guest has a balloon, virtio-mem and an assigned disk'
 	@echo '  ONLY=tables|ioctls|vmm make bench: one part of it'
 	@echo '  BOOTS=N ROUNDS=N       make bench: how often (default: 8 boots of 16 rounds)'
 	@echo '  FROM="NAME <MAIL>"     make series: who signs the patches (default: of git config)'

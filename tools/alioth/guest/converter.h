@@ -10,8 +10,15 @@
 
 /* The one file. */
 
-/* Whether memory that is shared again has what it had while it was private. */
-extern const bool shared_keeps_private;
+extern const struct conversion {
+	/* What can be converted, at least. */
+	size_t granule;
+	/* Memory is the same when it has become private, or shared, and has what it had. */
+	bool private_keeps_shared;
+	bool shared_keeps_private;
+	/* Memory that can be converted, or NULL if all can. */
+	void *(*memory)(size_t bytes);
+} conversion;
 
 int converter_open(void);
 void converter_close(void);

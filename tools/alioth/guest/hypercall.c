@@ -11,7 +11,7 @@
 #include "converter.h"
 
 /* Private memory is another file. */
-const bool shared_keeps_private;
+const struct conversion conversion = { .granule = PAGE_SIZE };
 
 int converter_open(void)
 {

@@ -26,19 +26,21 @@ module_param(disk, charp, 0);
 MODULE_PARM_DESC(disk, "the disk that copies; it is overwritten");
 static int rounds = 100;
 module_param(rounds, int, 0);
-MODULE_PARM_DESC(rounds, "conversions of 4K there and back; of 64K a quarter, of 2M a tenth of it");
+MODULE_PARM_DESC(rounds, "conversions of 4K there and back; of 64K (or 1M) a quarter, of 2M a tenth");
 static bool bad;
 module_param(bad, bool, 0);
 MODULE_PARM_DESC(bad, "ask for what cannot be had, and look at what devices reach then");
 
 /*
- * A block of 2M has 16 groups of 128K: the disk copies into the first half of each, and the second
- * half is converted. So what is converted lies between memory under DMA, in the same IOPTE of 2M.
+ * A block of 2M has groups, of 128K or of two granules: the disk copies into the first half of
+ * each, and the second half is converted. So what is converted lies between memory under DMA, in
+ * the same IOPTE of 2M.
  */
 #define BLOCK_ORDER	9
-#define GROUPS		16
-#define HALF		(64 << 10)
+#define CHUNK		(64 << 10)
+#define HALF		max_t(size_t, CHUNK, conversion.granule)
 #define GROUP		(2 * HALF)
+#define GROUPS		(BLOCK / GROUP)
 #define BLOCK		(PAGE_SIZE << BLOCK_ORDER)
 /* Bytes of the disk that are read again and again. Behind them is a page for trials. */
 #define AREA		(4 << 20)
@@ -155,14 +157,14 @@ static int copier(void *unused)
 	unsigned int i;
 
 	for (i = 0; !kthread_should_stop(); i++) {
-		void *at = page_address(block) + (i % GROUPS) * GROUP;
-		u64 offset = (u64)i * HALF % AREA;
+		void *at = page_address(block) + (i % GROUPS) * GROUP + i / GROUPS * CHUNK % HALF;
+		u64 offset = (u64)i * CHUNK % AREA;
 
-		memset(at, SHARED_BYTE, HALF);
-		if (disk_io(REQ_OP_READ, at, HALF, offset))
+		memset(at, SHARED_BYTE, CHUNK);
+		if (disk_io(REQ_OP_READ, at, CHUNK, offset))
 			copies.failed++;
-		copies.wrong += wrong_bytes(at, HALF, offset);
-		copies.bytes += HALF;
+		copies.wrong += wrong_bytes(at, CHUNK, offset);
+		copies.bytes += CHUNK;
 		cond_resched();
 	}
 	return 0;
@@ -210,8 +212,9 @@ static int run_size(size_t bytes, int times)
 			return -EIO;
 		}
 		WRITE_ONCE(converted, converted + 1);
-		/* It is other memory now, and has none of the old bytes. */
-		stale += READ_ONCE(p[0]) == 0x0101010101010101ULL * SHARED_BYTE;
+		/* If it is other memory now, it has none of the old bytes. */
+		stale += !conversion.private_keeps_shared &&
+			 READ_ONCE(p[0]) == 0x0101010101010101ULL * SHARED_BYTE;
 		if (i < 3) {
 			if (dma_blocked(p, bytes))
 				blocked++;
@@ -228,7 +231,7 @@ static int run_size(size_t bytes, int times)
 			return -EIO;
 		}
 		WRITE_ONCE(converted, converted + 1);
-		stale += !shared_keeps_private &&
+		stale += !conversion.shared_keeps_private &&
 			 READ_ONCE(p[0]) == 0x0101010101010101ULL * PRIVATE_BYTE;
 		wrong += read_wrong(p, bytes, offset);
 		cond_resched();
@@ -252,7 +255,7 @@ static int run(void)
 		kthread_stop(copy);
 		return PTR_ERR(sample);
 	}
-	rc = run_size(PAGE_SIZE, rounds);
+	rc = conversion.granule > PAGE_SIZE ? 0 : run_size(PAGE_SIZE, rounds);
 	if (!rc)
 		rc = run_size(HALF, max(rounds / 4, 1));
 	if (!rc)
@@ -376,8 +379,10 @@ static int run_bad(void)
 	for (i = 0; i < GROUPS; i++)
 		memset(page_address(block) + i * GROUP + HALF, SHARED_BYTE, HALF);
 	bad_requests(page_address(block) + HALF);
-	overlaps(page_address(block) + GROUP + HALF);
-	two_vcpus(page_address(block) + 2 * GROUP + HALF);
+	if (conversion.granule == PAGE_SIZE) {
+		overlaps(page_address(block) + GROUP + HALF);
+		two_vcpus(page_address(block) + 2 * GROUP + HALF);
+	}
 	kthread_stop(copy);
 	pr_err("copies bytes %llu wrong %llu failed %llu\n", copies.bytes, copies.wrong,
 	       copies.failed);
@@ -392,12 +397,26 @@ static int write_disk(void)
 	u64 offset, i;
 	int rc = 0;
 
-	for (offset = 0; offset < AREA && !rc; offset += HALF) {
-		for (i = 0; i < HALF / 8; i++)
+	for (offset = 0; offset < AREA && !rc; offset += CHUNK) {
+		for (i = 0; i < CHUNK / 8; i++)
 			p[i] = word_at(offset + i * 8);
-		rc = disk_io(REQ_OP_WRITE, p, HALF, offset);
+		rc = disk_io(REQ_OP_WRITE, p, CHUNK, offset);
 	}
 	return rc;
+}
+
+static void find_memory(void)
+{
+	if (conversion.memory) {
+		void *memory = conversion.memory(2 * BLOCK);
+
+		block = memory ? virt_to_page(memory) : NULL;
+		large = memory ? virt_to_page(memory + BLOCK) : NULL;
+	} else {
+		block = alloc_pages(GFP_KERNEL, BLOCK_ORDER);
+		large = alloc_pages(GFP_KERNEL, BLOCK_ORDER);
+	}
+	safe = (u8 *)__get_free_page(GFP_KERNEL);
 }
 
 static int __init converter_init(void)
@@ -414,9 +433,7 @@ static int __init converter_init(void)
 		return rc;
 	}
 	rc = -ENOMEM;
-	block = alloc_pages(GFP_KERNEL, BLOCK_ORDER);
-	large = alloc_pages(GFP_KERNEL, BLOCK_ORDER);
-	safe = (u8 *)__get_free_page(GFP_KERNEL);
+	find_memory();
 	if (block && large && safe) {
 		rc = write_disk();
 		if (!rc)
@@ -429,8 +446,10 @@ static int __init converter_init(void)
 	/* After an error some of it may be private: the guest ends with it. */
 	if (!rc) {
 		free_page((unsigned long)safe);
-		__free_pages(large, BLOCK_ORDER);
-		__free_pages(block, BLOCK_ORDER);
+		if (!conversion.memory) {
+			__free_pages(large, BLOCK_ORDER);
+			__free_pages(block, BLOCK_ORDER);
+		}
 	}
 	converter_close();
 	bdev_fput(disk_file);

@@ -20,7 +20,10 @@
 
 #include "converter.h"
 
-const bool shared_keeps_private = true;
+const struct conversion conversion = {
+	.granule = PAGE_SIZE,
+	.shared_keeps_private = true,
+};
 
 /* Pages in one request, as many as the kernel's driver has. */
 #define PFNS	256
