@@ -163,7 +163,7 @@ fn dirty_bits() {
             for (early, late) in [
                 (Some(at), None),
                 (None, Some(at)),
-                (Some(at), Some(M2 - 1 - at % M2)),
+                (Some(at), Some((M2 - at % M2) % (tables * M2))),
             ] {
                 check::<Vtd>(Setup::plain(2), tables, early, late);
                 check::<Amd<false>>(amd(), tables, early, late);
