@@ -717,8 +717,11 @@ pub(crate) struct WholeAreas(KVVec<(NonNull<bindings::iopt_area>, NonNull<bindin
 impl WholeAreas {
     /// Makes room for `count` areas.
     pub(crate) fn with_capacity(count: usize) -> Result<Self> {
+        // There may be more than the allocator takes.
+        let none = KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
+
         // INVARIANT: There are none.
-        Ok(Self(KVVec::with_capacity(count, GFP_KERNEL_ACCOUNT)?))
+        Ok(Self(none))
     }
 
     /// Takes an area, for which there is room.
