@@ -7,7 +7,7 @@ use kernel::{bindings, error::to_result, page::PAGE_SIZE, prelude::*};
 
 use super::{
     extent_of, pinned, Area, Domain, Extent, FreshArea, LockedDomains, LockedIopt, PagesGuard,
-    PhantomData, Refusal, Slice,
+    PhantomData, Slice,
 };
 use crate::join_plan::{blocks, check_hole, follows, reach};
 
@@ -84,16 +84,30 @@ impl LockedIopt<'_> {
         })
     }
 
-    /// Refuses what cannot be joined, now or ever. Holes are none of its business.
-    pub(crate) fn check_areas(&self, range: Extent) -> Result<(), Refusal> {
-        if self.all_areas(range).any(|area| area.is_none()) {
-            return Err(Refusal::Busy);
-        }
-        let areas = || self.all_areas(range).flatten();
+    /// Refuses what cannot be joined, now or ever. Holes are none of its business. A task that is
+    /// about to die gets `EINTR`.
+    pub(crate) fn check_areas(&self, range: Extent) -> Result {
+        let (mut in_flight, mut going) = (false, false);
+        let mut kind = Ok(());
 
-        areas().try_for_each(|area| area.check_kind())?;
-        if areas().any(|area| area.is_going()) {
-            return Err(Refusal::Busy);
+        for area in self.all_areas(range) {
+            if pause() {
+                return Err(EINTR);
+            }
+            let Some(area) = area else {
+                in_flight = true;
+                continue;
+            };
+            kind = kind.and_then(|()| area.check_kind());
+            going |= area.is_going();
+        }
+
+        if in_flight {
+            return Err(EBUSY);
+        }
+        kind?;
+        if going {
+            return Err(EBUSY);
         }
         Ok(())
     }
@@ -135,6 +149,9 @@ impl LockedIopt<'_> {
             .flat_map(|area| self.domains().map(move |domain| (area, domain)))
         {
             if !domain.may_join() {
+                if pause() {
+                    return;
+                }
                 continue;
             }
             for leaves in blocks(reach(range, area.extent(), domain.pgsize_bitmap())) {
@@ -332,14 +349,16 @@ impl<'a> Holes<'a> {
         // From here the invariant of `Hole` is broken, until the areas are in flight again or
         // belong to the tree alone. Either comes before the lock is dropped, or the list.
         list.set_pages(&iopt, true);
-        if iopt.locate(range).is_err() || iopt.check_areas(range).is_err() {
+        let whole = iopt.locate(range).map_err(|_| EBUSY);
+        let checked = whole.and_then(|_| iopt.check_areas(range));
+        if let Err(e) = checked {
             list.set_pages(&iopt, false);
 
             let domains = iopt.unlock_areas();
 
             drop(list);
             drop(domains);
-            return Err(EBUSY);
+            return Err(if e == EINTR { e } else { EBUSY });
         }
         for Hole { area, .. } in list.0.drain_all() {
             // The tree has it now.
@@ -354,12 +373,14 @@ impl HoleList {
         let mut holes: usize = 0;
 
         for _ in iopt.holes(range) {
-            pause();
+            if pause() {
+                return Err(EINTR);
+            }
             holes = holes.wrapping_add(1);
         }
         // Allocated once: a list that grows does arithmetic of which the compiler cannot tell that
-        // it does not overflow.
-        self.0 = KVVec::with_capacity(holes, GFP_KERNEL_ACCOUNT)?;
+        // it does not overflow. There may be more than the allocator takes.
+        self.0 = KVVec::with_capacity(holes, GFP_KERNEL_ACCOUNT | __GFP_NOWARN)?;
 
         for hole in iopt.holes(range) {
             if pause() {

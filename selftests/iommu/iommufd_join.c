@@ -7,7 +7,9 @@
  * if both ends of its range are ends of areas. What is pinned shows in the
  * references of the pages.
  */
+#include <sys/time.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "iommufd_split_utils.h"
 
@@ -756,6 +758,98 @@ TEST_F(iommufd_join, leaves)
 	test_cmd_set_dirty_tracking(hwpt_id, false);
 	check_mapped(0, length);
 	unmap_exact(0, length);
+}
+
+/* Pages that are a mapping each, enough of them for a join to take a while */
+#define MANY 16384
+
+static uint64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000ULL + now.tv_nsec / 1000;
+}
+
+/* A child joins everything, and is killed after @us, unless that is 0 */
+static bool join_in_child(int fd, __u32 ioas_id, size_t length, uint64_t us)
+{
+	struct itimerval alarm = {
+		.it_value = { us / 1000000, us % 1000000 },
+	};
+	int status = 0;
+	pid_t pid;
+
+	pid = fork();
+	if (!pid) {
+		/* What nobody handles kills as SIGKILL does */
+		if (setitimer(ITIMER_REAL, &alarm, NULL))
+			_exit(1);
+		_exit(!!_test_ioctl_ioas_join(fd, ioas_id, 0, BASE_IOVA,
+					      length));
+	}
+	return pid != -1 && waitpid(pid, &status, 0) == pid &&
+	       (WIFEXITED(status) ? !WEXITSTATUS(status) : us != 0);
+}
+
+/* A task that is killed leaves the rest apart, and what it leaves is right */
+TEST(join_killed)
+{
+	size_t length = MANY * PAGE_SIZE;
+	uint64_t took = 0, unmapped;
+	unsigned int i, tried;
+	bool apart = false;
+	void *ptr;
+	int fd;
+
+	ptr = mmap(NULL, length, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, ptr);
+	fd = open("/dev/iommu", O_RDWR);
+	ASSERT_NE(-1, fd);
+	for (tried = 0; tried != 40 && !apart; tried++) {
+		__u64 iova = BASE_IOVA;
+		size_t gone = 0;
+		uint64_t start;
+		__u32 ioas_id;
+
+		ASSERT_EQ(0, _test_ioctl_ioas_alloc(fd, &ioas_id));
+		ASSERT_EQ(0, _test_ioctl_ioas_map(fd, ioas_id, ptr, length,
+						  &iova,
+						  IOMMU_IOAS_MAP_FIXED_IOVA |
+							  IOMMU_IOAS_MAP_READABLE));
+		for (i = 0; i != MANY; i += 2)
+			ASSERT_EQ(0, _test_ioctl_ioas_split(fd, ioas_id,
+							    iova + i * PAGE_SIZE,
+							    PAGE_SIZE));
+
+		/* How long it takes shows first, then it is killed halfway */
+		start = now_us();
+		ASSERT_TRUE(join_in_child(fd, ioas_id, length,
+					  took * (1 + tried % 8) / 8));
+		if (!took) {
+			took = now_us() - start;
+		} else if (check_not_cut(fd, ioas_id, iova, iova + PAGE_SIZE)) {
+			/* Killed too early: the page was there, and has gone */
+			gone = 1;
+		} else if (!_test_ioctl_ioas_unmap(fd, ioas_id,
+						   iova + length - PAGE_SIZE,
+						   PAGE_SIZE, NULL)) {
+			/* Joined on the left, and not on the right */
+			apart = true;
+			gone = 1;
+		}
+
+		/* Whole or in parts, all of it is mapped, and no more */
+		ASSERT_EQ(0, _test_ioctl_ioas_unmap(fd, ioas_id, 0, UINT64_MAX,
+						    &unmapped));
+		ASSERT_EQ(length - gone * PAGE_SIZE, unmapped);
+		ASSERT_EQ(0, _test_ioctl_destroy(fd, ioas_id));
+	}
+	EXPECT_TRUE(apart)
+		TH_LOG("killed %u times, and never in the middle of a join of %u us",
+		       tried, (unsigned int)took);
+	close(fd);
+	munmap(ptr, length);
 }
 
 int main(int argc, char **argv)
