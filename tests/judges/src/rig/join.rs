@@ -14,19 +14,32 @@ use crate::size::max_offset;
 use iotable::fmt::Format;
 use iotable::{Error, Flusher, Joined, RawTable, Result, Stale};
 
-/// Flushes at once. A device that wrote through what was cached is noted just before.
+/// Flushes at once. A device writes through what it has cached just before that is flushed.
 struct Flushes<'a, H: Hardware> {
     root: Root<'a, H>,
     places: BTreeMap<u64, TableAt>,
     stale: Vec<Stale>,
-    late: Option<u64>,
+    /// The address that it writes to, and the item that it has cached.
+    late: Option<(u64, u64)>,
     freed: usize,
+}
+
+impl<H: Hardware> Flushes<'_, H> {
+    /// Whether what is flushed has all of a block.
+    fn covers(&self, stale: Stale, va: u64, size_lg2: u32) -> bool {
+        let mut first = va;
+        if self.root.sign && stale.va.0 >> 63 == 1 {
+            first |= !max_offset(self.root.va_lg2);
+        }
+        stale.va.0 <= first && first + max_offset(size_lg2) <= stale.last.0
+    }
 }
 
 impl<H: Hardware> Flusher<Arena> for Flushes<'_, H> {
     fn flush(&mut self, stale: Stale) {
-        if let Some(item) = self.late.take() {
+        if let Some((_, item)) = self.late.filter(|(va, _)| self.covers(stale, *va, 0)) {
             self.root.arena.hw_set(item, H::DIRTY);
+            self.late = None;
         }
         self.stale.push(stale);
     }
@@ -34,13 +47,9 @@ impl<H: Hardware> Flusher<Arena> for Flushes<'_, H> {
     fn free(&mut self, table: RawTable<Arena>) {
         let addr = table.ptr().as_ptr() as u64;
         let place = self.places[&addr];
-        let mut first = place.va;
-        let stale = self.stale.last().expect("freed before a flush");
-        if self.root.sign && stale.va.0 >> 63 == 1 {
-            first |= !max_offset(self.root.va_lg2);
-        }
+        let stale = *self.stale.last().expect("freed before a flush");
         assert!(
-            stale.va.0 <= first && first + max_offset(place.size_lg2) <= stale.last.0,
+            self.covers(stale, place.va, place.size_lg2),
             "{stale:x?} does not cover the freed {place:x?}"
         );
         assert_ne!(
@@ -135,16 +144,15 @@ impl<H: Hardware> Rig<H> {
         let (before, tables) = (self.model.count(), self.tables());
         let lock = self.arena.lock(va, len).unwrap();
         let root = self.root();
-        let late_item = late
+        let cached = late
             .filter(|_| H::DIRTY != 0 && !H::PRESET && !self.arena.incoherent())
-            .and_then(|at| root.translate_any(at))
-            .map(|hit| hit.item);
+            .and_then(|at| Some((at, root.translate_any(at)?.item)));
         let scan = root.scan(View::Cpu).tables;
         let mut flushes = Flushes {
             root,
             places: scan.into_iter().map(|at| (at.addr, at)).collect(),
             stale: Vec::new(),
-            late: late_item,
+            late: cached,
             freed: 0,
         };
         let mut look = |event: Event| {
@@ -164,7 +172,7 @@ impl<H: Hardware> Rig<H> {
         let result = watch(&mut look, || self.pt().join(lock.range(), &mut flushes));
         assert_eq!(self.arena.allocated(), allocated, "a join allocated");
         drop(lock);
-        let written = late_item.is_some() && flushes.late.is_none();
+        let written = cached.is_some() && flushes.late.is_none();
         let (flushed, freed) = (flushes.stale.len(), flushes.freed);
         let done = result?;
         self.model.join(va, last);

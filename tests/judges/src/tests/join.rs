@@ -158,6 +158,18 @@ fn dirty_bits() {
     for (tables, at) in [
         (1, [0, K4, 77 * K4, M2 - K4].as_slice()),
         (4, &[0, K4, 77 * K4, M2 - K4, M2, 3 * M2 + 5 * K4]),
+        // Three flushes.
+        (
+            20,
+            &[
+                5 * M2,
+                8 * M2 - K4,
+                8 * M2,
+                13 * M2 + K4,
+                16 * M2 - K4,
+                19 * M2 + 7 * K4,
+            ],
+        ),
     ] {
         for &at in at {
             for (early, late) in [
