@@ -48,8 +48,10 @@ Definition dom (t : table) (v : va) := exists s, tab G s = t /\ serves G s v.
 (** ** What changes *)
 Inductive kind := Empty | Leaf (l : leaf) | Tab (t : table).
 
-(** [Fresh]: allocated, linked to nothing. [Gone]: unlinked, a flush is due. [Safe]: flushed. *)
-Inductive status := Fresh | Live | Gone | Safe | Freed.
+(** [Fresh]: allocated, linked to nothing. [Gone]: unlinked, a flush is due. [Old]: a leaf has taken
+   its place, it is as it was, a flush is due. [Kept]: flushed, its D is still to be looked at.
+   [Safe]: nothing leads there and nothing in it matters. *)
+Inductive status := Fresh | Live | Gone | Old | Kept | Safe | Freed.
 
 (** A split of a leaf. [Open]: its items are being replaced. [Flushed]: it was flushed at its old
    size, and D is being folded. The flag: software has seen a D that may be meant for all of it. *)
@@ -65,6 +67,7 @@ Record state := {
   dirty : slot -> bool;                (* its D; hardware may set it in an item of any kind *)
   stat : table -> status;
   splits : leaf -> split;
+  joins : leaf -> bool;                (* the leaf is being put in the place of what its items are *)
   cache : held -> Prop;
   wrote : va -> Prop;                  (* a device wrote there *)
   mapped : va -> Prop;                 (* promised to translate *)
@@ -77,12 +80,18 @@ Definition set {A} (f : nat -> A) (n : nat) (a : A) : nat -> A :=
 
 Definition is_split (p : split) := p <> No.
 
-(** Items that hardware may read. *)
-Definition hot (x : state) (s : slot) := stat x (tab G s) = Live \/ stat x (tab G s) = Gone.
+(** Tables that translate: new walks get there, or old ones. Items that hardware may read. *)
+Definition in_use (x : state) (t : table) := stat x t = Live \/ stat x t = Old.
+Definition hot (x : state) (s : slot) := in_use x (tab G s) \/ stat x (tab G s) = Gone.
 
 (** D of any item of a group counts for the leaf. *)
 Definition marked (x : state) (l : leaf) := exists s, home G l s /\ what x s = Leaf l /\ dirty x s = true.
 Definition whole (x : state) (l : leaf) := forall s, home G l s -> what x s = Leaf l.
+
+(** No split and no join is under way, and no table that a leaf has replaced is left to be flushed or
+   looked at. *)
+Definition quiet (x : state) := (forall l, splits x l = No) /\ (forall l, joins x l = false) /\
+  forall t, stat x t <> Old /\ stat x t <> Kept.
 
 (** Every leaf that serves an address of [l] is dirty. *)
 Definition all_marked (x : state) (l : leaf) := forall s l', stat x (tab G s) = Live -> what x s = Leaf l' ->
@@ -101,6 +110,19 @@ Record built (x : state) (T : table -> bool) (t : table) (l : leaf) : Prop := {
     end;
 }.
 
+(** Every address of [l] is translated now, and as [l] does. *)
+Definition agree (x : state) (l : leaf) := forall v, cov l v -> exists s l',
+  stat x (tab G s) = Live /\ serves G s v /\ what x s = Leaf l' /\ tr G l' v = tr G l v.
+
+(** The tables [T] are all that is below the item [s], the first of them [t]; nothing in them is
+   being split or joined. *)
+Record below (x : state) (T : table -> bool) (t : table) (s : slot) : Prop := {
+  o_first : T t = true;
+  o_up : forall u, T u = true -> stat x u = Live /\ u <> root G /\ (u = t \/ T (tab G (up G u)) = true);
+  o_item : forall s' u, T (tab G s') = true -> what x s' = Tab u -> T u = true;
+  o_split : forall l s', T (tab G s') = true -> home G l s' -> splits x l = No /\ joins x l = false;
+}.
+
 (** ** Invalidation. Assumption F1: what lies in the range, whole, is dropped, and walks in it are
    over. What only overlaps the range may stay: a command for a piece need not drop a larger
    translation. *)
@@ -117,33 +139,52 @@ Record rules := {
   compare : bool;                      (* an item is replaced by compare-exchange *)
   build_first : bool;                  (* what is published is complete *)
   flush_table : bool;                  (* an unlinked table is freed after a flush *)
+  join_same : bool;                    (* a join makes a leaf of what translates as that leaf does *)
+  compare_up : bool;                   (* an item of a smaller leaf is replaced by compare-exchange *)
+  join_whole : bool;                   (* a join does not end before each item of the leaf is replaced *)
+  flush_joined : bool;                 (* a table that a leaf has replaced is flushed before it is looked at or freed *)
+  carry : bool;                        (* a D that is found there is carried to the leaf *)
 }.
 Variable r : rules.
 Definition ask (rule : bool) (P : Prop) := rule = true -> P.
 
 (** [x] but for some fields. *)
 Definition with_item x s k d := {| what := set (what x) s k; dirty := set (dirty x) s d; stat := stat x;
-  splits := splits x; cache := cache x; wrote := wrote x; mapped := mapped x; hole := hole x; cleared := cleared x |}.
+  splits := splits x; joins := joins x; cache := cache x; wrote := wrote x; mapped := mapped x; hole := hole x;
+  cleared := cleared x |}.
 Definition with_dirty x s d := {| what := what x; dirty := set (dirty x) s d; stat := stat x;
-  splits := splits x; cache := cache x; wrote := wrote x; mapped := mapped x; hole := hole x; cleared := cleared x |}.
-Definition with_stat x f := {| what := what x; dirty := dirty x; stat := f; splits := splits x; cache := cache x;
-  wrote := wrote x; mapped := mapped x; hole := hole x; cleared := cleared x |}.
-Definition with_split x l p := {| what := what x; dirty := dirty x; stat := stat x; splits := set (splits x) l p;
-  cache := cache x; wrote := wrote x; mapped := mapped x; hole := hole x; cleared := cleared x |}.
-Definition with_cache x c := {| what := what x; dirty := dirty x; stat := stat x; splits := splits x; cache := c;
-  wrote := wrote x; mapped := mapped x; hole := hole x; cleared := cleared x |}.
+  splits := splits x; joins := joins x; cache := cache x; wrote := wrote x; mapped := mapped x; hole := hole x;
+  cleared := cleared x |}.
+Definition with_stat x f := {| what := what x; dirty := dirty x; stat := f; splits := splits x;
+  joins := joins x; cache := cache x; wrote := wrote x; mapped := mapped x; hole := hole x;
+  cleared := cleared x |}.
+Definition with_split x l p := {| what := what x; dirty := dirty x; stat := stat x;
+  splits := set (splits x) l p; joins := joins x; cache := cache x; wrote := wrote x; mapped := mapped x;
+  hole := hole x; cleared := cleared x |}.
+Definition with_join x l b := {| what := what x; dirty := dirty x; stat := stat x; splits := splits x;
+  joins := set (joins x) l b; cache := cache x; wrote := wrote x; mapped := mapped x; hole := hole x;
+  cleared := cleared x |}.
+Definition with_cache x c := {| what := what x; dirty := dirty x; stat := stat x; splits := splits x;
+  joins := joins x; cache := c; wrote := wrote x; mapped := mapped x; hole := hole x; cleared := cleared x |}.
 Definition with_wrote x v := {| what := what x; dirty := dirty x; stat := stat x; splits := splits x;
-  cache := cache x; wrote := fun u => wrote x u \/ u = v; mapped := mapped x; hole := hole x; cleared := cleared x |}.
+  joins := joins x; cache := cache x; wrote := fun u => wrote x u \/ u = v; mapped := mapped x; hole := hole x;
+  cleared := cleared x |}.
 Definition with_ranges x m h := {| what := what x; dirty := dirty x; stat := stat x; splits := splits x;
-  cache := cache x; wrote := wrote x; mapped := m; hole := h; cleared := cleared x |}.
-Definition with_cleared x l := {| what := what x; dirty := dirty x; stat := stat x; splits := splits x; cache := cache x;
-  wrote := wrote x; mapped := mapped x; hole := hole x; cleared := fun l' => cleared x l' \/ l' = l |}.
+  joins := joins x; cache := cache x; wrote := wrote x; mapped := m; hole := h; cleared := cleared x |}.
+Definition with_cleared x l := {| what := what x; dirty := dirty x; stat := stat x; splits := splits x;
+  joins := joins x; cache := cache x; wrote := wrote x; mapped := mapped x; hole := hole x;
+  cleared := fun l' => cleared x l' \/ l' = l |}.
 Definition with_held x h := with_cache x (fun h' => cache x h' \/ h' = h).
 
 (** The split of [l] is under way, or begins: all of it is mapped, the caller's lock is over all of
-   it, so no other leaf around [s] is being split. *)
+   it, so no other leaf around [s] is being split, and none is being joined. *)
 Definition in_split x l s b := home G l s /\ (splits x l = Open b \/ splits x l = No /\ b = false) /\ ~ cleared x l /\
-  (forall v, cov l v -> mapped x v) /\ (forall l', is_split (splits x l') -> home G l' s -> l' = l).
+  (forall v, cov l v -> mapped x v) /\ (forall l', is_split (splits x l') -> home G l' s -> l' = l) /\
+  (forall l', joins x l' = true -> ~ home G l' s).
+
+(** The same of a join, which makes the leaf [l]. *)
+Definition in_join x l s := home G l s /\ (forall v, cov l v -> mapped x v) /\
+  (forall l', is_split (splits x l') -> ~ home G l' s) /\ (forall l', joins x l' = true -> home G l' s -> l' = l).
 
 (** ** The steps *)
 Inductive step (x : state) : state -> Prop :=
@@ -191,11 +232,39 @@ Inductive step (x : state) : state -> Prop :=
     (forall s l', home G l s -> what x s = Leaf l' -> whole x l') ->
     step x (with_split x l No)
 
+(** *** Software: the stores of a join *)
+
+(** A table item becomes an item of a leaf; what is below stays as it is. Any D will do: what is below
+   is looked at again. *)
+| Join s t T l d :
+    what x s = Tab t -> stat x (tab G s) = Live -> in_join x l s -> below x T t s -> ask (join_same r) (agree x l) ->
+    step x (with_join (with_stat (with_item x s (Leaf l) d) (fun u => if T u then Old else stat x u)) l true)
+
+(** An item of a smaller leaf becomes one of a larger leaf of the same table; D stays. *)
+| Promote s l l' d d' :
+    what x s = Leaf l' -> ask (compare_up r) (dirty x s = d) -> (d = true -> d' = true) -> stat x (tab G s) = Live ->
+    in_join x l s -> (forall s', home G l' s' -> home G l s') -> ask (join_same r) (agree x l) ->
+    step x (with_join (with_item x s (Leaf l) d') l true)
+
+(** Every item of the new leaf is in its place. *)
+| JoinEnd l : joins x l = true -> ask (join_whole r) (whole x l) -> step x (with_join x l false)
+
+(** What an old table served is flushed. The tables below it come after it, by the same flush. *)
+| FlushJoined t c :
+    stat x t = Old -> (stat x (tab G (up G t)) = Old -> what x (up G t) <> Tab t) -> flushes (dom t) (cache x) c ->
+    step x (with_stat (with_cache x c) (set (stat x) t Kept))
+
+(** Then D is looked for in it, and set in the leaf that serves these addresses now. *)
+| Carry t :
+    stat x t = Kept \/ (flush_joined r = false /\ stat x t = Old) ->
+    ask (carry r) (forall s l, tab G s = t -> what x s = Leaf l -> dirty x s = true -> all_marked x l) ->
+    step x (with_stat x (set (stat x) t Safe))
+
 (** *** Software: unmap *)
 
-(** Under the lock; a split of what is there is over. *)
+(** Under the lock; a split or a join of what is there is over. *)
 | Forget (R : va -> Prop) :
-    (forall l v, is_split (splits x l) -> cov l v -> ~ R v) ->
+    (forall l v, is_split (splits x l) \/ joins x l = true -> cov l v -> ~ R v) ->
     step x (with_ranges x (fun v => mapped x v /\ ~ R v) (hole x))
 
 (** A leaf goes, item by item. *)
@@ -222,7 +291,7 @@ Inductive step (x : state) : state -> Prop :=
     stat x t = Gone -> flushes (dom t) (cache x) c ->
     step x (with_stat (with_cache x c) (set (stat x) t Safe))
 
-(** A table is freed: never reachable, or flushed. *)
+(** A table is freed: never reachable, or flushed, and looked at if a leaf took its place. *)
 | Free t :
     stat x t = Fresh \/ stat x t = Safe \/ (flush_table r = false /\ stat x t = Gone) ->
     step x (with_stat x (set (stat x) t Freed))
@@ -269,6 +338,7 @@ Record initial (x : state) : Prop := {
     | Tab t => stat x t = Live /\ up G t = s /\ t <> root G
     end;
   i_splits : forall l, splits x l = No;
+  i_joins : forall l, joins x l = false;
   i_cache : forall h, ~ cache x h;
   i_wrote : forall v, ~ wrote x v;
   i_hole : forall v, hole x v -> ~ mapped x v;
@@ -277,4 +347,6 @@ Record initial (x : state) : Prop := {
 
 End System.
 
-Definition all_rules := {| flush_old := true; fold := true; compare := true; build_first := true; flush_table := true |}.
+Definition all_rules := {|
+  flush_old := true; fold := true; compare := true; build_first := true; flush_table := true;
+  join_same := true; compare_up := true; join_whole := true; flush_joined := true; carry := true |}.
