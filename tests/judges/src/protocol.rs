@@ -17,6 +17,8 @@ use super::arena::{Event, Step, Store, View};
 use super::hw::{Entry, Hardware, Root};
 use crate::size::{floor, max_offset};
 
+mod join;
+
 /// The list of steps that `Protocol.v` is compared with, too.
 pub const STEPS: &str = include_str!(concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -72,6 +74,8 @@ enum Status {
     Fresh,
     Live,
     Gone,
+    Old,
+    Kept,
     Safe,
 }
 
@@ -95,9 +99,10 @@ struct Split {
 pub struct Run<'a, H> {
     root: Root<'a, H>,
     tables: BTreeMap<u64, Place>,
-    /// The items of live tables, as they were after the last step.
+    /// The items of live and old tables, as they were after the last step.
     items: BTreeMap<u64, Vec<u64>>,
     splits: Vec<Split>,
+    joins: Vec<Leaf>,
     /// What is being unmapped, and what was flushed of it.
     going: Option<(u64, u64)>,
     holes: Vec<(u64, u64)>,
@@ -118,6 +123,7 @@ impl<'a, H: Hardware> Run<'a, H> {
             tables: BTreeMap::new(),
             items: BTreeMap::new(),
             splits: Vec::new(),
+            joins: Vec::new(),
             going: None,
             holes: Vec::new(),
             cleared: Vec::new(),
@@ -241,8 +247,11 @@ impl<'a, H: Hardware> Run<'a, H> {
         }
     }
 
-    fn live_slots(&self) -> Vec<u64> {
-        self.items.keys().copied().flat_map(Self::slots).collect()
+    /// The items of tables that are so.
+    fn slots_in(&self, statuses: &[Status]) -> Vec<u64> {
+        let tables = self.tables.iter();
+        let of = tables.filter(|(_, place)| statuses.contains(&place.status));
+        of.flat_map(|(&table, _)| Self::slots(table)).collect()
     }
 
     /// The next event of the arena. What the test does as hardware in a hook comes before it.
@@ -304,6 +313,10 @@ impl<'a, H: Hardware> Run<'a, H> {
                 self.link_built(child, place.level - 1, va);
                 self.take("Subdivide");
             }
+            (What::Tab(child), What::Leaf(leaf)) => self.join(at, child, leaf),
+            (What::Leaf(old), What::Leaf(leaf)) if old.size_lg2 < leaf.size_lg2 => {
+                self.promote(at, old, leaf, (d, d_new));
+            }
             (What::Leaf(leaf), What::Leaf(other)) if leaf != other => {
                 assert!(d_new || !d, "Demote: D is dropped at {at:#x}");
                 assert!(
@@ -360,10 +373,12 @@ impl<'a, H: Hardware> Run<'a, H> {
     /// The split of a leaf, which may begin now.
     fn in_split(&mut self, leaf: &Leaf, at: u64) -> &mut Split {
         assert!(self.going.is_none(), "a split of what is being unmapped");
-        for split in &self.splits {
+        let splits = self.splits.iter().map(|split| split.leaf);
+        let splits = splits.filter(|split| split != leaf);
+        for other in splits.chain(self.joins.iter().copied()) {
             assert!(
-                split.leaf == *leaf || !self.home_of(&split.leaf).any(|home| home == at),
-                "two splits of {at:#x}"
+                !self.home_of(&other).any(|home| home == at),
+                "a split of {at:#x}, where {other:x?} is under way"
             );
         }
         let found = self.splits.iter().position(|split| split.leaf == *leaf);
@@ -460,7 +475,7 @@ impl<'a, H: Hardware> Run<'a, H> {
             let old = split.leaf;
             assert!(!split.open, "FoldEnd: {old:x?} was not flushed");
             let meant = split.late || self.home_of(&old).any(|at| self.dirty(at));
-            for at in self.live_slots() {
+            for at in self.slots_in(&[Status::Live]) {
                 let (table, place) = self.table_of(at);
                 if !old.covers(self.va_of(table, place, at)) {
                     continue;
@@ -489,6 +504,7 @@ impl<'a, H: Hardware> Run<'a, H> {
     /// An unmap begins.
     pub fn forget(&mut self, first: u64, last: u64) {
         assert!(self.splits.is_empty(), "Forget: a split is not over");
+        assert!(self.joins.is_empty(), "Forget: a join is not over");
         self.going = Some((first, last));
         self.take("Forget");
     }
@@ -499,7 +515,7 @@ impl<'a, H: Hardware> Run<'a, H> {
         let range = (first, last);
         let going = self.going.expect("FlushHole: nothing is being unmapped");
         assert!(inside(range, going), "FlushHole: more than was unmapped");
-        for at in self.live_slots() {
+        for at in self.slots_in(&[Status::Live, Status::Old]) {
             if let What::Leaf(leaf) = self.what_now(at) {
                 let apart = leaf.last() < first || last < leaf.va;
                 assert!(apart, "FlushHole: {leaf:x?} is still there");
@@ -523,6 +539,10 @@ impl<'a, H: Hardware> Run<'a, H> {
 
     /// A table is freed.
     pub fn free(&mut self, table: u64) {
+        let kept = |place: &Place| place.status == Status::Kept;
+        if self.tables.get(&table).is_some_and(kept) {
+            self.carry(table);
+        }
         let place = self.tables.remove(&table).expect("a table");
         assert!(
             matches!(place.status, Status::Fresh | Status::Safe),
@@ -536,6 +556,7 @@ impl<'a, H: Hardware> Run<'a, H> {
     pub fn end(mut self) -> BTreeMap<&'static str, usize> {
         self.sync();
         assert!(self.splits.is_empty());
+        self.join_end();
         for leaf in &self.cleared {
             let at = (leaf.va, leaf.last());
             let flushed = self.holes.iter().any(|&hole| inside(at, hole));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Splits, folds and unmaps of random shapes, with hardware in between, are runs of the system that
-//! is proved; what is not such a run is seen.
+//! Splits, folds, joins and unmaps of random shapes, with hardware in between, are runs of the system
+//! that is proved; what is not such a run is seen.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,10 @@ use crate::size::max_offset;
 use crate::tests::{amd, arm_16k, arm_4k, arm_64k, mock, odd, riscv, rw, x86, G1, K4, M2};
 use iotable::fmt::Features;
 use iotable::gather::Gather;
+use iotable::range::Locked;
 use iotable::{Bytes, Iova, Level, RawTable};
+
+mod join;
 
 type Odd = OddHw<true, true>;
 
@@ -35,6 +38,8 @@ enum Mistake {
     Stray,
     /// A table is freed before the flush.
     FreedEarly,
+    /// One of a join.
+    Join(join::Wrong),
 }
 
 struct Random(u64);
@@ -51,7 +56,10 @@ impl Random {
 /// Devices that write, each in one of the ways in which hardware may set D.
 struct Devices<'a, H> {
     root: Root<'a, H>,
-    /// Translations from before the split: they may be used until it is flushed.
+    random: Random,
+    /// Where they write.
+    at: (u64, u64),
+    /// Translations that may be used until they are flushed.
     cached: Vec<(u64, Hit)>,
     written: Vec<u64>,
     steps: BTreeMap<&'static str, usize>,
@@ -59,12 +67,28 @@ struct Devices<'a, H> {
 }
 
 impl<H: Hardware> Devices<'_, H> {
-    fn act(&mut self, random: &mut Random, va: u64, len: u64) {
-        if H::PRESET || self.root.arena.incoherent() || random.below(self.often) != 0 {
+    /// Takes translations into a cache.
+    fn cache(&mut self) {
+        for _ in 0..16 {
+            let at = self.at.0 + self.random.below(self.at.1);
+            self.cached.push((at, self.root.translate(at).unwrap()));
+        }
+    }
+
+    /// Writes through a translation of any age.
+    fn write_blindly(&mut self, index: usize) {
+        let (at, hit) = self.cached[index];
+        self.root.arena.hw_set(hit.item, H::DIRTY);
+        self.written.push(at);
+        *self.steps.entry("HwBlind").or_default() += 1;
+    }
+
+    fn act(&mut self) {
+        if H::PRESET || self.root.arena.incoherent() || self.random.below(self.often) != 0 {
             return;
         }
-        let at = va + random.below(len);
-        match random.below(3) {
+        let at = self.at.0 + self.random.below(self.at.1);
+        match self.random.below(3) {
             // A fresh walk, or what compares and then walks.
             0 => {
                 if self.root.access(at, true).is_some() {
@@ -73,10 +97,8 @@ impl<H: Hardware> Devices<'_, H> {
                 }
             }
             1 if !self.cached.is_empty() => {
-                let (at, hit) = self.cached[random.below(self.cached.len() as u64) as usize];
-                self.root.arena.hw_set(hit.item, H::DIRTY);
-                self.written.push(at);
-                *self.steps.entry("HwBlind").or_default() += 1;
+                let index = self.random.below(self.cached.len() as u64) as usize;
+                self.write_blindly(index);
             }
             _ => {
                 let _ = self.root.access(at, false);
@@ -103,7 +125,152 @@ impl Gather<Arena> for Take {
     }
 }
 
-/// A mapping of `size` bytes at `va`, a hole in it, and the way from the one to the other.
+/// A mapping, and a run of the system that is about it.
+struct Scene<'a, H: Hardware> {
+    rig: &'a Rig<H>,
+    run: Run<'a, H>,
+    devices: Devices<'a, H>,
+    mistake: Mistake,
+}
+
+impl<'a, H: Hardware> Scene<'a, H> {
+    fn new(rig: &'a Rig<H>, at: (u64, u64), mut random: Random, mistake: Mistake) -> Self {
+        let often = match mistake {
+            Mistake::None => [3, 40, 1 << 40][random.below(3) as usize],
+            _ => 1 << 40,
+        };
+        let root = rig.root();
+        Scene {
+            rig,
+            run: Run::new(root),
+            devices: Devices {
+                root,
+                random,
+                at,
+                cached: Vec::new(),
+                written: Vec::new(),
+                steps: BTreeMap::new(),
+                often,
+            },
+            mistake,
+        }
+    }
+
+    /// A split, its flush and its fold.
+    fn split(&mut self, range: Locked) {
+        let Scene {
+            rig,
+            run,
+            devices,
+            mistake,
+        } = self;
+        let (arena, mistake) = (&rig.arena, *mistake);
+        let mut flush = None;
+        let mut publishes = 0;
+        let mut found = 0;
+        watch(
+            &mut |event: Event| {
+                // A write between any two steps; a store is one step, so not in it.
+                if matches!(event.step, Step::Before(Store::Publish) | Step::Free) {
+                    devices.act();
+                }
+                if event.step == Step::Before(Store::Publish) {
+                    publishes += 1;
+                    sabotage_before(&devices.root, event.at, publishes, mistake);
+                    found = arena.hw_read(event.at, View::Cpu);
+                }
+                if event.step == Step::After(Store::Publish) && mistake == Mistake::NoCompare {
+                    let raw = arena.hw_read(event.at, View::Cpu);
+                    if raw != found {
+                        arena.poke(event.at, raw & !H::DIRTY);
+                    }
+                }
+                run.event(event);
+            },
+            || flush = Some(rig.pt().split(range).unwrap()),
+        );
+        let flush = flush.unwrap();
+        for leaf in flush.leaves() {
+            for _ in 0..4 {
+                devices.act();
+            }
+            if mistake != Mistake::NoFlush {
+                run.flush_old(leaf.va.0, leaf.size_lg2);
+            }
+        }
+        if mistake == Mistake::NoFold {
+            devices.write_blindly(0);
+            assert_eq!(flush.finish(), Ok(()));
+        } else {
+            // Nothing is late any more.
+            let old: Vec<_> = flush.leaves().collect();
+            let of = |at: u64, va: u64, size_lg2: u32| at >= va && at - va <= max_offset(size_lg2);
+            let gone = |at| old.iter().any(|leaf| of(at, leaf.va.0, leaf.size_lg2));
+            devices.cached.retain(|&(at, _)| !gone(at));
+            watch(
+                &mut |event: Event| {
+                    if let Step::Before(_) = event.step {
+                        devices.act();
+                    }
+                    run.event(event);
+                },
+                || assert_eq!(flush.fold_late_dirty(), Ok(())),
+            );
+        }
+        run.fold_end();
+        self.all_shown();
+    }
+
+    fn all_shown(&self) {
+        for &at in &self.devices.written {
+            assert!(self.run.shows(at), "a write at {at:#x} was forgotten");
+        }
+    }
+
+    /// An unmap, its flush and its frees.
+    fn unmap(&mut self, range: Locked) {
+        let Scene { rig, run, .. } = self;
+        run.forget(range.va().0, range.last().0);
+        let mut gather = Take::default();
+        watch(&mut |event: Event| run.event(event), || {
+            assert_eq!(rig.pt().unmap(range, &mut gather), range.len());
+        });
+        if self.mistake == Mistake::FreedEarly {
+            for table in &gather.tables {
+                run.free(table.ptr().as_ptr() as u64);
+            }
+        }
+        for (first, last) in gather.ranges {
+            run.flush_hole(first, last);
+        }
+        for table in gather.tables {
+            run.free(table.ptr().as_ptr() as u64);
+            rig.arena.free_gathered(table);
+        }
+    }
+
+    fn end(self) -> BTreeMap<&'static str, usize> {
+        let mut taken = self.run.end();
+        taken.extend(self.devices.steps);
+        taken
+    }
+}
+
+/// A part of `len` bytes from `va` on, with edges at any page, and often at a rounder place.
+fn part<H: Hardware>(random: &mut Random, (va, len): (u64, u64), size: u64) -> (u64, u64) {
+    let page = 1u64 << H::GRANULE_LG2;
+    let mut edge = || {
+        let at = random.below(len / page) * page;
+        let round = random.below(1 + u64::from(size.trailing_zeros() - H::GRANULE_LG2));
+        at & !max_offset(H::GRANULE_LG2 + round as u32)
+    };
+    let (a, b) = (edge(), edge());
+    let (first, end) = (a.min(b), a.max(b));
+    (va + first, if end == first { page } else { end - first })
+}
+
+/// A mapping of `size` bytes at `va`, a hole in it, and the way from the one to the other, perhaps
+/// with a way back in between.
 fn follow<H: Hardware>(
     setup: Setup,
     (va, size): (u64, u64),
@@ -111,111 +278,43 @@ fn follow<H: Hardware>(
     seed: u64,
     mistake: Mistake,
 ) -> BTreeMap<&'static str, usize> {
-    let mut random = Random(seed | 1);
     let mut rig = Rig::<H>::new(Setup { slots: 64, ..setup });
     rig.map_ok(va, size, 0, rw());
-    let root = rig.root();
-    let mut devices = Devices {
-        root,
-        cached: Vec::new(),
-        written: Vec::new(),
-        steps: BTreeMap::new(),
-        often: [3, 40, 1 << 40][random.below(3) as usize],
-    };
-    if mistake != Mistake::None {
-        devices.often = 1 << 40;
-    }
+    let mut scene = Scene::new(&rig, (va, size), Random(seed | 1), mistake);
     // Half of the leaves that are split are clean when it begins.
-    let writes = random.below(2) == 0;
-    for _ in 0..16 {
-        let at = va + random.below(size);
-        devices.cached.push((at, root.translate(at).unwrap()));
-        if writes {
-            devices.act(&mut random, va, size);
+    let writes = scene.devices.random.below(2) == 0;
+    scene.devices.cache();
+    if writes {
+        for _ in 0..16 {
+            scene.devices.act();
         }
     }
-    let mut run = Run::new(root);
 
     let lock = rig.arena.lock(va, size).unwrap();
-    let range = lock.part(hole.0, hole.1);
-    let mut flush = None;
-    let mut publishes = 0;
-    let mut found = 0;
-    watch(
-        &mut |event: Event| {
-            // A write between any two steps; a store is one step, so not in it.
-            if matches!(event.step, Step::Before(Store::Publish) | Step::Free) {
-                devices.act(&mut random, va, size);
+    let mut range = lock.part(hole.0, hole.1);
+    scene.split(range);
+    if mistake == Mistake::None {
+        for _ in 0..scene.devices.random.below(3) {
+            let devices = &mut scene.devices;
+            devices.cache();
+            let random = &mut devices.random;
+            let (first, len) = match random.below(2) {
+                0 => (va, size),
+                _ => part::<H>(random, (va, size), size),
+            };
+            scene.join(lock.part(first, len));
+            if scene.devices.random.below(3) != 0 {
+                let (first, len) = part::<H>(&mut scene.devices.random, (va, size), size);
+                range = lock.part(first, len);
+                scene.split(range);
             }
-            if event.step == Step::Before(Store::Publish) {
-                publishes += 1;
-                sabotage_before(&root, event.at, publishes, mistake);
-                found = rig.arena.hw_read(event.at, View::Cpu);
-            }
-            if event.step == Step::After(Store::Publish) && mistake == Mistake::NoCompare {
-                let raw = rig.arena.hw_read(event.at, View::Cpu);
-                if raw != found {
-                    rig.arena.poke(event.at, raw & !H::DIRTY);
-                }
-            }
-            run.event(event);
-        },
-        || flush = Some(rig.pt().split(range).unwrap()),
-    );
-    let flush = flush.unwrap();
-    for leaf in flush.leaves() {
-        for _ in 0..4 {
-            devices.act(&mut random, va, size);
-        }
-        if mistake != Mistake::NoFlush {
-            run.flush_old(leaf.va.0, leaf.size_lg2);
         }
     }
-    if mistake == Mistake::NoFold {
-        let (at, hit) = devices.cached[0];
-        rig.arena.hw_set(hit.item, H::DIRTY);
-        devices.written.push(at);
-        assert_eq!(flush.finish(), Ok(()));
-    } else {
-        // Nothing is late any more.
-        devices.cached.clear();
-        watch(
-            &mut |event: Event| {
-                if let Step::Before(_) = event.step {
-                    devices.act(&mut random, va, size);
-                }
-                run.event(event);
-            },
-            || assert_eq!(flush.fold_late_dirty(), Ok(())),
-        );
-    }
-    run.fold_end();
-    for &at in &devices.written {
-        assert!(run.shows(at), "a write at {at:#x} was forgotten");
-    }
-
-    // The hole, or all there is: then tables go, too.
-    let all = mistake == Mistake::FreedEarly || random.below(2) == 0;
-    let range = if all { lock.range() } else { range };
-    run.forget(range.va().0, range.last().0);
-    let mut gather = Take::default();
-    watch(&mut |event: Event| run.event(event), || {
-        assert_eq!(rig.pt().unmap(range, &mut gather), range.len());
-    });
-    if mistake == Mistake::FreedEarly {
-        for table in &gather.tables {
-            run.free(table.ptr().as_ptr() as u64);
-        }
-    }
-    for (first, last) in gather.ranges {
-        run.flush_hole(first, last);
-    }
-    for table in gather.tables {
-        run.free(table.ptr().as_ptr() as u64);
-        rig.arena.free_gathered(table);
-    }
-    let mut taken = run.end();
-    taken.extend(devices.steps);
+    // What is unmapped is no part of a leaf.
+    let all = mistake == Mistake::FreedEarly || scene.devices.random.below(2) == 0;
+    scene.split(range);
+    scene.unmap(if all { lock.range() } else { range });
+    let taken = scene.end();
     drop(lock);
     rig.finish();
     taken
@@ -262,16 +361,7 @@ fn shapes<H: Hardware>(
         let size = 1u64 << sizes[random.below(sizes.len() as u64) as usize];
         let leaves = 1 + random.below(2);
         let (va, len) = (base + size, leaves * size);
-        let page = 1u64 << H::GRANULE_LG2;
-        // Edges at any page, and often at a rounder place.
-        let mut edge = || {
-            let at = random.below(len / page) * page;
-            let round = random.below(1 + u64::from(size.trailing_zeros() - H::GRANULE_LG2));
-            at & !max_offset(H::GRANULE_LG2 + round as u32)
-        };
-        let (a, b) = (edge(), edge());
-        let (first, end) = (a.min(b), a.max(b));
-        let hole = (va + first, if end == first { page } else { end - first });
+        let hole = part::<H>(&mut random, (va, len), size);
         for (step, n) in follow::<H>(setup, (va, len), hole, seed, Mistake::None) {
             *all.entry(step).or_default() += n;
         }
@@ -285,7 +375,7 @@ fn all_seen(taken: &BTreeMap<&'static str, usize>, except: &[&str]) {
     assert!(steps.len() >= 10);
     for step in &steps {
         assert!(
-            except.contains(step) || JOIN.contains(step) || taken.contains_key(step),
+            except.contains(step) || taken.contains_key(step),
             "no {step} in {taken:?}"
         );
     }
@@ -298,16 +388,14 @@ fn all_seen(taken: &BTreeMap<&'static str, usize>, except: &[&str]) {
 }
 
 const RUNS: u64 = 100;
-/// Joins are not followed.
-const JOIN: &[&str] = &["Join", "Promote", "JoinEnd", "FlushJoined", "Carry"];
 const NOT_TRACKED: &[&str] = &["FoldLook", "FoldMark", "FoldClean"];
-const NO_GROUPS: &[&str] = &["Demote", "FoldLook", "FoldMark", "FoldClean"];
+const NO_GROUPS: &[&str] = &["Demote", "Promote", "FoldLook", "FoldMark", "FoldClean"];
 
 #[test]
 fn vtdss_is_a_run() {
     let setup = Setup::plain(2);
     let taken = shapes::<Vtd>(setup, 0, &[21, 30], RUNS);
-    all_seen(&taken, &["Demote"]);
+    all_seen(&taken, &["Demote", "Promote"]);
     // Hardware that does not snoop sets no D.
     let setup = setup.with(Features::DMA_INCOHERENT);
     let mut tables = 0;
@@ -315,7 +403,7 @@ fn vtdss_is_a_run() {
         let hole = (va, len);
         tables += follow::<Vtd>(setup, (G1, 2 * G1), hole, 7, Mistake::None)["Subdivide"];
     }
-    assert_eq!(tables, 4);
+    assert!(tables >= 4);
 }
 
 #[test]
@@ -348,7 +436,7 @@ fn armv8_is_a_run() {
     let no_tables: Vec<&str> = NO_GROUPS
         .iter()
         .copied()
-        .chain(["Unlink", "FlushTable", "Free"])
+        .chain(["Unlink", "FlushTable"])
         .collect();
     let taken = shapes::<Arm<14>>(arm_16k(), 0, &[25], RUNS / 4);
     all_seen(&taken, &no_tables);
