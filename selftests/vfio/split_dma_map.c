@@ -191,6 +191,19 @@ static const char *no_huge_pages(struct split_dma *d)
 	return reason;
 }
 
+/*
+ * Small pages that follow each other in memory are mapped by a large leaf, if
+ * it so happens. First every other page is allocated, then those between.
+ */
+static void scatter(struct split_dma *d)
+{
+	u64 first, off;
+
+	for (first = 0; first != 2; first++)
+		for (off = first * d->page; off < d->size; off += 2 * d->page)
+			memset(d->mem + off, 0, 1);
+}
+
 static const char *alloc_memory(struct split_dma *d)
 {
 	int flags = MAP_SHARED;
@@ -208,8 +221,10 @@ static const char *alloc_memory(struct split_dma *d)
 	d->mem = mmap(NULL, d->size, PROT_READ | PROT_WRITE, flags, d->memfd, 0);
 	if (d->mem == MAP_FAILED)
 		return no_huge_pages(d);
-	if (d->backing == d->page)
+	if (d->backing == d->page) {
 		madvise(d->mem, d->size, MADV_NOHUGEPAGE);
+		scatter(d);
+	}
 	return NULL;
 }
 
