@@ -278,11 +278,27 @@ needed() {
 
 # prepared WHAT...: in a process of its own, because what stops a build must not stop the count.
 prepared() {
+	local apart=()
 	t_check=$SECONDS
-	bash "$TOP/tools/goal.sh" build "$@" || {
+	[ "$1" = tree ] || apart=(apart)
+	"${apart[@]}" bash "$TOP/tools/goal.sh" build "$@" || {
 		printf 'fail\t%s\tsee the error above\n' "$*" | record build
 		return 1
 	}
+}
+
+# apart COMMAND...: what it writes to /tmp is not in the way of the checks meanwhile, but for the links to outputs.
+apart() {
+	# shellcheck disable=SC2016 # the inner shell's
+	unshare --mount --propagation unchanged bash -c '
+		mkdir -p /tmp/apart && mount -t tmpfs -o mode=1777 tmpfs /tmp/apart && mkdir /tmp/apart/current &&
+			mount --bind /tmp/current /tmp/apart/current && mount --rbind /tmp/apart /tmp && exec "$@"' bash "$@"
+}
+
+# built_by PID: what it has said about its builds, then what it says; whether they went well.
+built_by() {
+	tail -n +1 -f --pid="$1" /tmp/builds
+	wait "$1"
 }
 
 # What needs the tree, and what needs kernels.
@@ -321,10 +337,15 @@ if [ -n "${ONLY-}" ]; then
 	[ $matching != 0 ] || die "no check matches ONLY='$ONLY': choose of $(printf "'%s' " "${names[@]}")"
 fi
 
+# What is built is built beside the checks that only need the tree: those leave a processor idle now and then.
 if prepared tree; then
-	test_tree
 	mapfile -t what < <(needed | sort -u)
-	if [ "${#what[@]}" = 0 ] || prepared "${what[@]}"; then
+	if [ "${#what[@]}" != 0 ]; then
+		prepared "${what[@]}" >/tmp/builds 2>&1 &
+		builds=$!
+	fi
+	test_tree
+	if [ "${#what[@]}" = 0 ] || built_by "$builds"; then
 		test_built
 		test_guests
 	fi
