@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::arena::{watch, Arena, Event, Step, Store, View};
+use crate::arena::{watch, Arena, Event, RangeLock, Step, Store, View};
 use crate::hw::{Amd, Arm, Hardware, Hit, OddHw, Riscv, Root, Vtd, X86};
 use crate::protocol::{software_steps, Run};
 use crate::rig::{Rig, Setup};
@@ -269,6 +269,26 @@ fn part<H: Hardware>(random: &mut Random, (va, len): (u64, u64), size: u64) -> (
     (va + first, if end == first { page } else { end - first })
 }
 
+/// Maps `size` bytes at `va`, does `what` to them under their lock, and returns the steps that were
+/// taken.
+fn run_scene<H: Hardware>(
+    setup: Setup,
+    (va, size): (u64, u64),
+    seed: u64,
+    mistake: Mistake,
+    what: impl FnOnce(&mut Scene<'_, H>, &RangeLock<'_>),
+) -> BTreeMap<&'static str, usize> {
+    let mut rig = Rig::<H>::new(Setup { slots: 64, ..setup });
+    rig.map_ok(va, size, 0, rw());
+    let mut scene = Scene::new(&rig, (va, size), Random(seed | 1), mistake);
+    let lock = rig.arena.lock(va, size).unwrap();
+    what(&mut scene, &lock);
+    let taken = scene.end();
+    drop(lock);
+    rig.finish();
+    taken
+}
+
 /// A mapping of `size` bytes at `va`, a hole in it, and the way from the one to the other, perhaps
 /// with a way back in between.
 fn follow<H: Hardware>(
@@ -278,46 +298,40 @@ fn follow<H: Hardware>(
     seed: u64,
     mistake: Mistake,
 ) -> BTreeMap<&'static str, usize> {
-    let mut rig = Rig::<H>::new(Setup { slots: 64, ..setup });
-    rig.map_ok(va, size, 0, rw());
-    let mut scene = Scene::new(&rig, (va, size), Random(seed | 1), mistake);
-    // Half of the leaves that are split are clean when it begins.
-    let writes = scene.devices.random.below(2) == 0;
-    scene.devices.cache();
-    if writes {
-        for _ in 0..16 {
-            scene.devices.act();
-        }
-    }
-
-    let lock = rig.arena.lock(va, size).unwrap();
-    let mut range = lock.part(hole.0, hole.1);
-    scene.split(range);
-    if mistake == Mistake::None {
-        for _ in 0..scene.devices.random.below(3) {
-            let devices = &mut scene.devices;
-            devices.cache();
-            let random = &mut devices.random;
-            let (first, len) = match random.below(2) {
-                0 => (va, size),
-                _ => part::<H>(random, (va, size), size),
-            };
-            scene.join(lock.part(first, len));
-            if scene.devices.random.below(3) != 0 {
-                let (first, len) = part::<H>(&mut scene.devices.random, (va, size), size);
-                range = lock.part(first, len);
-                scene.split(range);
+    run_scene::<H>(setup, (va, size), seed, mistake, |scene, lock| {
+        // Half of the leaves that are split are clean when it begins.
+        let writes = scene.devices.random.below(2) == 0;
+        scene.devices.cache();
+        if writes {
+            for _ in 0..16 {
+                scene.devices.act();
             }
         }
-    }
-    // What is unmapped is no part of a leaf.
-    let all = mistake == Mistake::FreedEarly || scene.devices.random.below(2) == 0;
-    scene.split(range);
-    scene.unmap(if all { lock.range() } else { range });
-    let taken = scene.end();
-    drop(lock);
-    rig.finish();
-    taken
+
+        let mut range = lock.part(hole.0, hole.1);
+        scene.split(range);
+        if mistake == Mistake::None {
+            for _ in 0..scene.devices.random.below(3) {
+                let devices = &mut scene.devices;
+                devices.cache();
+                let random = &mut devices.random;
+                let (first, len) = match random.below(2) {
+                    0 => (va, size),
+                    _ => part::<H>(random, (va, size), size),
+                };
+                scene.join(lock.part(first, len));
+                if scene.devices.random.below(3) != 0 {
+                    let (first, len) = part::<H>(&mut scene.devices.random, (va, size), size);
+                    range = lock.part(first, len);
+                    scene.split(range);
+                }
+            }
+        }
+        // What is unmapped is no part of a leaf.
+        let all = mistake == Mistake::FreedEarly || scene.devices.random.below(2) == 0;
+        scene.split(range);
+        scene.unmap(if all { lock.range() } else { range });
+    })
 }
 
 fn sabotage_before<H: Hardware>(root: &Root<'_, H>, at: u64, publishes: usize, mistake: Mistake) {

@@ -7,12 +7,12 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use super::{Devices, Mistake, Random, Scene};
+use super::{run_scene, Devices, Mistake, Scene};
 use crate::arena::{watch, Arena, Event, Step, Store, View};
 use crate::hw::{Amd, Entry, Hardware, Vtd};
 use crate::protocol::Run;
-use crate::rig::{Rig, Setup};
-use crate::tests::{amd, rw, G1, K4, M2};
+use crate::rig::Setup;
+use crate::tests::{amd, G1, K4, M2};
 use iotable::range::Locked;
 use iotable::{Flusher, RawTable, Stale};
 
@@ -174,25 +174,19 @@ impl<H: Hardware> Scene<'_, H> {
 /// A mapping that is split at some places, and joined.
 fn back<H: Hardware>(
     setup: Setup,
-    (va, size): (u64, u64),
+    at: (u64, u64),
     holes: &[(u64, u64)],
     seed: u64,
     mistake: Mistake,
 ) -> BTreeMap<&'static str, usize> {
-    let mut rig = Rig::<H>::new(Setup { slots: 64, ..setup });
-    rig.map_ok(va, size, 0, rw());
-    let mut scene = Scene::new(&rig, (va, size), Random(seed | 1), mistake);
-    let lock = rig.arena.lock(va, size).unwrap();
-    for &(at, len) in holes {
+    run_scene::<H>(setup, at, seed, mistake, |scene, lock| {
+        for &(first, len) in holes {
+            scene.devices.cache();
+            scene.split(lock.part(first, len));
+        }
         scene.devices.cache();
-        scene.split(lock.part(at, len));
-    }
-    scene.devices.cache();
-    scene.join(lock.range());
-    let taken = scene.end();
-    drop(lock);
-    rig.finish();
-    taken
+        scene.join(lock.range());
+    })
 }
 
 /// More tables in one group than share a flush: a part of the new leaf is there when they are
