@@ -70,7 +70,12 @@ mod unmap;
 mod walk;
 
 pub use dirty::DirtySink;
-pub use join::{can_join, Flusher, Joined, Stale};
+pub use join::{
+    can_join,
+    Flusher,
+    Joined,
+    Stale, //
+};
 pub use map::Mapped;
 pub use pt::{
     page_sizes,

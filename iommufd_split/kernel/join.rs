@@ -24,10 +24,18 @@
 //! the range was unmapped meanwhile, that is an error.
 
 use core::ptr::NonNull;
-use kernel::{bindings, error::from_result, ffi::c_int, prelude::*};
+use kernel::{
+    bindings,
+    error::from_result,
+    ffi::c_int,
+    prelude::*, //
+};
 
 use super::join_plan::JoinRequest;
-use super::split_iopt::{join_iopt::Holes, Ioas};
+use super::split_iopt::{
+    join_iopt::Holes,
+    Ioas, //
+};
 
 fn join(ioas: &Ioas, request: JoinRequest) -> Result {
     let range = request.extent();

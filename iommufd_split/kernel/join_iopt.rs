@@ -2,14 +2,37 @@
 
 //! What a join does with the objects of iommufd.
 
-use core::{iter, mem, ptr};
-use kernel::{bindings, error::to_result, page::PAGE_SIZE, prelude::*};
+use core::{
+    iter,
+    mem,
+    ptr, //
+};
+use kernel::{
+    bindings,
+    error::to_result,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
 
 use super::{
-    extent_of, pinned, Area, Domain, Extent, FreshArea, LockedDomains, LockedIopt, PagesGuard,
-    PhantomData, Slice,
+    extent_of,
+    pinned,
+    Area,
+    Domain,
+    Extent,
+    FreshArea,
+    LockedDomains,
+    LockedIopt,
+    PagesGuard,
+    PhantomData,
+    Slice, //
 };
-use crate::join_plan::{blocks, check_hole, follows, reach};
+use crate::join_plan::{
+    blocks,
+    check_hole,
+    follows,
+    reach, //
+};
 
 impl<'a> LockedDomains<'a> {
     /// Takes `iova_rwsem` again.

@@ -6,7 +6,13 @@
 
 use core::iter;
 
-use super::split_plan::{granule, Extent, Refusal, Request, Slice};
+use super::split_plan::{
+    granule,
+    Extent,
+    Refusal,
+    Request,
+    Slice, //
+};
 
 /// The range of a valid request, and whether its holes are filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -46,15 +46,35 @@
 //! [`iommu_carve`]: srctree/drivers/iommu/iommu.c
 
 use core::ptr::NonNull;
-use kernel::{bindings, error::from_result, ffi::c_int, page::PAGE_SIZE, prelude::*};
+use kernel::{
+    bindings,
+    error::from_result,
+    ffi::c_int,
+    page::PAGE_SIZE,
+    prelude::*, //
+};
 
 pub mod join;
 pub mod join_plan;
 mod split_iopt;
 pub mod split_plan;
 
-use split_iopt::{count, Area, Domain, Ioas, LockedIopt, Plan, PreparedCut, WholeAreas};
-use split_plan::{Cuts, Pins, Refusal, Request};
+use split_iopt::{
+    count,
+    Area,
+    Domain,
+    Ioas,
+    LockedIopt,
+    Plan,
+    PreparedCut,
+    WholeAreas, //
+};
+use split_plan::{
+    Cuts,
+    Pins,
+    Refusal,
+    Request, //
+};
 
 impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {

@@ -6,15 +6,32 @@
 //! needs. A [`LockedIopt`] is the evidence that the locks are held; [`Area`]s and [`Domain`]s can
 //! only be had from one and do not outlive it.
 
-use core::{marker::PhantomData, mem, ptr::NonNull};
+use core::{
+    marker::PhantomData,
+    mem,
+    ptr::NonNull, //
+};
 use kernel::{
-    bindings, container_of,
-    error::{from_err_ptr, to_result},
+    bindings,
+    container_of,
+    error::{
+        from_err_ptr,
+        to_result, //
+    },
     page::PAGE_SIZE,
-    prelude::*,
+    prelude::*, //
 };
 
-use super::split_plan::{Cuts, Extent, Parts, Pinned, Pins, Refusal, Shares, Slice};
+use super::split_plan::{
+    Cuts,
+    Extent,
+    Parts,
+    Pinned,
+    Pins,
+    Refusal,
+    Shares,
+    Slice, //
+};
 
 #[path = "join_iopt.rs"]
 pub(crate) mod join_iopt;
