@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash disable=SC2016,SC2154 # backquotes of Markdown; variables of tools/lib.sh and tools/test.sh
 # What the documents say and a machine can check: blocks of C compile with the patched header and blocks of Rust with the
-# crate for VMMs, options are taken, request numbers are those of the header, links and paths lead somewhere. A block is items
-# or statements; statements get a function around them, whose parameters are what the documents leave to the reader.
+# crate for VMMs, options are taken, request numbers are those of the header, links and paths lead somewhere, lines are not too
+# wide. A block is items or statements; statements get a function around them, whose parameters are what the documents leave to
+# the reader.
 
 test_documents() {
 	local doc dir=/tmp/documents
@@ -21,6 +22,7 @@ test_documents() {
 			verdict "$doc: requests" document_requests "$TOP/$doc"
 			verdict "$doc: links and paths" document_paths "$doc"
 			verdict "$doc: options" document_options "$TOP/$doc"
+			verdict "$doc: width" document_width "$TOP/$doc"
 		done < <(cd "$TOP" && find . \( -name .git -o -name out -o -name target \) -prune -o -name '*.md' -printf '%P\n' | sort)
 	} | record documents
 }
@@ -37,6 +39,9 @@ code_blocks() {
 		[ ! -f "$block" ] || verdict "$1:$((10#${block##*/})): $2" "$3" "$block"
 	done
 }
+
+# 100 columns, but for tables and addresses.
+document_width() { ! LC_ALL=C.UTF-8 grep -nE '^.{101}' "$1" | grep -vE '^[0-9]+:(\||.*https?://)'; }
 
 # A struct that the header has, too, has to have the same layout.
 document_c() {

@@ -139,14 +139,17 @@ test_prove() {
 	fi | record prove
 }
 
-# The kernel's crates, with the flags of the x86_64 build as kbuild left them; the kernel's lints become errors.
+# The kernel's crates, with the flags of the x86_64 and Arm builds as kbuild left them, each with its formats; the kernel's
+# lints become errors.
 test_kernel_clippy() {
-	local from to o=$BUILD/x86 cmd
+	local from to o cmd
 	check 'clippy in the kernel' || return 0
-	while read -r from to; do
-		cmd=$o/${to%/*}/.$(basename "$to" .rs).o.cmd
-		[ ! -f "$cmd" ] || verdict "$from" kernel_clippy "$o" "$cmd"
-	done < <(grep '\.rs$' /tmp/overlay.list) | record 'clippy in the kernel'
+	for o in "$BUILD"/{x86,arm}; do
+		while read -r from to; do
+			cmd=$o/${to%/*}/.$(basename "$to" .rs).o.cmd
+			[ ! -f "$cmd" ] || verdict "${o##*/}: $from" kernel_clippy "$o" "$cmd"
+		done < <(grep '\.rs$' /tmp/overlay.list)
+	done | record 'clippy in the kernel'
 }
 
 kernel_clippy() {
@@ -157,19 +160,19 @@ kernel_clippy() {
 
 # With overflow checks an operation of which the compiler cannot tell that it fits leaves a call of a panic in the object.
 test_overflow() {
-	local o=$BUILD/x86 object
+	local o object
 	check 'overflow panics' || return 0
-	{
-		verdict 'checks are on' grep -qx 'CONFIG_RUST_OVERFLOW_CHECKS=y' "$o/.config"
+	for o in "$BUILD"/{x86,arm}; do
+		verdict "${o##*/}: checks are on" grep -qx 'CONFIG_RUST_OVERFLOW_CHECKS=y' "$o/.config"
 		for object in drivers/iommu/generic_pt/rust/src/lib.o drivers/iommu/generic_pt/rust/iommu_pt/iommu_pt.o drivers/iommu/iommufd/split.o; do
-			verdict "$object" no_overflow_panic "$o/$object"
+			verdict "${o##*/}: $object" no_overflow_panic "$o/$object"
 		done
-	} | record 'overflow panics'
+	done | record 'overflow panics'
 }
 
 no_overflow_panic() {
 	local symbols
-	symbols=$(nm "$1") && ! grep -E 'panic_const.*_overflow' <<<"$symbols"
+	symbols=$(llvm-nm "$1") && ! grep -E 'panic_const.*_overflow' <<<"$symbols"
 }
 
 # Every set of formats that can be configured: the kernel layer without a warning, and with no format nothing is built. The
@@ -273,6 +276,7 @@ needed() {
 	local name bed rest
 	guests | while IFS='|' read -r name bed rest; do kernel_of_bed "$bed"; done
 	[ -n "$other" ] || { ! wanted 'clippy in the kernel' && ! wanted 'overflow panics' && ! wanted formats && ! wanted kselftest; } || printf '%s\n' tree x86
+	[ -n "$other" ] || { ! wanted 'clippy in the kernel' && ! wanted 'overflow panics'; } || echo arm
 	[ "$other" != deb ] || echo deb
 }
 
