@@ -399,8 +399,8 @@ impl Area<'_> {
         let area = self.area.as_ptr();
 
         // The area is being unmapped, and its users are told to unpin. An unmap that gave up leaves
-        // the mark behind: without pins it keeps nobody from a cut. The part that stays in this area
-        // keeps it, and cannot be pinned again; the others are new.
+        // the mark behind: without pins it keeps nobody from a cut. The part that stays in this
+        // area keeps it, and cannot be pinned again; the others are new.
         // SAFETY: By the type invariant the area is live, and `iova_rwsem` is held for write.
         if unsafe { bindings::iopt_area::prevent_access_raw(area) } && self.pins().accesses != 0 {
             return Err(Refusal::Busy.into());
