@@ -528,23 +528,6 @@ TEST_F(iommufd_join, two_memories)
 			      end - start - PAGE_SIZE);
 }
 
-static int pin_pages(int fd, __u32 access_id, __u64 iova, size_t length,
-		     void *ptr, __u32 *pages_id)
-{
-	struct iommu_test_cmd cmd = {
-		.op = IOMMU_TEST_OP_ACCESS_PAGES,
-		.id = access_id,
-		.access_pages = { .iova = iova,
-				  .length = length,
-				  .uptr = (uintptr_t)ptr },
-	};
-	int rc;
-
-	rc = mock_cmd(fd, &cmd);
-	*pages_id = cmd.access_pages.out_access_pages_id;
-	return rc;
-}
-
 /* Pin some pages of the block */
 static void _pin(struct __test_metadata *_metadata,
 		 struct _test_data_iommufd_join *self, __u32 access_id,

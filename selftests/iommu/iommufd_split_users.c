@@ -85,23 +85,6 @@ static void _split_if_possible(struct __test_metadata *_metadata,
 	test_err_ioctl_ioas_split(self->can_split ? _errno : EOPNOTSUPP, iova, \
 				  length)
 
-static int pin_pages(int fd, __u32 access_id, __u64 iova, size_t length,
-		     void *ptr, __u32 *pages_id)
-{
-	struct iommu_test_cmd cmd = {
-		.op = IOMMU_TEST_OP_ACCESS_PAGES,
-		.id = access_id,
-		.access_pages = { .iova = iova,
-				  .length = length,
-				  .uptr = (uintptr_t)ptr },
-	};
-	int rc;
-
-	rc = mock_cmd(fd, &cmd);
-	*pages_id = cmd.access_pages.out_access_pages_id;
-	return rc;
-}
-
 static int unpin_pages(int fd, __u32 access_id, __u32 pages_id)
 {
 	struct iommu_test_cmd cmd = {
@@ -662,19 +645,7 @@ TEST_F(iommufd_split_users, copy)
 
 static long pinned_kb(pid_t pid)
 {
-	char path[64], line[128];
-	long kb = -1;
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/%d/status", pid);
-	file = fopen(path, "r");
-	if (!file)
-		return -1;
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, "VmPin: %ld", &kb) == 1)
-			break;
-	fclose(file);
-	return kb;
+	return status_kb(pid, "VmPin");
 }
 
 /* Pinned memory is only charged to those who do not have it */

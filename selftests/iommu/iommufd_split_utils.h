@@ -174,6 +174,44 @@ static inline int check_not_cut(int fd, __u32 ioas_id, __u64 start, __u64 cut)
 	return 0;
 }
 
+/* An access pins what @iova is mapped to, which must be what is behind @ptr */
+static inline int pin_pages(int fd, __u32 access_id, __u64 iova, size_t length,
+			    void *ptr, __u32 *pages_id)
+{
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_ACCESS_PAGES,
+		.id = access_id,
+		.access_pages = { .iova = iova,
+				  .length = length,
+				  .uptr = (uintptr_t)ptr },
+	};
+	int rc;
+
+	rc = mock_cmd(fd, &cmd);
+	*pages_id = cmd.access_pages.out_access_pages_id;
+	return rc;
+}
+
+/* A count of memory in /proc/PID/status, -1 if it cannot be read */
+static inline long status_kb(pid_t pid, const char *name)
+{
+	size_t len = strlen(name);
+	char path[64], line[128];
+	long kb = -1;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	file = fopen(path, "r");
+	if (!file)
+		return -1;
+	while (fgets(line, sizeof(line), file))
+		if (!strncmp(line, name, len) &&
+		    sscanf(line + len, ": %ld", &kb) == 1)
+			break;
+	fclose(file);
+	return kb;
+}
+
 /*
  * Say why if nothing can be tested here. The harness would let a program pass of
  * which every case is skipped.
