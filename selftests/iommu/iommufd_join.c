@@ -7,6 +7,7 @@
  * if both ends of its range are ends of areas. What is pinned shows in the
  * references of the pages.
  */
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -528,6 +529,86 @@ TEST_F(iommufd_join, two_memories)
 			      end - start - PAGE_SIZE);
 }
 
+/* A revocation takes a dma-buf away at any moment, so it is left alone */
+TEST_F(iommufd_join, dma_buf)
+{
+	const size_t start = 8 * PAGE_SIZE, length = 4 * PAGE_SIZE;
+	const size_t hole = 6 * PAGE_SIZE;
+	unsigned int flags;
+	int dfd;
+
+	if (_test_cmd_get_dmabuf(self->fd, length, &dfd))
+		SKIP(return, "no dma-buf");
+	map_part(0, start);
+	test_ioctl_ioas_map_fixed_file(dfd, 0, length, BASE_IOVA + start);
+	split(3 * PAGE_SIZE, PAGE_SIZE);
+	for (flags = 0; flags <= IOMMU_IOAS_JOIN_FILL; flags++) {
+		/* All of it, a part, and with what could be joined */
+		test_err_ioctl_ioas_join(EOPNOTSUPP, flags, BASE_IOVA + start,
+					 length);
+		test_err_ioctl_ioas_join(EOPNOTSUPP, flags,
+					 BASE_IOVA + start + PAGE_SIZE,
+					 PAGE_SIZE);
+		test_err_ioctl_ioas_join(EOPNOTSUPP, flags, BASE_IOVA,
+					 start + PAGE_SIZE);
+	}
+	unmap_exact(3 * PAGE_SIZE, PAGE_SIZE);
+
+	/* A hole comes first, unless it is to be filled */
+	test_err_ioctl_ioas_join(ENOENT, 0, BASE_IOVA, start + length);
+	test_err_ioctl_ioas_join(EOPNOTSUPP, IOMMU_IOAS_JOIN_FILL, BASE_IOVA,
+				 start + length);
+	check_hole(3 * PAGE_SIZE, PAGE_SIZE);
+
+	/* Beside the range it is no obstacle, and has no memory for a hole */
+	carve(hole, start - hole);
+	fill(0, start);
+	check_mapped(0, start);
+	check_joined(0, 3 * PAGE_SIZE);
+	check_joined(0, hole);
+	test_err_ioctl_ioas_join(ENOENT, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + start + length, PAGE_SIZE);
+	test_ioctl_ioas_unmap(BASE_IOVA + start, length);
+	unmap_exact(0, start);
+	close(dfd);
+}
+
+/* What was reserved since the unmap is not mapped again */
+TEST_F(iommufd_join, reserved)
+{
+	const size_t reserved = 5 * PAGE_SIZE, length = 8 * PAGE_SIZE;
+	struct iommu_test_cmd cmd = {
+		.op = IOMMU_TEST_OP_ADD_RESERVED,
+		.id = self->ioas_id,
+		.add_reserved = { .start = BASE_IOVA + reserved,
+				  .length = PAGE_SIZE },
+	};
+
+	map_part(0, length);
+	carve(PAGE_SIZE, PAGE_SIZE);
+	carve(reserved - PAGE_SIZE, 3 * PAGE_SIZE);
+	ASSERT_EQ(0, mock_cmd(self->fd, &cmd));
+	test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + reserved, PAGE_SIZE);
+	test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + reserved - PAGE_SIZE,
+				 3 * PAGE_SIZE);
+	/* Nor is another hole filled then */
+	test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL, BASE_IOVA,
+				 length);
+	check_hole(PAGE_SIZE, PAGE_SIZE);
+	check_hole(reserved - PAGE_SIZE, 3 * PAGE_SIZE);
+
+	/* All but the reserved page */
+	fill(0, reserved);
+	fill(reserved + PAGE_SIZE, PAGE_SIZE);
+	check_mapped(0, reserved);
+	check_hole(reserved, PAGE_SIZE);
+	check_mapped(reserved + PAGE_SIZE, length - reserved - PAGE_SIZE);
+	unmap_exact(0, reserved);
+	unmap_exact(reserved + PAGE_SIZE, length - reserved - PAGE_SIZE);
+}
+
 /* Pin some pages of the block */
 static void _pin(struct __test_metadata *_metadata,
 		 struct _test_data_iommufd_join *self, __u32 access_id,
@@ -583,6 +664,61 @@ TEST_F(iommufd_join, pinned)
 	test_ioctl_ioas_unmap(BASE_IOVA + 8 * PAGE_SIZE,
 			      length - 8 * PAGE_SIZE);
 	test_cmd_destroy_access(access_id);
+}
+
+/* Two queues hold the mapping that they are in, whatever it is joined with */
+TEST_F(iommufd_join, hw_queue)
+{
+	uint32_t hwpt_id, viommu_id, queue_ids[2];
+	size_t length = self->block.length;
+	uint64_t unmapped;
+
+	if (!variant->mock_domains)
+		SKIP(return, "not for an IOAS without a domain");
+	test_cmd_hwpt_alloc(self->idev_ids[0], self->ioas_id,
+			    IOMMU_HWPT_ALLOC_NEST_PARENT, &hwpt_id);
+	test_cmd_viommu_alloc(self->idev_ids[0], hwpt_id,
+			      IOMMU_VIOMMU_TYPE_SELFTEST, NULL, 0, &viommu_id);
+	map_part(0, length);
+	test_cmd_hw_queue_alloc(viommu_id, IOMMU_HW_QUEUE_TYPE_SELFTEST, 0,
+				BASE_IOVA + 2 * PAGE_SIZE, PAGE_SIZE,
+				&queue_ids[0]);
+	/* In the second of three mappings, which the first one takes in */
+	split(2 * PAGE_SIZE, 3 * PAGE_SIZE);
+	join(2 * PAGE_SIZE, 3 * PAGE_SIZE);
+	/* What could go before is not a part of its own any more */
+	test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA, 2 * PAGE_SIZE);
+	test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA + 5 * PAGE_SIZE,
+				  length - 5 * PAGE_SIZE);
+	test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA, length);
+	check_mapped(0, length);
+
+	/* Another queue, in what was joined */
+	test_cmd_hw_queue_alloc(viommu_id, IOMMU_HW_QUEUE_TYPE_SELFTEST, 1,
+				BASE_IOVA + 12 * PAGE_SIZE, PAGE_SIZE,
+				&queue_ids[1]);
+
+	/* A split finds them where they are: this part has none, and goes */
+	carve(4 * PAGE_SIZE, 8 * PAGE_SIZE);
+	check_hole(4 * PAGE_SIZE, 8 * PAGE_SIZE);
+	test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA, 4 * PAGE_SIZE);
+	test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA + 12 * PAGE_SIZE,
+				  length - 12 * PAGE_SIZE);
+	/* With the hole they are one mapping, which either queue holds */
+	fill(4 * PAGE_SIZE, 8 * PAGE_SIZE);
+	check_mapped(0, length);
+	test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA, length);
+	test_ioctl_destroy(queue_ids[1]);
+	test_err_ioctl_ioas_unmap(EBUSY, BASE_IOVA, length);
+	test_ioctl_destroy(queue_ids[0]);
+	check_joined(0, 2 * PAGE_SIZE);
+	check_joined(0, 4 * PAGE_SIZE);
+	check_joined(0, 5 * PAGE_SIZE);
+	ASSERT_EQ(0, _test_ioctl_ioas_unmap(self->fd, self->ioas_id, BASE_IOVA,
+					    length, &unmapped));
+	ASSERT_EQ(length, unmapped);
+	test_ioctl_destroy(viommu_id);
+	test_ioctl_destroy(hwpt_id);
 }
 
 /* Memory that a process has taken back is not for others to map again */
@@ -687,6 +823,47 @@ TEST_F(iommufd_join, fill_fails)
 	munmap(ptr, length);
 }
 
+/* The same for a file: what it had there has gone with its end */
+TEST_F(iommufd_join, fill_short_file)
+{
+	size_t length = 8 * PAGE_SIZE, end = 5 * PAGE_SIZE;
+	struct block block = { .length = length };
+	unsigned int i;
+
+	if (variant->pt == PT_NONE || variant->huge)
+		SKIP(return, "only where pages are pinned, one by one");
+	block.ptr = memfd_mmap(length, PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_POPULATE, &block.file);
+	ASSERT_NE(MAP_FAILED, block.ptr);
+	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &block, 0, length,
+			       BASE_IOVA));
+	carve(PAGE_SIZE, PAGE_SIZE);
+	carve(end, PAGE_SIZE);
+	ASSERT_EQ(0, ftruncate(block.file, end));
+	test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL, BASE_IOVA + end,
+				 PAGE_SIZE);
+	test_err_ioctl_ioas_join(EINVAL, IOMMU_IOAS_JOIN_FILL, BASE_IOVA,
+				 length);
+	/* The first hole is as it was, too, and can be filled */
+	test_err_ioctl_ioas_join(ENOENT, 0, BASE_IOVA + PAGE_SIZE, PAGE_SIZE);
+	test_err_ioctl_ioas_join(ENOENT, 0, BASE_IOVA + end, PAGE_SIZE);
+	check_refs(block.ptr + PAGE_SIZE, PAGE_SIZE, 0);
+	fill(PAGE_SIZE, PAGE_SIZE);
+	check_joined(0, PAGE_SIZE);
+
+	/* A file that is long enough again has other memory there */
+	ASSERT_EQ(0, ftruncate(block.file, length));
+	fill(end, PAGE_SIZE);
+	check_joined(0, end);
+	for (i = 0; i != variant->mock_domains; i++)
+		ASSERT_EQ(0, check_map(self->fd, self->hwpt_ids[i], BASE_IOVA,
+				       end + PAGE_SIZE, block.ptr));
+	check_refs(block.ptr, end + PAGE_SIZE, 1);
+	test_ioctl_ioas_unmap(BASE_IOVA, length);
+	check_refs(block.ptr, end + PAGE_SIZE, 0);
+	block_release(&block);
+}
+
 /* How many pages of the block one write makes dirty: the size of its leaf */
 static unsigned int dirtied(struct __test_metadata *_metadata, int fd,
 			    uint32_t hwpt_id)
@@ -706,14 +883,19 @@ static unsigned int dirtied(struct __test_metadata *_metadata, int fd,
 	return pages;
 }
 
-/* Leaves grow again, but not while dirty pages are tracked */
+/*
+ * Leaves grow again, but not while dirty pages are tracked, and never where they
+ * are to be small.
+ */
 TEST_F(iommufd_join, leaves)
 {
-	uint32_t stdev_id, hwpt_id, idev_id;
 	size_t length = self->block.length;
+	const unsigned int whole =
+		variant->pt == PT_LARGE ? length / PAGE_SIZE : 1;
+	uint32_t stdev_id, hwpt_id, idev_id;
 
-	if (!variant->huge || variant->pt != PT_LARGE)
-		SKIP(return, "only where a huge page is one leaf");
+	if (!variant->huge)
+		SKIP(return, "only where a huge page can be one leaf");
 	test_cmd_mock_domain(self->ioas_id, &stdev_id, NULL, &idev_id);
 	test_cmd_hwpt_alloc(idev_id, self->ioas_id,
 			    IOMMU_HWPT_ALLOC_DIRTY_TRACKING, &hwpt_id);
@@ -721,7 +903,7 @@ TEST_F(iommufd_join, leaves)
 	map_part(0, length);
 
 	test_cmd_set_dirty_tracking(hwpt_id, true);
-	ASSERT_EQ(length / PAGE_SIZE, dirtied(_metadata, self->fd, hwpt_id));
+	ASSERT_EQ(whole, dirtied(_metadata, self->fd, hwpt_id));
 	split(5 * PAGE_SIZE, PAGE_SIZE);
 	ASSERT_EQ(1, dirtied(_metadata, self->fd, hwpt_id));
 	join(5 * PAGE_SIZE, PAGE_SIZE);
@@ -730,17 +912,150 @@ TEST_F(iommufd_join, leaves)
 	test_cmd_set_dirty_tracking(hwpt_id, false);
 	join(5 * PAGE_SIZE, PAGE_SIZE);
 	test_cmd_set_dirty_tracking(hwpt_id, true);
-	ASSERT_EQ(length / PAGE_SIZE, dirtied(_metadata, self->fd, hwpt_id));
+	ASSERT_EQ(whole, dirtied(_metadata, self->fd, hwpt_id));
 	test_cmd_set_dirty_tracking(hwpt_id, false);
 
 	/* So they do after a hole was filled */
 	carve(5 * PAGE_SIZE, PAGE_SIZE);
 	fill(5 * PAGE_SIZE, PAGE_SIZE);
 	test_cmd_set_dirty_tracking(hwpt_id, true);
-	ASSERT_EQ(length / PAGE_SIZE, dirtied(_metadata, self->fd, hwpt_id));
+	ASSERT_EQ(whole, dirtied(_metadata, self->fd, hwpt_id));
 	test_cmd_set_dirty_tracking(hwpt_id, false);
 	check_mapped(0, length);
 	unmap_exact(0, length);
+}
+
+/* How many pages of the buffer may be locked, and who counts them */
+FIXTURE(iommufd_join_limit)
+{
+	int fd;
+	uint32_t ioas_id;
+	uint32_t stdev_id;
+	uint32_t hwpt_id;
+};
+
+FIXTURE_VARIANT(iommufd_join_limit)
+{
+	/* IOMMU_OPTION_RLIMIT_MODE: by process, as VFIO does, or by user */
+	bool process;
+};
+
+/* Nobody else's: all that a user has locked counts */
+#define LIMIT_UID 2000000000
+
+FIXTURE_SETUP(iommufd_join_limit)
+{
+	struct iommu_option mode = {
+		.size = sizeof(mode),
+		.option_id = IOMMU_OPTION_RLIMIT_MODE,
+		.op = IOMMU_OPTION_OP_SET,
+		.val64 = variant->process,
+	};
+
+	self->fd = open("/dev/iommu", O_RDWR);
+	ASSERT_NE(-1, self->fd);
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_OPTION, &mode));
+	test_ioctl_ioas_alloc(&self->ioas_id);
+	/* Whether larger pages can be split does not matter here */
+	ASSERT_EQ(0, set_huge_pages(self->fd, self->ioas_id, false));
+	test_cmd_mock_domain(self->ioas_id, &self->stdev_id, &self->hwpt_id,
+			     NULL);
+	/* Without CAP_IPC_LOCK. The way back stays open for the teardown */
+	ASSERT_EQ(0, setresuid(LIMIT_UID, LIMIT_UID, 0));
+}
+
+FIXTURE_TEARDOWN(iommufd_join_limit)
+{
+	EXPECT_EQ(0, setresuid(0, 0, 0));
+	teardown_iommufd(self->fd, _metadata);
+}
+
+/* clang-format off */
+FIXTURE_VARIANT_ADD(iommufd_join_limit, user) { .process = false };
+FIXTURE_VARIANT_ADD(iommufd_join_limit, process) { .process = true };
+/* clang-format on */
+
+static int set_limit(unsigned int npages)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_MEMLOCK, &limit))
+		return -1;
+	limit.rlim_cur = npages * PAGE_SIZE;
+	return setrlimit(RLIMIT_MEMLOCK, &limit);
+}
+
+/* So many pages are pinned and charged */
+#define check_charged(npages)                                               \
+	do {                                                                \
+		long kb = (npages) * PAGE_SIZE / 1024;                      \
+									    \
+		ASSERT_EQ(kb, status_kb(getpid(), "VmPin"));                \
+		ASSERT_EQ(variant->process ? kb : 0,                        \
+			  status_kb(getpid(), "VmLck"));                    \
+	} while (0)
+
+/*
+ * A hole gives back what it was charged, and what fills it is charged again: one
+ * page more than is allowed is refused, with nothing charged.
+ */
+TEST_F(iommufd_join_limit, fill)
+{
+	const size_t holes[] = { 3 * PAGE_SIZE, 8 * PAGE_SIZE };
+	unsigned int i;
+
+	check_charged(0);
+	ASSERT_EQ(0, set_limit(NPAGES));
+	test_ioctl_ioas_map_fixed(buffer, BUFFER_SIZE, BASE_IOVA);
+	check_charged(NPAGES);
+	carve(holes[0], 2 * PAGE_SIZE);
+	check_charged(NPAGES - 2);
+	fill(holes[0], 2 * PAGE_SIZE);
+	check_charged(NPAGES);
+
+	/* One hole of two pages, of which one would be allowed */
+	ASSERT_EQ(0, set_limit(NPAGES - 1));
+	carve(holes[0], 2 * PAGE_SIZE);
+	check_charged(NPAGES - 2);
+	test_err_ioctl_ioas_join(ENOMEM, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + holes[0], 2 * PAGE_SIZE);
+	check_charged(NPAGES - 2);
+	check_refs(buffer + holes[0], 2 * PAGE_SIZE, 0);
+	fill(holes[0] + PAGE_SIZE, PAGE_SIZE);
+	check_charged(NPAGES - 1);
+	test_err_ioctl_ioas_join(ENOMEM, IOMMU_IOAS_JOIN_FILL,
+				 BASE_IOVA + holes[0], PAGE_SIZE);
+	check_charged(NPAGES - 1);
+
+	/* Two holes, of which one would be allowed: it is undone */
+	carve(holes[1], PAGE_SIZE);
+	check_charged(NPAGES - 2);
+	test_err_ioctl_ioas_join(ENOMEM, IOMMU_IOAS_JOIN_FILL, BASE_IOVA,
+				 BUFFER_SIZE);
+	check_charged(NPAGES - 2);
+	for (i = 0; i != ARRAY_SIZE(holes); i++) {
+		test_err_ioctl_ioas_join(ENOENT, 0, BASE_IOVA + holes[i],
+					 PAGE_SIZE);
+		EXPECT_ERRNO(EINVAL, check_map(self->fd, self->hwpt_id,
+					       BASE_IOVA + holes[i], PAGE_SIZE,
+					       buffer + holes[i]));
+		check_refs(buffer + holes[i], PAGE_SIZE, 0);
+	}
+
+	ASSERT_EQ(0, set_limit(NPAGES));
+	fill(0, BUFFER_SIZE);
+	check_charged(NPAGES);
+	ASSERT_EQ(0, check_map(self->fd, self->hwpt_id, BASE_IOVA, BUFFER_SIZE,
+			       buffer));
+	check_joined(0, holes[0]);
+	check_joined(0, holes[1]);
+	/* Neither cuts nor joins have a price */
+	split(holes[0], PAGE_SIZE);
+	check_charged(NPAGES);
+	join(holes[0], PAGE_SIZE);
+	check_charged(NPAGES);
+	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
+	check_charged(0);
 }
 
 /* Pages that are a mapping each, enough of them for a join to take a while */
