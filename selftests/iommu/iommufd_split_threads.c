@@ -250,6 +250,166 @@ TEST_F(iommufd_split_threads, fill_in_flight)
 	close(uffd);
 }
 
+struct pin_of_hole {
+	int fd;
+	__u32 access_id;
+	__u64 iova;
+	/* To compare with: it is not there yet, and will be other memory */
+	void *ptr;
+	int err;
+};
+
+static void *pin_thread(void *arg)
+{
+	struct pin_of_hole *pin = arg;
+	__u32 pages_id;
+	int rc;
+
+	rc = pin_pages(pin->fd, pin->access_id, pin->iova, PAGE_SIZE, pin->ptr,
+		       &pages_id);
+	pin->err = rc ? errno : 0;
+	return NULL;
+}
+
+struct slow_unmap {
+	int fd;
+	__u32 ioas_id;
+	__u64 iova;
+	__u64 length;
+	uint64_t unmapped;
+	int rc;
+};
+
+static void *slow_unmap_thread(void *arg)
+{
+	struct slow_unmap *unmap = arg;
+
+	unmap->rc = _test_ioctl_ioas_unmap(unmap->fd, unmap->ioas_id,
+					   unmap->iova, unmap->length,
+					   &unmap->unmapped);
+	return NULL;
+}
+
+/* Wait for an unmap to say that a mapping is not to be used any more */
+static int wait_until_marked(int fd, __u32 access_id, __u64 iova)
+{
+	uint8_t byte;
+	struct iommu_test_cmd rw = {
+		.op = IOMMU_TEST_OP_ACCESS_RW,
+		.id = access_id,
+		.access_rw = { .iova = iova,
+			       .length = 1,
+			       .uptr = (uintptr_t)&byte },
+	};
+	unsigned int i;
+
+	for (i = 0; i != 10000; i++) {
+		if (mock_cmd(fd, &rw))
+			return errno == EINVAL ? 0 : -1;
+		usleep(1000);
+	}
+	return -1;
+}
+
+/*
+ * An unmap asks one user after the other to let go. The first one does not
+ * answer: it is about to pin something else, and waits for memory to compare it
+ * with. As long as another one has its pin a join is refused. Without pins the
+ * unmap is still to find what it left, so that stays apart.
+ */
+TEST_F(iommufd_split_threads, unmap_waits)
+{
+	const __u64 going = BASE_IOVA + 4 * PAGE_SIZE;
+	const size_t length = 4 * PAGE_SIZE;
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_zeropage zero = {};
+	struct pin_of_hole pin = { .fd = self->fd,
+				   .iova = BASE_IOVA + 12 * PAGE_SIZE };
+	struct slow_unmap unmap = { .fd = self->fd,
+				    .ioas_id = self->ioas_id,
+				    .iova = going,
+				    .length = length };
+	struct pollfd pollfd = { .events = POLLIN };
+	pthread_t pinner, unmapper;
+	__u32 access_id, pages_id;
+	unsigned int flags;
+	int uffd;
+
+	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (uffd == -1 || ioctl(uffd, UFFDIO_API, &api))
+		SKIP(return, "no userfaultfd, enable CONFIG_USERFAULTFD");
+	pin.ptr = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, pin.ptr);
+	reg.range.start = (uintptr_t)pin.ptr;
+	reg.range.len = PAGE_SIZE;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+
+	map_buffer();
+	test_ioctl_ioas_split(going, length);
+	/* In the order in which they are asked */
+	test_cmd_create_access(self->ioas_id, &pin.access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	test_cmd_create_access(self->ioas_id, &access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	ASSERT_EQ(0, pin_pages(self->fd, access_id, going + PAGE_SIZE,
+			       PAGE_SIZE, buffer + 5 * PAGE_SIZE, &pages_id));
+	ASSERT_EQ(0, pthread_create(&pinner, NULL, pin_thread, &pin));
+	/* It waits for the page now */
+	pollfd.fd = uffd;
+	ASSERT_EQ(1, poll(&pollfd, 1, 10000));
+	ASSERT_EQ(0,
+		  pthread_create(&unmapper, NULL, slow_unmap_thread, &unmap));
+	ASSERT_EQ(0, wait_until_marked(self->fd, access_id, going));
+
+	for (flags = 0; flags <= IOMMU_IOAS_JOIN_FILL; flags++) {
+		test_err_ioctl_ioas_join(EBUSY, flags, going, length);
+		test_err_ioctl_ioas_join(EBUSY, flags, going - PAGE_SIZE,
+					 2 * PAGE_SIZE);
+		test_err_ioctl_ioas_join(EBUSY, flags, BASE_IOVA, BUFFER_SIZE);
+		/* Beside the range it stays apart */
+		test_ioctl_ioas_join(flags, going - PAGE_SIZE, PAGE_SIZE);
+		test_ioctl_ioas_join(flags, going + length, PAGE_SIZE);
+	}
+	/* Nor is a hole filled then that could be */
+	test_ioctl_ioas_carve(BASE_IOVA, PAGE_SIZE);
+	test_err_ioctl_ioas_join(EBUSY, IOMMU_IOAS_JOIN_FILL, BASE_IOVA,
+				 BUFFER_SIZE);
+	test_err_ioctl_ioas_join(ENOENT, 0, BASE_IOVA, PAGE_SIZE);
+	check_refs(buffer, PAGE_SIZE, 0);
+
+	test_cmd_destroy_access_pages(access_id, pages_id);
+	test_ioctl_ioas_join(IOMMU_IOAS_JOIN_FILL, BASE_IOVA, BUFFER_SIZE);
+	test_ioctl_ioas_join(0, going, length);
+
+	/* Nobody pins it, so the unmap goes on, with the mapping that it had */
+	zero.range = reg.range;
+	ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
+	ASSERT_EQ(0, pthread_join(pinner, NULL));
+	ASSERT_EQ(EBADE, pin.err);
+	ASSERT_EQ(0, pthread_join(unmapper, NULL));
+	ASSERT_EQ(0, unmap.rc);
+	ASSERT_EQ(length, unmap.unmapped);
+	ASSERT_EQ(0, check_map(self->fd, self->hwpt_id, BASE_IOVA,
+			       going - BASE_IOVA, buffer));
+	check_refs(buffer + (going - BASE_IOVA), length, 0);
+
+	/* Then it is a hole as any other */
+	test_ioctl_ioas_join(IOMMU_IOAS_JOIN_FILL, going, length);
+	ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, BASE_IOVA, going));
+	ASSERT_EQ(0, check_not_cut(self->fd, self->ioas_id, BASE_IOVA,
+				   going + length));
+	ASSERT_EQ(0, check_map(self->fd, self->hwpt_id, BASE_IOVA, BUFFER_SIZE,
+			       buffer));
+	check_refs(buffer, BUFFER_SIZE, 1);
+	test_cmd_destroy_access(pin.access_id);
+	test_cmd_destroy_access(access_id);
+	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
+	munmap(pin.ptr, PAGE_SIZE);
+	close(uffd);
+}
+
 enum { STRESS_SECONDS = 3, STRESS_THREADS = 12 };
 
 /* Stays mapped: the threads leave it alone */
