@@ -114,6 +114,11 @@ bool ptable_equal(const struct ptable *want, const struct ptable *have);
  */
 bool ptable_same_translation(const struct ptable *base, const struct ptable *pt,
 			     u64 iova, u64 size, u64 start, u64 end);
+/*
+ * What the kernel has for all of the IOAS: mappings, pinned pages, leaves of each
+ * size and tables, as text. Returns NULL or why it does not tell.
+ */
+const char *ioas_summary(struct iommu *iommu, char **text);
 const char *leaf_size_name(u64 size);
 /* "511 x 2M + 512 x 4K" */
 const char *ptable_summary(const struct ptable *pt, char *buf, size_t len);

@@ -279,6 +279,24 @@ static bool ioas_file(struct iommu *iommu, const char *name, char *path, size_t 
 	return found;
 }
 
+#define NO_IOAS "no IOAS in debugfs, mount it and enable CONFIG_IOMMUFD_DEBUGFS"
+
+const char *ioas_summary(struct iommu *iommu, char **text)
+{
+	char path[PATH_MAX];
+	size_t len = 0;
+	FILE *file;
+
+	*text = NULL;
+	if (!ioas_file(iommu, "summary", path, sizeof(path)))
+		return NO_IOAS;
+	file = fopen(path, "r");
+	VFIO_ASSERT_NOT_NULL(file);
+	VFIO_ASSERT_GT(getdelim(text, &len, 0, file), 0);
+	fclose(file);
+	return NULL;
+}
+
 /* What the only HWPT of the IOAS is made of */
 static bool read_summary(struct ptable *pt, const char *path)
 {
@@ -329,7 +347,7 @@ const char *ptable_read(struct ptable *pt, struct iommu *iommu, u64 iova, u64 si
 
 	memset(pt, 0, sizeof(*pt));
 	if (!ioas_file(iommu, "summary", path, sizeof(path)))
-		return "no IOAS in debugfs, mount it and enable CONFIG_IOMMUFD_DEBUGFS";
+		return NO_IOAS;
 	if (!read_summary(pt, path))
 		return "the page tables are unknown, enable CONFIG_IOMMU_PT_RUST";
 	if (!ioas_file(iommu, "leaves", path, sizeof(path)))
