@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::copier::Copies;
+use crate::debugfs::nothing_is_left;
 use crate::list::{conversions, Conversion, To};
 use crate::machine::{KernelMemory, Machine, Memory, Spent};
 use crate::options::{Options, Strategy};
@@ -118,6 +119,7 @@ fn once(
     } else {
         machine.disks()?
     };
+    let beginning = machine.summary()?;
     let copies = Copies::new(disks.len());
     std::thread::scope(|scope| {
         let _running = copies.start(scope, memory, disks, options);
@@ -126,8 +128,9 @@ fn once(
         Ok::<_, String>(())
     })?;
     o.end_areas = machine.areas.count();
+    let end = machine.summary()?;
     if options.join && strategy == Strategy::Split && options.follow.is_none() {
-        machine.is_as_in_the_beginning()?;
+        nothing_is_left(&beginning, &end)?;
     }
     o.to_private = machine.carving;
     o.to_shared = Spent {

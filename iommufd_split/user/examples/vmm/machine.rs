@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use iommufd_bindings::iommufd::iommu_hwpt_alloc;
-use iommufd_ioctls::{IommuFd, IommufdError, IommufdIoas};
+use iommufd_ioctls::{IommuFd, IommufdIoas};
 use iommufd_split::{Granularity, Permissions, SharedMemory};
 use memfd::{HugetlbSize, MemfdOptions};
 use vfio_ioctls::{VfioDevice, VfioIommufd};
 use vm_memory::{Bytes, FileOffset, MmapRegion, VolatileMemory};
 
 use crate::areas::Areas;
+use crate::debugfs::{Debugfs, Summary};
 use crate::nvme::{Nvme, QUEUE_BYTES};
 use crate::options::{Options, Strategy, PAGE};
 use crate::Result;
@@ -106,6 +107,10 @@ pub(crate) struct Machine<'m> {
     devices: Vec<Arc<VfioDevice>>,
     /// Page tables that we made.
     hwpts: Vec<u32>,
+    /// Mappings that are no memory of the guest: the disks' queues.
+    queues: u64,
+    /// What the kernel says about the IOAS.
+    pub(crate) debugfs: Option<Debugfs>,
 }
 
 impl<'m> Machine<'m> {
@@ -146,6 +151,13 @@ impl<'m> Machine<'m> {
             return Err("this kernel cannot join mappings: leave out --join".into());
         }
         let hwpts = attach(&iommufd, &ioas, &devices, &ids, options.hwpts)?;
+        let debugfs = Debugfs::new(&*iommufd, ioas.id());
+        if debugfs.is_none() {
+            eprintln!(
+                "vmm: mappings and page tables are not checked: no IOAS in debugfs, mount it and \
+                 enable CONFIG_IOMMUFD_DEBUGFS"
+            );
+        }
         Ok(Self {
             memory,
             shared,
@@ -158,6 +170,8 @@ impl<'m> Machine<'m> {
             join,
             devices,
             hwpts,
+            queues: 0,
+            debugfs,
         })
     }
 
@@ -175,7 +189,7 @@ impl<'m> Machine<'m> {
     }
 
     /// Those of the devices that are NVMe disks, ready to copy.
-    pub(crate) fn disks(&self) -> Result<Vec<Nvme>> {
+    pub(crate) fn disks(&mut self) -> Result<Vec<Nvme>> {
         let mut disks = Vec::new();
         for device in &self.devices {
             if !Nvme::is_one(device) {
@@ -187,6 +201,7 @@ impl<'m> Machine<'m> {
                 .share_file(file.as_fd(), 0, iova, QUEUE_BYTES, Permissions::ReadWrite)
                 .map_err(|e| e.to_string())?;
             disks.push(Nvme::new(Arc::clone(device), region, iova)?);
+            self.queues += 1;
         }
         if disks.is_empty() {
             return Err(
@@ -198,7 +213,17 @@ impl<'m> Machine<'m> {
     }
 
     pub(crate) fn share_all(&mut self) -> Result<()> {
-        self.share(0, self.memory.size)
+        self.share(0, self.memory.size)?;
+        if !self.join {
+            return Ok(());
+        }
+        // Memory may go on where a map did not notice, and then a join makes larger leaves.
+        for at in (0..self.memory.size).step_by(self.memory.backing as usize) {
+            self.shared
+                .restore(BASE + at, self.memory.backing)
+                .map_err(|e| format!("joining all at {at:#x}: {e}"))?;
+        }
+        Ok(())
     }
 
     /// Calls once for each time that the file is mapped.
@@ -250,17 +275,21 @@ impl<'m> Machine<'m> {
         Ok(())
     }
 
-    /// Whether the kernel has one mapping for each time that the file is mapped: it refuses to unmap
-    /// a part of one.
-    pub(crate) fn is_as_in_the_beginning(&self) -> Result<()> {
-        for at in (0..self.memory.size).step_by(self.memory.backing as usize) {
-            match self.ioas.unmap(BASE + at, self.memory.backing / 2) {
-                Err(IommufdError::IommuIoasUnmap(e)) if e.errno() == libc::ENOENT => {}
-                Err(e) => return Err(e.to_string()),
-                Ok(()) => return Err(format!("there is more than one mapping at {at:#x}")),
-            }
+    /// What the kernel has for guest memory and the disks, `None` if it does not tell. It has to have
+    /// the mappings that we know of.
+    pub(crate) fn summary(&self) -> Result<Option<Summary>> {
+        let Some(debugfs) = &self.debugfs else {
+            return Ok(None);
+        };
+        let summary = debugfs.summary()?;
+        let known = self.areas.count() + self.queues;
+        if summary.mappings != known {
+            return Err(format!(
+                "the kernel has {} mappings, and {known} were made",
+                summary.mappings
+            ));
         }
-        Ok(())
+        Ok(Some(summary))
     }
 
     /// The same by its address in this process. Not counted.

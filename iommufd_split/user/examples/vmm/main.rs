@@ -8,11 +8,13 @@ mod areas;
 mod convert;
 mod copier;
 mod cost;
+mod debugfs;
 mod gaps;
 mod list;
 mod machine;
 mod nvme;
 mod options;
+mod walk;
 mod wear;
 
 use std::path::PathBuf;

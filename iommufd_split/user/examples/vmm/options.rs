@@ -22,7 +22,8 @@ Modes:
   convert  share all memory, convert random parts to private and back while the disks copy; with both strategies
   cost     what one hole costs: by split, by mapping again what is around it, and with how many mappings in the IOAS
   gaps     what the disks notice: copies and the longest gap, with and without splits
-  wear     what conversions leave behind: mappings and page tables after 1, 100, ... of them, with and without joins
+  wear     what conversions leave behind after 1, 100, ... of them, with and without joins: mappings, page tables, and
+           what a DMA to any address costs a model of an IOMMU
 
 Options:
   --memory SIZE        guest memory (default 4G)
@@ -45,7 +46,7 @@ Options:
 A list of conversions has a line for each, in order, with offsets into guest memory; # starts a comment:
   private OFFSET LENGTH
   shared  OFFSET LENGTH
-Numbers are decimal or 0x..., and may end in K, M or G. Memory is shared at the start. 2M to 4M, 6M to 8M and so on are the
+Numbers are decimal or 0x..., and may end in K, M, G or T. Memory is shared at the start. 2M to 4M, 6M to 8M and so on are the
 disks', unless --idle.
 ";
 
@@ -225,6 +226,7 @@ pub(crate) fn number(text: &str) -> Result<u64> {
         Some(b'K') => (&text[..text.len() - 1], 1 << 10),
         Some(b'M') => (&text[..text.len() - 1], 1 << 20),
         Some(b'G') => (&text[..text.len() - 1], 1 << 30),
+        Some(b'T') => (&text[..text.len() - 1], 1 << 40),
         _ => (text, 1),
     };
     let parsed = match digits.strip_prefix("0x") {

@@ -8,16 +8,23 @@ use std::time::{Duration, Instant};
 
 use crate::convert::{bytes, count, time};
 use crate::copier::Copies;
+use crate::debugfs::{nothing_is_left, Summary};
 use crate::list::{pick, Random};
-use crate::machine::{KernelMemory, Machine, Memory};
+use crate::machine::{KernelMemory, Machine, Memory, BASE};
 use crate::options::{Options, Strategy};
+use crate::walk::{walks, Shape, Walks};
 use crate::{write, Result};
 
 /// After so many conversions, when everything is shared.
 struct Point {
     conversions: u64,
-    areas: u64,
+    /// Of guest memory.
+    mappings: u64,
     page_tables: i64,
+    /// What the kernel has, if it tells.
+    summary: Option<Summary>,
+    /// In the first of the page tables, if the kernel lists its leaves.
+    walks: Option<Walks>,
 }
 
 struct Outcome {
@@ -43,12 +50,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     report(options, &outcomes);
     write(&options.json, || json(&outcomes))?;
     for o in &outcomes {
+        let Some(last) = o.points.last() else {
+            continue;
+        };
         println!(
-            "vmm: wear {} conversions={} areas={} page_tables={} share_us={:.0} copies={} bad={}",
+            "vmm: wear {} conversions={} mappings={} page_tables={} {} share_us={:.0} copies={} bad={}",
             name(o),
-            o.points.last().map_or(0, |p| p.conversions),
-            o.points.last().map_or(0, |p| p.areas),
-            o.points.last().map_or(0, |p| p.page_tables),
+            last.conversions,
+            last.mappings,
+            last.page_tables,
+            last.walks.as_ref().map_or("walks=?".into(), |w| format!(
+                "walk_levels={:.3} iotlb_misses={:.3} levels_per_dma={:.3}",
+                w.levels, w.misses, w.levels_per_dma
+            )),
             o.average.as_secs_f64() * 1e6,
             o.copies,
             o.bad
@@ -58,16 +72,17 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         return Err("copies went wrong".into());
     }
     // A guest that has converted everything and back is as it was in the beginning.
-    let worn = |o: &&Outcome| {
+    for o in outcomes.iter().filter(|o| o.join) {
         let first = &o.points[0];
-        o.points
-            .iter()
-            .any(|p| p.areas != first.areas || p.page_tables > first.page_tables)
-    };
-    match outcomes.iter().find(|o| o.join).filter(worn) {
-        Some(_) => Err("joins leave mappings or page tables behind".into()),
-        None => Ok(()),
+        for p in &o.points {
+            nothing_is_left(&first.summary, &p.summary)
+                .map_err(|e| format!("after {} conversions {e}", p.conversions))?;
+            if p.page_tables > first.page_tables {
+                return Err("joins leave memory of page tables behind".into());
+            }
+        }
     }
+    Ok(())
 }
 
 fn once(options: &Options, memory: &Memory) -> Result<Outcome> {
@@ -94,9 +109,6 @@ fn once(options: &Options, memory: &Memory) -> Result<Outcome> {
         copies.enough();
         Ok::<_, String>(())
     })?;
-    if options.join {
-        machine.is_as_in_the_beginning()?;
-    }
     o.copies = copies.finished.load(Ordering::Relaxed);
     o.bad = copies.bad();
     machine.end()?;
@@ -112,6 +124,7 @@ fn wear(
     let mut random = Random(options.seed);
     let mut sharing = Duration::ZERO;
     let mut shown = Instant::now();
+    let mut shape = None;
     for done in 0..=options.conversions {
         if done > 0 {
             let c = pick(&mut random, options);
@@ -125,8 +138,10 @@ fn wear(
         if [0, 1, 100, 10_000, options.conversions].contains(&done) {
             o.points.push(Point {
                 conversions: done,
-                areas: machine.areas.count(),
+                mappings: machine.areas.count(),
                 page_tables: KernelMemory::now()?.since(before).page_tables,
+                summary: machine.summary()?,
+                walks: look(options, machine, &mut shape)?,
             });
         }
         if shown.elapsed() > Duration::from_secs(5) {
@@ -140,6 +155,33 @@ fn wear(
     }
     o.average = sharing / options.conversions.max(1) as u32;
     Ok(())
+}
+
+/// `shape` is found out in the beginning, before tables can be left over.
+fn look(
+    options: &Options,
+    machine: &Machine<'_>,
+    shape: &mut Option<Shape>,
+) -> Result<Option<Walks>> {
+    let Some(debugfs) = &machine.debugfs else {
+        return Ok(None);
+    };
+    let summary = debugfs.summary()?;
+    let Some((&hwpt, Some(tables))) = summary.hwpts.first_key_value() else {
+        return Ok(None);
+    };
+    let Some(leaves) = debugfs.leaves(hwpt)? else {
+        return Ok(None);
+    };
+    let shape = match shape {
+        Some(shape) => shape,
+        None => shape.insert(
+            Shape::new(tables, &leaves)
+                .ok_or("the page table has tables that it does not need: how many levels?")?,
+        ),
+    };
+    let range = BASE..BASE + options.memory;
+    walks(shape, &leaves, range, options.seed).map(Some)
 }
 
 fn name(o: &Outcome) -> &'static str {
@@ -157,23 +199,31 @@ fn report(options: &Options, outcomes: &[Outcome]) {
         options.sizes.0 >> 10,
         options.sizes.1 >> 10
     );
-    println!("{:>11}{:>26}{:>30}", "", "areas", "page tables");
-    print!("{:>11}", "conversions");
-    for _ in 0..2 {
-        for o in outcomes {
-            print!("{:>14}", name(o));
-        }
-    }
-    println!();
+    println!(
+        "{:>11}{:>8}{:>12}{:>14}{:>14}{:>14}{:>16}",
+        "conversions",
+        "",
+        "mappings",
+        "page tables",
+        "walk: levels",
+        "IOTLB misses",
+        "levels per DMA"
+    );
     for (i, point) in outcomes[0].points.iter().enumerate() {
-        print!("{:>11}", point.conversions);
         for o in outcomes {
-            print!("{:>14}", count(o.points[i].areas as f64));
+            let p = &o.points[i];
+            let walks = |show: fn(&Walks) -> String| p.walks.as_ref().map_or("?".into(), show);
+            println!(
+                "{:>11}{:>8}{:>12}{:>14}{:>14}{:>14}{:>16}",
+                point.conversions,
+                name(o),
+                count(p.mappings as f64),
+                bytes(p.page_tables as f64),
+                walks(|w| format!("{:.3}", w.levels)),
+                walks(|w| format!("{:.1} %", w.misses * 100.0)),
+                walks(|w| format!("{:.3}", w.levels_per_dma)),
+            );
         }
-        for o in outcomes {
-            print!("{:>14}", bytes(o.points[i].page_tables as f64));
-        }
-        println!();
     }
     for o in outcomes {
         println!(
@@ -187,13 +237,9 @@ fn report(options: &Options, outcomes: &[Outcome]) {
 
 fn json(outcomes: &[Outcome]) -> String {
     let one = |o: &Outcome| {
-        let points: Vec<String> = o
-            .points
-            .iter()
-            .map(|p| format!("[{},{},{}]", p.conversions, p.areas, p.page_tables))
-            .collect();
+        let points: Vec<String> = o.points.iter().map(json_point).collect();
         format!(
-            "\"{}\":{{\"conversions_areas_page_tables\":[{}],\"share_ns\":{},\"slowest_ns\":{}}}",
+            "\"{}\":{{\"points\":[{}],\"share_ns\":{},\"slowest_ns\":{}}}",
             name(o),
             points.join(","),
             o.average.as_nanos(),
@@ -202,4 +248,17 @@ fn json(outcomes: &[Outcome]) -> String {
     };
     let all: Vec<String> = outcomes.iter().map(one).collect();
     format!("{{{}}}\n", all.join(","))
+}
+
+fn json_point(p: &Point) -> String {
+    let walks = p.walks.as_ref().map_or(String::new(), |w| {
+        format!(
+            ",\"walk_levels\":{},\"iotlb_misses\":{},\"levels_per_dma\":{}",
+            w.levels, w.misses, w.levels_per_dma
+        )
+    });
+    format!(
+        "{{\"conversions\":{},\"mappings\":{},\"page_tables\":{}{walks}}}",
+        p.conversions, p.mappings, p.page_tables
+    )
 }
