@@ -124,6 +124,16 @@ def read(where):
     return {"holes": table, "threads": rates}
 
 
+def check(result):
+    """Ends the run if a hole was not flushed as often as the documents say: in each domain once, and once by each of two calls."""
+    for row in result["holes"]:
+        for way, times, each in (("carve", 1, "one"), ("split and unmap", 2, "two")):
+            for key, cache in (("iotlb_flushes", "the IOTLB"), ("device_tlb_flushes", "device TLBs")):
+                found, want = row[way][key], times * row["domains"]
+                if found != want:
+                    sys.exit(f"error: {way} of {row['hole']}, {row['domains']} domains: {found} flushes of {cache}, and not {want}, {each} in each domain.")
+
+
 def show(result):
     print(f"\n{'ioctls on VT-d: hole, domains':30}{'split+unmap':>12}{'one call':>10}{'unmap alone':>12}  one call over both (time), over unmap (time)")
     for row in result["holes"]:
@@ -144,4 +154,6 @@ def show(result):
 
 
 if __name__ == "__main__":
-    show(read(sys.argv[1]))
+    measured = read(sys.argv[1])
+    show(measured)
+    check(measured)
