@@ -98,18 +98,20 @@ static int unpin_pages(int fd, __u32 access_id, __u32 pages_id)
 		     &cmd);
 }
 
-/* Pin some pages of the buffer */
+/* Pin some pages of what is mapped at BASE_IOVA */
 static void _pin(struct __test_metadata *_metadata,
 		 struct _test_data_iommufd_split_users *self, __u32 access_id,
-		 unsigned int first, unsigned int npages, __u32 *pages_id)
+		 void *memory, unsigned int first, unsigned int npages,
+		 __u32 *pages_id)
 {
 	size_t offset = first * PAGE_SIZE;
 
 	ASSERT_EQ(0, pin_pages(self->fd, access_id, BASE_IOVA + offset,
-			       npages * PAGE_SIZE, buffer + offset, pages_id));
+			       npages * PAGE_SIZE, memory + offset, pages_id));
 }
 
-#define pin(...) _pin(_metadata, self, access_id, __VA_ARGS__)
+#define pin(...) _pin(_metadata, self, access_id, buffer, __VA_ARGS__)
+#define pin_file(...) _pin(_metadata, self, access_id, mfd_buffer, __VA_ARGS__)
 
 /* A cut goes beside a pin, and not through it */
 TEST_F(iommufd_split_users, access_pinned)
@@ -705,6 +707,86 @@ TEST_F(iommufd_split_users, change_process)
 	ASSERT_EQ(child, waitpid(child, &status, 0));
 	ASSERT_TRUE(WIFEXITED(status));
 	ASSERT_EQ(0, WEXITSTATUS(status));
+}
+
+/* How many pages a process is charged for, with a domain and without */
+#define EXPECT_CHARGED(pid, with_domain, without)                         \
+	EXPECT_EQ((variant->pt == PT_NONE ? (without) : (with_domain)) * \
+			  page,                                           \
+		  pinned_kb(pid))
+
+/*
+ * The same while an access pins pages beside the cuts. CHANGE_PROCESS takes them
+ * over as well, and who lets go of a pin later, or of what is beside it, takes
+ * its own from whoever is charged then.
+ */
+TEST_F(iommufd_split_users, change_process_pinned)
+{
+	struct iommu_ioas_change_process cmd = { .size = sizeof(cmd) };
+	uint32_t access_id, pages_id[3];
+	long page = PAGE_SIZE / 1024;
+	pid_t parent = getpid();
+	pid_t child;
+	int status;
+
+	if (!self->can_split)
+		SKIP(return, NO_LARGE_SPLIT);
+	drop_cap_ipc_lock(_metadata);
+	test_ioctl_ioas_map_fixed_file(mfd, 0, BUFFER_SIZE, BASE_IOVA);
+	test_cmd_create_access(self->ioas_id, &access_id,
+			       MOCK_FLAGS_ACCESS_CREATE_NEEDS_PIN_PAGES);
+	/* What a domain has pinned is not pinned again, by a second pin neither */
+	pin_file(4, 3, &pages_id[0]);
+	pin_file(9, 1, &pages_id[1]);
+	pin_file(9, 1, &pages_id[2]);
+	EXPECT_CHARGED(parent, 16, 4);
+
+	/* On both sides of both, up to the pinned pages */
+	test_ioctl_ioas_split(BASE_IOVA + 4 * PAGE_SIZE, 3 * PAGE_SIZE);
+	EXPECT_CHARGED(parent, 16, 4);
+	test_ioctl_ioas_carve(BASE_IOVA + 2 * PAGE_SIZE, 2 * PAGE_SIZE);
+	test_ioctl_ioas_carve(BASE_IOVA + 7 * PAGE_SIZE, 2 * PAGE_SIZE);
+	test_ioctl_ioas_carve(BASE_IOVA + 10 * PAGE_SIZE, PAGE_SIZE);
+	EXPECT_CHARGED(parent, 11, 4);
+
+	child = fork();
+	ASSERT_NE(-1, child);
+	if (!child) {
+		EXPECT_CHARGED(getpid(), 0, 0);
+		ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_CHANGE_PROCESS, &cmd));
+		EXPECT_CHARGED(parent, 0, 0);
+		EXPECT_CHARGED(getpid(), 11, 4);
+
+		/* Cut again, beside the pins only */
+		test_err_ioctl_ioas_split(EBUSY, BASE_IOVA + 5 * PAGE_SIZE,
+					  PAGE_SIZE);
+		test_ioctl_ioas_split(BASE_IOVA + 14 * PAGE_SIZE, PAGE_SIZE);
+		test_ioctl_ioas_carve(BASE_IOVA + 12 * PAGE_SIZE, PAGE_SIZE);
+		EXPECT_CHARGED(getpid(), 10, 4);
+
+		/* One of two pins, then the mapping, which ends the other */
+		test_cmd_destroy_access_pages(access_id, pages_id[1]);
+		EXPECT_CHARGED(getpid(), 10, 4);
+		test_ioctl_ioas_unmap(BASE_IOVA + 9 * PAGE_SIZE, PAGE_SIZE);
+		test_err_destroy_access_pages(ENOENT, access_id, pages_id[2]);
+		EXPECT_CHARGED(getpid(), 9, 3);
+		EXPECT_CHARGED(parent, 0, 0);
+		exit(_metadata->exit_code);
+	}
+	ASSERT_EQ(child, waitpid(child, &status, 0));
+	ASSERT_TRUE(WIFEXITED(status));
+	ASSERT_EQ(KSFT_PASS, WEXITSTATUS(status));
+
+	/* Back from a process that is gone */
+	ASSERT_EQ(0, ioctl(self->fd, IOMMU_IOAS_CHANGE_PROCESS, &cmd));
+	EXPECT_CHARGED(parent, 9, 3);
+	test_cmd_destroy_access_pages(access_id, pages_id[0]);
+	EXPECT_CHARGED(parent, 9, 0);
+	test_ioctl_ioas_unmap(BASE_IOVA + 4 * PAGE_SIZE, 3 * PAGE_SIZE);
+	EXPECT_CHARGED(parent, 6, 0);
+	test_ioctl_ioas_unmap(0, UINT64_MAX);
+	EXPECT_CHARGED(parent, 0, 0);
+	test_cmd_destroy_access(access_id);
 }
 
 /* No dirty bit is lost or invented, in whatever part it is */
