@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * What iommufd shows of an IOAS in debugfs, and the tracepoint of iommu_split().
+ * What iommufd shows of an IOAS in debugfs, and the tracepoints of iommu_split()
+ * and iommu_carve().
  *
  * The tables are those of the mock domain: pages of 2K, and leaves of any power
  * of two. So all numbers are known beforehand.
@@ -558,19 +559,24 @@ struct event {
 	int ret;
 };
 
-/* The number of events since the trace was cleared, @event is the last */
-static int read_trace(struct event *event)
+/*
+ * The number of events of that name since the trace was cleared. @event is the
+ * last, or NULL if the event has other fields.
+ */
+static int read_trace(const char *name, struct event *event)
 {
 	FILE *file = fopen(INSTANCE "/trace", "r");
-	int nr = 0;
-	char line[512];
+	int nr = file ? 0 : -1;
+	char line[512], what[32];
 
+	snprintf(what, sizeof(what), ": %s: ", name);
 	while (file && fgets(line, sizeof(line), file)) {
 		char *at = strstr(line, " iova=");
 
-		if (line[0] == '#' || !strstr(line, ": split: ") || !at)
+		if (line[0] == '#' || !strstr(line, what) || !at)
 			continue;
-		if (sscanf(at,
+		if (event &&
+		    sscanf(at,
 			   " iova=%lx - %*s size=%lu leaves=%u tables=%u flushes=%u ret=%d",
 			   &event->iova, &event->size, &event->leaves,
 			   &event->tables, &event->flushes, &event->ret) != 6)
@@ -582,26 +588,62 @@ static int read_trace(struct event *event)
 	return nr;
 }
 
+static const char *const trace_switches[] = {
+	INSTANCE "/events/iommu/split/enable",
+	INSTANCE "/events/iommu/carve/enable",
+	INSTANCE "/events/iommu/unmap/enable",
+};
+
+#define NO_TRACE \
+	"no iommu:split and iommu:carve in tracefs, enable CONFIG_FTRACE and any tracer"
+
+static int trace_stop(void)
+{
+	unsigned int i;
+
+	for (i = 0; i != ARRAY_SIZE(trace_switches); i++)
+		write_text(trace_switches[i], "0");
+	return rmdir(INSTANCE);
+}
+
+static int trace_clear(void)
+{
+	int fd = open(INSTANCE "/trace", O_WRONLY | O_TRUNC);
+
+	if (fd == -1)
+		return -1;
+	return close(fd);
+}
+
+/* False if there is nothing to listen to */
+static bool trace_start(void)
+{
+	unsigned int i;
+
+	mount("tracefs", TRACING, "tracefs", 0, NULL);
+	mkdir(INSTANCE, 0700);
+	for (i = 0; i != ARRAY_SIZE(trace_switches); i++)
+		if (write_text(trace_switches[i], "1"))
+			break;
+	if (i == ARRAY_SIZE(trace_switches) && !trace_clear())
+		return true;
+	trace_stop();
+	return false;
+}
+
 /* The tracepoint tells what a split did */
 TEST_F(iommufd_debugfs, trace)
 {
 	struct event event;
 
-	mount("tracefs", TRACING, "tracefs", 0, NULL);
-	mkdir(INSTANCE, 0700);
-	if (access(INSTANCE "/events/iommu/split/enable", F_OK)) {
-		rmdir(INSTANCE);
-		SKIP(return,
-		     "no iommu:split in tracefs, enable CONFIG_FTRACE and any tracer");
-	}
+	if (!trace_start())
+		SKIP(return, NO_TRACE);
 	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block, 0,
 			       HUGE_SIZE, BASE_IOVA));
-	ASSERT_EQ(0, write_text(INSTANCE "/events/iommu/split/enable", "1"));
-	ASSERT_EQ(0, write_text(INSTANCE "/trace", "\n"));
 
 	/* Both edges in one leaf */
 	test_ioctl_ioas_split(BASE_IOVA + 64 * K, 4 * K);
-	ASSERT_EQ(1, read_trace(&event));
+	ASSERT_EQ(1, read_trace("split", &event));
 	EXPECT_EQ(BASE_IOVA + 64 * K, event.iova);
 	EXPECT_EQ(4 * K, event.size);
 	EXPECT_EQ(1, event.leaves);
@@ -611,7 +653,7 @@ TEST_F(iommufd_debugfs, trace)
 
 	/* Two mappings are cut, at their ends nothing is left to do */
 	test_ioctl_ioas_split(BASE_IOVA + 32 * K, 1536 * K - 32 * K);
-	ASSERT_EQ(3, read_trace(&event));
+	ASSERT_EQ(3, read_trace("split", &event));
 	EXPECT_EQ(BASE_IOVA + 68 * K, event.iova);
 	EXPECT_EQ(1536 * K - 68 * K, event.size);
 	EXPECT_EQ(1, event.leaves);
@@ -623,13 +665,75 @@ TEST_F(iommufd_debugfs, trace)
 	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block, 0,
 			       HUGE_SIZE, BASE_IOVA + M));
 	test_ioctl_ioas_split(BASE_IOVA + M + 512 * K, M);
-	ASSERT_EQ(4, read_trace(&event));
+	ASSERT_EQ(4, read_trace("split", &event));
 	EXPECT_EQ(2, event.leaves);
 	EXPECT_EQ(2, event.tables);
 	EXPECT_EQ(1, event.flushes);
 
-	write_text(INSTANCE "/events/iommu/split/enable", "0");
-	ASSERT_EQ(0, rmdir(INSTANCE));
+	/* Where mappings end already nothing is split. Nothing was a carve */
+	test_ioctl_ioas_split(BASE_IOVA + M + 512 * K, M);
+	test_ioctl_ioas_split(BASE_IOVA + M, HUGE_SIZE);
+	ASSERT_EQ(4, read_trace("split", &event));
+	ASSERT_EQ(0, read_trace("carve", &event));
+	ASSERT_EQ(0, trace_stop());
+}
+
+/* The same of a carve, which is never a split, and not always an iommu:carve */
+TEST_F(iommufd_debugfs, trace_carve)
+{
+	uint32_t stdev_id, hwpt_id, idev_id;
+	struct event event;
+
+	if (!trace_start())
+		SKIP(return, NO_TRACE);
+	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block, 0,
+			       HUGE_SIZE, BASE_IOVA));
+
+	/* Both edges in one leaf */
+	test_ioctl_ioas_carve(BASE_IOVA + 64 * K, 4 * K);
+	ASSERT_EQ(1, read_trace("carve", &event));
+	EXPECT_EQ(BASE_IOVA + 64 * K, event.iova);
+	EXPECT_EQ(4 * K, event.size);
+	EXPECT_EQ(1, event.leaves);
+	EXPECT_EQ(1, event.tables);
+	EXPECT_EQ(1, event.flushes);
+	EXPECT_EQ(0, event.ret);
+	EXPECT_EQ(1, read_trace("unmap", NULL));
+
+	/* The end of one mapping, the start of another, and one as a whole */
+	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block, 64 * K,
+			       4 * K, BASE_IOVA + 64 * K));
+	ASSERT_EQ(0, trace_clear());
+	test_ioctl_ioas_carve(BASE_IOVA + 32 * K, 1536 * K - 32 * K);
+	ASSERT_EQ(2, read_trace("carve", &event));
+	EXPECT_EQ(BASE_IOVA + 68 * K, event.iova);
+	EXPECT_EQ(1536 * K - 68 * K, event.size);
+	EXPECT_EQ(1, event.flushes);
+	EXPECT_EQ(0, event.ret);
+	EXPECT_EQ(3, read_trace("unmap", NULL));
+
+	/* Whole mappings only, and a cut that no leaf reaches across */
+	ASSERT_EQ(0, trace_clear());
+	test_ioctl_ioas_carve(BASE_IOVA, 32 * K);
+	EXPECT_EQ(1, read_trace("unmap", NULL));
+	ASSERT_EQ(0, map_block(self->fd, self->ioas_id, &self->block, 4 * K,
+			       8 * K, BASE_IOVA + 4 * K));
+	test_ioctl_ioas_carve(BASE_IOVA + 4 * K, 4 * K);
+	EXPECT_EQ(2, read_trace("unmap", NULL));
+	EXPECT_EQ(0, read_trace("carve", &event));
+
+	/* Each domain has its own event */
+	ASSERT_EQ(0, attach_own_domain(self->fd, self->ioas_id, &stdev_id,
+				       &hwpt_id, &idev_id));
+	ASSERT_EQ(0, trace_clear());
+	test_ioctl_ioas_carve(BASE_IOVA + 1792 * K, 4 * K);
+	EXPECT_EQ(2, read_trace("carve", &event));
+	EXPECT_EQ(BASE_IOVA + 1792 * K, event.iova);
+	EXPECT_EQ(4 * K, event.size);
+	EXPECT_EQ(1, event.flushes);
+
+	EXPECT_EQ(0, read_trace("split", &event));
+	ASSERT_EQ(0, trace_stop());
 }
 
 int main(int argc, char **argv)
