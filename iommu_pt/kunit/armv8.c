@@ -18,6 +18,7 @@
 
 #include "../../../../iommu-pages.h"
 #include "../iommu_pt_rust.h"
+#include "pages.h"
 
 MODULE_IMPORT_NS("EXPORTED_FOR_KUNIT_TESTING");
 MODULE_IMPORT_NS("GENERIC_PT_IOMMU");
@@ -58,6 +59,14 @@ struct armv8_test {
 	/* Flushes, and what the last one was of; not its freelist */
 	unsigned int syncs;
 	struct iommu_iotlb_gather gather;
+	/* An item, what of it an incoherent walker has seen, and all at a flush */
+	u64 *watched;
+	u64 cleaned;
+	u64 sync_item;
+	u64 sync_cleaned;
+	/* In tables: before there was one, and at the first flush */
+	unsigned long orig_pages;
+	unsigned long sync_pages;
 };
 
 static void armv8_sync(struct iommu_domain *domain,
@@ -66,7 +75,12 @@ static void armv8_sync(struct iommu_domain *domain,
 	struct armv8_test *t =
 		container_of(domain, struct armv8_test, rust.iommu.domain);
 
-	t->syncs++;
+	if (!t->syncs++)
+		t->sync_pages = kunit_table_pages();
+	if (t->watched) {
+		t->sync_item = READ_ONCE(*t->watched);
+		t->sync_cleaned = t->cleaned;
+	}
 	t->gather = *gather;
 	iommu_put_pages_list(&gather->freelist);
 }
@@ -79,6 +93,17 @@ static int armv8_start_incoherent(void *table, struct device *dev)
 	t->started++;
 	KUNIT_EXPECT_PTR_EQ(test, dev, t->dev);
 	return iommu_pages_start_incoherent(table, dev);
+}
+
+static void armv8_flush_incoherent(struct device *dev, void *table,
+				   size_t offset, size_t len)
+{
+	struct armv8_test *t = kunit_get_current_test()->priv;
+	size_t watched = (void *)t->watched - table;
+
+	if (t->watched && watched >= offset && watched < offset + len)
+		t->cleaned = READ_ONCE(*t->watched);
+	iommu_pages_flush_incoherent(dev, table, offset, len);
 }
 
 static const struct iommu_domain_ops armv8_domain_ops = {
@@ -141,6 +166,9 @@ static void armv8_start(struct kunit *test, struct armv8_test *t,
 	test->priv = t;
 	kunit_activate_static_stub(test, pt_iommu_rust_start_incoherent,
 				   armv8_start_incoherent);
+	kunit_activate_static_stub(test, pt_iommu_rust_flush_incoherent,
+				   armv8_flush_incoherent);
+	t->orig_pages = kunit_table_pages();
 	KUNIT_ASSERT_EQ(test, 0, armv8_init_rust(&t->rust, kind));
 	KUNIT_EXPECT_EQ(test, t->started, armv8_incoherent(kind));
 	pt_iommu_armv8_hw_info(&t->rust, &t->info);
@@ -162,10 +190,12 @@ static void armv8_start(struct kunit *test, struct armv8_test *t,
 			t->cfg.pgsize_bitmap);
 }
 
-static void armv8_stop(struct armv8_test *t)
+static void armv8_stop(struct kunit *test, struct armv8_test *t)
 {
 	free_io_pgtable_ops(t->c);
 	pt_iommu_deinit(&t->rust.iommu);
+	/* Nothing else uses secondary page tables while KUnit runs */
+	KUNIT_EXPECT_EQ(test, kunit_table_pages(), t->orig_pages);
 }
 
 static struct device *armv8_device(struct kunit *test)
@@ -201,6 +231,17 @@ static void armv8_map_c(struct kunit *test, struct armv8_test *t, u64 va,
 	}
 }
 
+/* The level whose items are of 2^lg2 */
+static unsigned int armv8_level(struct armv8_test *t, unsigned int lg2)
+{
+	return (lg2 - t->kind->tgsz_lg2) / (t->kind->tgsz_lg2 - 3);
+}
+
+static unsigned int armv8_top_level(struct armv8_test *t)
+{
+	return armv8_level(t, t->kind->ias - 1);
+}
+
 /* Returns the number of leaves */
 static unsigned int armv8_same(struct kunit *test, struct armv8_test *t,
 			       const u64 *c, const u64 *rust,
@@ -230,8 +271,7 @@ static unsigned int armv8_same(struct kunit *test, struct armv8_test *t,
 static unsigned int armv8_compare(struct kunit *test, struct armv8_test *t)
 {
 	unsigned int bits = t->kind->tgsz_lg2 - 3;
-	unsigned int level =
-		DIV_ROUND_UP(t->kind->ias - t->kind->tgsz_lg2, bits) - 1;
+	unsigned int level = armv8_top_level(t);
 	unsigned int items =
 		1U << (t->kind->ias - t->kind->tgsz_lg2 - level * bits);
 	u64 *c = phys_to_virt(armv8_stage2(t->kind) ?
@@ -277,7 +317,7 @@ static void armv8_items(struct kunit *test)
 			}
 			KUNIT_EXPECT_EQ(test, armv8_compare(test, t),
 					hweight_long(sizes));
-			armv8_stop(t);
+			armv8_stop(test, t);
 		}
 	}
 }
@@ -326,93 +366,11 @@ static void armv8_split(struct kunit *test)
 				iommu_iova_to_phys(domain, block));
 		KUNIT_EXPECT_EQ(test, 0,
 				iommu_iova_to_phys(domain, block + page));
-		armv8_stop(t);
+		armv8_stop(test, t);
 	}
 }
 
-/* What the driver is told to flush, once and of no more than this */
-static void armv8_flushed(struct kunit *test, struct armv8_test *t, u64 va,
-			  u64 len, bool leaf_to_table, u8 leaves, u8 tables)
-{
-	KUNIT_EXPECT_EQ(test, t->syncs, 1);
-	KUNIT_EXPECT_EQ(test, t->gather.start, va);
-	KUNIT_EXPECT_EQ(test, t->gather.end, va + len - 1);
-	KUNIT_EXPECT_EQ(test, t->gather.leaf_to_table, leaf_to_table);
-	KUNIT_EXPECT_EQ(test, t->gather.pt.leaf_levels_bitmap, leaves);
-	KUNIT_EXPECT_EQ(test, t->gather.pt.table_levels_bitmap, tables);
-	t->syncs = 0;
-}
-
-/*
- * The life of a block: it takes the place of empty tables, a page of it comes
- * and goes, a join makes it whole again. Then it is what io-pgtable-arm makes.
- */
-static void armv8_join_block(struct kunit *test, struct armv8_test *t,
-			     unsigned int lg2)
-{
-	struct iommu_domain *domain = &t->rust.iommu.domain;
-	const int prot = IOMMU_READ | IOMMU_WRITE | IOMMU_CACHE;
-	unsigned int level = (lg2 - t->kind->tgsz_lg2) / (t->kind->tgsz_lg2 - 3);
-	/* Those of leaves below the block, and of what leads there */
-	u8 below = BIT(level) - 1, tables = below << 1;
-	u64 page = BIT_ULL(t->kind->tgsz_lg2);
-	u64 size = BIT_ULL(lg2), va = size;
-	u64 oa = armv8_oa(t, lg2);
-
-	t->syncs = 0;
-	KUNIT_ASSERT_EQ(test, 0,
-			iommu_map(domain, va, oa, page, prot, GFP_KERNEL));
-	KUNIT_EXPECT_EQ(test, t->syncs, 0);
-	KUNIT_ASSERT_EQ(test, page, iommu_unmap(domain, va, page));
-	armv8_flushed(test, t, va, page, false, BIT(0), 0);
-
-	KUNIT_ASSERT_EQ(test, 0,
-			iommu_map(domain, va, oa, size, prot, GFP_KERNEL));
-	armv8_flushed(test, t, va, size, false, 0, tables);
-
-	KUNIT_ASSERT_EQ(test, 0,
-			iommu_split(domain, va + page, page, GFP_KERNEL));
-	armv8_flushed(test, t, va, size, true, BIT(level), 0);
-	KUNIT_ASSERT_EQ(test, page, iommu_unmap(domain, va + page, page));
-	armv8_flushed(test, t, va + page, page, false, BIT(0), 0);
-	KUNIT_ASSERT_EQ(test, 0, iommu_map(domain, va + page, oa + page, page,
-					   prot, GFP_KERNEL));
-	KUNIT_EXPECT_EQ(test, t->syncs, 0);
-
-	KUNIT_ASSERT_EQ(test, 0, iommu_join(domain, va, size));
-	armv8_flushed(test, t, va, size, true, below, tables);
-	armv8_map_c(test, t, va, oa, size, size, prot);
-	KUNIT_EXPECT_EQ(test, armv8_compare(test, t), 1);
-
-	/* It is one already */
-	KUNIT_ASSERT_EQ(test, 0, iommu_join(domain, va, size));
-	KUNIT_EXPECT_EQ(test, t->syncs, 0);
-
-	KUNIT_ASSERT_EQ(test, size, iommu_unmap(domain, va, size));
-	armv8_flushed(test, t, va, size, false, BIT(level), 0);
-	KUNIT_ASSERT_EQ(test, size,
-			t->c->unmap_pages(t->c, va, size, 1, NULL));
-	KUNIT_EXPECT_EQ(test, armv8_compare(test, t), 0);
-}
-
-static void armv8_join(struct kunit *test)
-{
-	struct device *dev = armv8_device(test);
-	struct armv8_test *t = kunit_kzalloc(test, sizeof(*t), GFP_KERNEL);
-	unsigned int i, lg2;
-
-	KUNIT_ASSERT_NOT_NULL(test, t);
-	for (i = 0; i != ARRAY_SIZE(armv8_kinds); i++) {
-		unsigned long sizes;
-
-		armv8_start(test, t, &armv8_kinds[i], dev);
-		KUNIT_EXPECT_TRUE(test, iommu_can_join(&t->rust.iommu.domain));
-		sizes = t->cfg.pgsize_bitmap & ~BIT(t->kind->tgsz_lg2);
-		for_each_set_bit(lg2, &sizes, BITS_PER_LONG)
-			armv8_join_block(test, t, lg2);
-		armv8_stop(t);
-	}
-}
+#include "armv8_join.h"
 
 /* DDI 0487, section D8.3: block and page descriptors */
 static void armv8_raw(struct kunit *test)
@@ -537,7 +495,7 @@ static void armv8_hw_info(struct kunit *test)
 			 */
 			armv8_field(test, "mair", t->info.s1.mair,
 				    lower_32_bits(c->arm_lpae_s1_cfg.mair));
-		armv8_stop(t);
+		armv8_stop(test, t);
 	}
 }
 
@@ -576,9 +534,10 @@ static void armv8_refused(struct kunit *test)
 
 static struct kunit_case armv8_cases[] = {
 	KUNIT_CASE(armv8_items), KUNIT_CASE(armv8_split),
-	KUNIT_CASE(armv8_join),	 KUNIT_CASE(armv8_raw),
-	KUNIT_CASE(armv8_hw_info), KUNIT_CASE(armv8_refused),
-	{}
+	KUNIT_CASE(armv8_join),	 KUNIT_CASE(armv8_join_pairs),
+	KUNIT_CASE(armv8_join_differs), KUNIT_CASE(armv8_join_edges),
+	KUNIT_CASE(armv8_raw),	 KUNIT_CASE(armv8_hw_info),
+	KUNIT_CASE(armv8_refused), {}
 };
 
 static struct kunit_suite armv8_suite = {
