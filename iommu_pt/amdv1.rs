@@ -17,10 +17,10 @@ use iotable::{
 use kernel::bindings;
 
 use crate::init::Shape;
-use crate::ops::KernelFormat;
 #[cfg(CONFIG_IOMMU_PT_RUST_AMDV1)]
 use crate::symbols::format_hw_info;
 use crate::symbols::format_symbols;
+use crate::view::KernelFormat;
 
 // SAFETY: `common` is a projection within the one C struct, which both variants use.
 unsafe impl<const MOCK: bool> KernelFormat for Amdv1<MOCK> {

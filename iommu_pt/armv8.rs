@@ -27,9 +27,11 @@ use crate::init::{
 };
 use crate::ops::{
     self,
-    errno,
-    KernelFormat,
     Ops, //
+};
+use crate::view::{
+    errno,
+    KernelFormat, //
 };
 
 type Granule4K = Armv8<12>;

@@ -1,39 +1,31 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Init and deinit of a table.
+//! Init of a table.
 
 use core::ffi::c_int;
-use core::pin::Pin;
 
 use iotable::fmt::Features;
-use iotable::gather::Gather;
 use iotable::mem::PtMem;
 use iotable::{
-    Bytes,
     Config,
     Error,
-    Iova,
-    Level,
-    RawTable, //
+    Level, //
 };
 use kernel::bindings;
-use pin_init::{
-    stack_pin_init,
-    Zeroable, //
-};
+use pin_init::Zeroable;
 
-use crate::gather::FreeList;
 use crate::mem::{
     is_in_linear_map,
-    top_word,
-    KernelMem, //
+    top_word, //
 };
-use crate::ops::{
+use crate::ops::Ops;
+use crate::view::{
     self,
-    errno,
+    errno_of,
+    page_sizes,
+    params,
     KernelFormat,
-    Tables,
-    View, //
+    Tables, //
 };
 
 /// What a format derives from its driver's configuration.
@@ -44,18 +36,6 @@ pub(crate) struct Shape {
     pub(crate) max_vasz_lg2: u8,
     /// log2 of the OA space.
     pub(crate) max_oasz_lg2: u8,
-}
-
-/// The `pgsize_bitmap` of a table.
-pub(crate) fn page_sizes<F: KernelFormat>(common: &bindings::pt_common) -> u64 {
-    let params = ops::params::<F>(common.features);
-    let top = Level((common.top_of_table & bindings::PT_TOP_LEVEL_MASK as usize) as u8);
-    iotable::page_sizes::<F>(
-        &params,
-        top,
-        u32::from(common.max_vasz_lg2),
-        u32::from(common.max_oasz_lg2),
-    )
 }
 
 /// `pt_iommu_<fmt>_init`. `shape` checks the format's own part of the configuration; it is told the
@@ -72,10 +52,7 @@ pub(crate) unsafe fn init<F: KernelFormat, T: Zeroable>(
     shape: impl FnOnce(Features) -> iotable::Result<Shape>,
 ) -> c_int {
     // SAFETY: What this function asks for is all that `try_init` does, with the same arguments.
-    match unsafe { try_init::<F, T>(table, cfg, gfp, shape) } {
-        Ok(()) => 0,
-        Err(error) => errno(error),
-    }
+    errno_of(unsafe { try_init::<F, T>(table, cfg, gfp, shape) })
 }
 
 /// # Safety
@@ -104,7 +81,7 @@ unsafe fn try_init<F: KernelFormat, T: Zeroable>(
         // that a format lacks are left out, and those that it always has are added.
         common.features = common.features & F::FEATURES.0 | F::FORCED.0;
     }
-    let shape = shape(ops::params::<F>(common.features).features)?;
+    let shape = shape(params::<F>(common.features).features)?;
     common.max_vasz_lg2 = shape.max_vasz_lg2;
     common.max_oasz_lg2 = shape.max_oasz_lg2;
     common.top_of_table = usize::from(shape.top_level.0);
@@ -136,7 +113,7 @@ unsafe fn try_init<F: KernelFormat, T: Zeroable>(
     domain.pgsize_bitmap = page_sizes::<F>(common) as usize;
     domain.is_iommupt = true;
     let geometry = Config {
-        params: ops::params::<F>(common.features),
+        params: params::<F>(common.features),
         max_va_lg2: u32::from(common.max_vasz_lg2),
         max_oa_lg2: u32::from(common.max_oasz_lg2),
         pgsize_bitmap: 0,
@@ -147,7 +124,7 @@ unsafe fn try_init<F: KernelFormat, T: Zeroable>(
     domain.geometry.force_aperture = true;
 
     // SAFETY: `table` is this format's struct, and all of it is set but the top and the ops.
-    let mem = unsafe { ops::env::<F>(iommu, Tables::New(gfp)) };
+    let mem = unsafe { view::env::<F>(iommu, Tables::New(gfp)) };
     let top = mem.alloc(F::ITEMS_LG2 + 3)?;
     if kernel::warn_on!(!is_in_linear_map(top)) {
         // SAFETY: The table was allocated a moment ago, and nobody else knows it.
@@ -158,7 +135,7 @@ unsafe fn try_init<F: KernelFormat, T: Zeroable>(
     unsafe { (*mem.common).top_of_table = top_word(top, shape.top_level) };
 
     // Must be last, see pt_iommu_deinit().
-    iommu_ref.ops = &ops::Ops::<F>::TABLE;
+    iommu_ref.ops = &Ops::<F>::TABLE;
     Ok(())
 }
 
@@ -208,39 +185,4 @@ unsafe fn zero<T: Zeroable>(table: *mut T) {
         (*iommu).driver_ops = driver_ops;
         (*iommu).nid = nid;
     }
-}
-
-/// Puts every table on a list that is freed at once.
-struct FreeAll<'a>(Pin<&'a FreeList>);
-
-impl Gather<KernelMem> for FreeAll<'_> {
-    fn table(&mut self, table: RawTable<KernelMem>, _level: Level) {
-        self.0.add(table);
-    }
-
-    fn leaf(&mut self, _level: Level) {}
-
-    fn range(&mut self, _va: Iova, _len: Bytes) {}
-}
-
-/// `pt_iommu_ops.deinit`.
-///
-/// # Safety
-///
-/// `iommu` is an initialised table of format `F` that neither hardware nor anybody else uses.
-pub(crate) unsafe extern "C" fn deinit<F: KernelFormat>(iommu: *mut bindings::pt_iommu) {
-    let take_down = |pt: &View<'_, F>| {
-        stack_pin_init!(let list = FreeList::new());
-        pt.take_down(&mut FreeAll(list.as_ref()));
-        // SAFETY: The list holds all tables of this page table, which nobody uses any more; if the
-        // walker is incoherent, they were made for `flush_dev`.
-        unsafe {
-            if !pt.mem().flush_dev.is_null() {
-                list.stop_incoherent(pt.mem().flush_dev);
-            }
-            list.free();
-        }
-    };
-    // SAFETY: The caller gives an initialised table of format `F`.
-    unsafe { ops::with_table(iommu, Tables::None, take_down) }
 }

@@ -9,7 +9,8 @@
 //! | file | what |
 //! |---|---|
 //! | `ops.rs` | the operations, generic over the format |
-//! | `init.rs` | init and deinit |
+//! | `init.rs` | init, generic over the format |
+//! | `view.rs` | what both need: a C table as `iotable` sees it |
 //! | `mem.rs` | table memory: `iotable`'s environment |
 //! | `gather.rs` | from what was removed to `struct iommu_iotlb_gather` |
 //! | `symbols.rs` | the symbols that C knows a format by |
@@ -27,6 +28,7 @@ mod ops;
 #[cfg(CONFIG_IOMMU_PT_RUST_RISCV64)]
 mod riscv_64;
 mod symbols;
+mod view;
 #[cfg(CONFIG_IOMMU_PT_RUST_VTDSS)]
 mod vtdss;
 #[cfg(CONFIG_IOMMU_PT_RUST_X86_64)]

@@ -10,27 +10,22 @@ use core::ffi::{
     c_uint, //
 };
 use core::marker::PhantomData;
+use core::pin::Pin;
 
-use iotable::fmt::{
-    Features,
-    Format,
-    Params,
-    Prot, //
-};
+use iotable::fmt::Prot;
+use iotable::gather::Gather;
 use iotable::mem::PtMem;
 use iotable::range::Locked;
 use iotable::{
     Bytes,
-    Config,
     DirtySink,
     Error,
     Iova,
     Level,
     Oa,
-    Pt,
+    RawTable,
     Seen,
     SplitFlush,
-    Table,
     Visitor, //
 };
 use kernel::bindings;
@@ -46,160 +41,17 @@ use crate::gather::{
     OwnGather,
     Tally, //
 };
-use crate::mem::{
-    KernelCell,
-    KernelMem, //
+use crate::mem::KernelMem;
+use crate::view::{
+    self,
+    errno,
+    errno_of,
+    page_sizes,
+    with_table,
+    KernelFormat,
+    Tables,
+    View, //
 };
-
-/// What ties a format to its C structs.
-///
-/// # Safety
-///
-/// `common` returns the `struct pt_common` that lies in the same C object as the given
-/// `struct pt_iommu`, for every table that was initialised for this format.
-pub(crate) unsafe trait KernelFormat: Format {
-    /// Features that the driver has to ask for.
-    const FORCED: Features = Features(0);
-
-    /// The feature that says that table memory is encrypted.
-    const ENCRYPTED: Option<Features> = None;
-
-    /// The `struct pt_common` of a table of this format.
-    ///
-    /// # Safety
-    ///
-    /// `iommu` is part of this format's table struct.
-    unsafe fn common(iommu: *mut bindings::pt_iommu) -> *mut bindings::pt_common;
-
-    /// Says in the kernel log why a mapping was refused, if the errno alone would puzzle.
-    fn explain_refusal(_prot: Prot, _features: Features) {}
-}
-
-const _: () = {
-    assert!(Prot::READ.0 == bindings::IOMMU_READ);
-    assert!(Prot::WRITE.0 == bindings::IOMMU_WRITE);
-    assert!(Prot::CACHE.0 == bindings::IOMMU_CACHE);
-    assert!(Prot::NOEXEC.0 == bindings::IOMMU_NOEXEC);
-    assert!(Prot::MMIO.0 == bindings::IOMMU_MMIO);
-    assert!(Features::DMA_INCOHERENT.0 == 1 << bindings::pt_features_PT_FEAT_DMA_INCOHERENT);
-    assert!(Features::DETAILED_GATHER.0 == 1 << bindings::pt_features_PT_FEAT_DETAILED_GATHER);
-    assert!(Features::FORMAT_START == bindings::pt_features_PT_FEAT_FMT_START);
-    assert!(core::mem::size_of::<KernelCell>() == 8);
-};
-
-/// The errno for an error of the page tables.
-#[cold]
-pub(crate) fn errno(error: Error) -> c_int {
-    match error {
-        Error::Invalid => code::EINVAL.to_errno(),
-        Error::Overflow => code::EOVERFLOW.to_errno(),
-        Error::OutOfRange => code::ERANGE.to_errno(),
-        Error::NoPageSize => code::ENXIO.to_errno(),
-        Error::Busy => -(bindings::EADDRINUSE as c_int),
-        Error::NotMapped => code::ENOENT.to_errno(),
-        Error::NotSupported => -(bindings::EOPNOTSUPP as c_int),
-        Error::Raced => code::EAGAIN.to_errno(),
-        Error::NoMemory => code::ENOMEM.to_errno(),
-        Error::Env(errno) => errno,
-    }
-}
-
-#[inline(always)]
-fn errno_of(result: iotable::Result) -> c_int {
-    match result {
-        Ok(()) => 0,
-        Err(error) => errno(error),
-    }
-}
-
-/// Where a call gets tables from.
-#[derive(Clone, Copy)]
-pub(crate) enum Tables {
-    /// It allocates none.
-    None,
-    /// From the page allocator.
-    New(bindings::gfp_t),
-    /// From a list of tables that `carve_prepare` allocated.
-    Prepared(*mut bindings::iommu_pages_list),
-}
-
-/// The environment of a call.
-///
-/// # Safety
-///
-/// `iommu` is a table of format `F`, initialised but for its top and its ops, and a list of tables
-/// is initialised, for as long as the value is used.
-#[inline(always)]
-pub(crate) unsafe fn env<F: KernelFormat>(
-    iommu: *mut bindings::pt_iommu,
-    tables: Tables,
-) -> KernelMem {
-    // SAFETY: The caller gives a table of format `F`, so `iommu` is part of that format's struct,
-    // and its `pt_common` is as valid. These members are constant once they are initialised.
-    let (common, device, features) = unsafe {
-        let common = F::common(iommu);
-        (common, (*iommu).iommu_device, (*common).features)
-    };
-    let incoherent = F::FEATURES.has(Features::DMA_INCOHERENT)
-        && Features(features).has(Features::DMA_INCOHERENT);
-    let (gfp, reserve) = match tables {
-        Tables::None => (0, core::ptr::null_mut()),
-        Tables::New(gfp) => (gfp, core::ptr::null_mut()),
-        Tables::Prepared(list) => (0, list),
-    };
-    KernelMem {
-        gfp,
-        reserve,
-        flush_dev: if incoherent {
-            device
-        } else {
-            core::ptr::null_mut()
-        },
-        iommu,
-        common,
-    }
-}
-
-/// A page table as the operations see it.
-pub(crate) type View<'a, F> = Pt<'a, F, KernelMem>;
-
-/// Calls `f` with the table.
-///
-/// # Safety
-///
-/// Until `f` returns, `iommu` is an initialised table of format `F`, and a list of tables is
-/// initialised.
-#[inline(always)]
-pub(crate) unsafe fn with_table<F: KernelFormat, R>(
-    iommu: *mut bindings::pt_iommu,
-    tables: Tables,
-    f: impl FnOnce(&View<'_, F>) -> R,
-) -> R {
-    // SAFETY: The caller gives an initialised table of format `F`.
-    let mem = unsafe { env::<F>(iommu, tables) };
-    // SAFETY: The caller gives an initialised table, so both structs are valid, and but for the top
-    // all of them is constant.
-    let (bitmap, features, va_lg2, oa_lg2) = unsafe {
-        let common = mem.common;
-        (
-            (*iommu).domain.pgsize_bitmap,
-            (*common).features,
-            (*common).max_vasz_lg2,
-            (*common).max_oasz_lg2,
-        )
-    };
-    let (items, level) = mem.top();
-    let cfg = Config {
-        params: params::<F>(features),
-        max_va_lg2: u32::from(va_lg2),
-        max_oa_lg2: u32::from(oa_lg2),
-        pgsize_bitmap: bitmap as u64,
-    };
-    // SAFETY: An initialised table has a top table, of the level that was read together with it. It
-    // lives as long as the table, and no view leaves `f`.
-    let top = unsafe { Table::from_raw(items, level) };
-    f(&Pt::new(&mem, cfg, top))
-}
 
 /// The one way into an operation: calls `f` with the table, and with the evidence that `len` from
 /// `iova` on is locked, or an error if there are no such bytes.
@@ -222,27 +74,6 @@ unsafe fn enter<F: KernelFormat, R>(
     unsafe { with_table(iommu, tables, locked) }
 }
 
-/// The parameters of a format in a table with these features.
-#[inline(always)]
-pub(crate) fn params<F: KernelFormat>(features: u32) -> Params {
-    let features = Features(features).with(F::FORCED);
-    let enc_mask = match F::ENCRYPTED {
-        Some(feature) if features.has(feature) => sme_mask(),
-        _ => 0,
-    };
-    Params { features, enc_mask }
-}
-
-/// The bit that makes a physical address encrypted, 0 without SME.
-#[inline(always)]
-fn sme_mask() -> u64 {
-    #[cfg(CONFIG_AMD_MEM_ENCRYPT)]
-    // SAFETY: The variable is written once, at boot, before there is any table.
-    return unsafe { bindings::sme_me_mask };
-    #[cfg(not(CONFIG_AMD_MEM_ENCRYPT))]
-    0
-}
-
 /// The address and the level of the top table, for the hardware. A mock domain has no hardware and
 /// does not use this.
 ///
@@ -252,7 +83,7 @@ fn sme_mask() -> u64 {
 #[allow(dead_code)]
 pub(crate) unsafe fn top<F: KernelFormat>(iommu: *mut bindings::pt_iommu) -> (u64, Level) {
     // SAFETY: The caller gives an initialised table of format `F`.
-    let mem = unsafe { env::<F>(iommu, Tables::None) };
+    let mem = unsafe { view::env::<F>(iommu, Tables::None) };
     let (items, level) = mem.top();
     let Oa(oa) = KernelMem::table_oa(items);
     kernel::warn_on!(oa & !F::TOP_OA_MASK != 0);
@@ -547,7 +378,7 @@ unsafe extern "C" fn get_info<F: KernelFormat>(
 ) {
     // SAFETY: The caller gives an initialised table of format `F`, whose `pt_common` is constant
     // but for the top, and an `info` of its own.
-    unsafe { (*info).pgsize_bitmap = crate::init::page_sizes::<F>(&*F::common(iommu)) };
+    unsafe { (*info).pgsize_bitmap = page_sizes::<F>(&*F::common(iommu)) };
 }
 
 /// Counts into `struct pt_iommu_walk`, and calls its `leaf`.
@@ -624,6 +455,41 @@ unsafe extern "C" fn walk_range<F: KernelFormat>(
     unsafe { enter(iommu, Tables::None, iova, len, visit) }
 }
 
+/// Puts every table on a list that is freed at once.
+struct FreeAll<'a>(Pin<&'a FreeList>);
+
+impl Gather<KernelMem> for FreeAll<'_> {
+    fn table(&mut self, table: RawTable<KernelMem>, _level: Level) {
+        self.0.add(table);
+    }
+
+    fn leaf(&mut self, _level: Level) {}
+
+    fn range(&mut self, _va: Iova, _len: Bytes) {}
+}
+
+/// `pt_iommu_ops.deinit`.
+///
+/// # Safety
+///
+/// `iommu` is an initialised table of format `F` that neither hardware nor anybody else uses.
+unsafe extern "C" fn deinit<F: KernelFormat>(iommu: *mut bindings::pt_iommu) {
+    let take_down = |pt: &View<'_, F>| {
+        stack_pin_init!(let list = FreeList::new());
+        pt.take_down(&mut FreeAll(list.as_ref()));
+        // SAFETY: The list holds all tables of this page table, which nobody uses any more; if the
+        // walker is incoherent, they were made for `flush_dev`.
+        unsafe {
+            if !pt.mem().flush_dev.is_null() {
+                list.stop_incoherent(pt.mem().flush_dev);
+            }
+            list.free();
+        }
+    };
+    // SAFETY: The caller gives an initialised table of format `F`.
+    unsafe { with_table(iommu, Tables::None, take_down) }
+}
+
 /// The ops of a format.
 pub(crate) struct Ops<F>(PhantomData<F>);
 
@@ -661,7 +527,7 @@ impl<F: KernelFormat> Ops<F> {
         set_dirty: None,
         get_info: Some(get_info::<F>),
         walk_range: Some(walk_range::<F>),
-        deinit: Some(crate::init::deinit::<F>),
+        deinit: Some(deinit::<F>),
     };
 }
 

@@ -14,11 +14,11 @@ use iotable::{
 use kernel::bindings;
 
 use crate::init::Shape;
-use crate::ops::KernelFormat;
 use crate::symbols::{
     format_hw_info,
     format_symbols, //
 };
+use crate::view::KernelFormat;
 
 // SAFETY: `common` is a projection within the one C struct.
 unsafe impl KernelFormat for Riscv64 {
