@@ -36,6 +36,9 @@ impl<const GRANULE_LG2: u32> Hardware for Arm<GRANULE_LG2> {
     const PRESET: bool = true;
     // Ignored or PBHA 63:59, for software 58:55, and 54:53, which say what may be executed.
     const IGNORED: u64 = 0xffe0_0000_0000_0000;
+    // Ignored or PBHA in a leaf, rights in a table item of stage 1: of what that ignores nothing is
+    // ours.
+    const FOREIGN: u64 = 1 << 62;
 
     fn new(params: &Params) -> Self {
         Arm {

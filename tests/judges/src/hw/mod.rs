@@ -84,6 +84,12 @@ pub trait Hardware: Copy + 'static {
     const PRESET: bool = false;
     /// Bits of a leaf that may have any value, most of them ignored, to see whether they survive.
     const IGNORED: u64;
+    /// A bit of leaves and table items that hardware and the code under test leave as it is, for a
+    /// change by somebody else.
+    const FOREIGN: u64 = {
+        let own = Self::Format::HW_BITS | Self::Format::CLEANED;
+        1 << (Self::IGNORED & !own).trailing_zeros()
+    };
 
     /// Hardware for a table with these parameters.
     fn new(params: &Params) -> Self;

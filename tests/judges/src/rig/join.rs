@@ -11,7 +11,6 @@ use super::Rig;
 use crate::arena::{watch, Arena, Event, Step, Store, View};
 use crate::hw::{Hardware, Hit, Root, TableAt};
 use crate::size::max_offset;
-use iotable::fmt::Format;
 use iotable::{Error, Flusher, Joined, RawTable, Result, Stale};
 
 /// Flushes at once. A device writes through what it has cached just before that is flushed.
@@ -204,9 +203,7 @@ impl<H: Hardware> Rig<H> {
             late: None,
             freed: 0,
         };
-        // One that neither hardware nor the code under test changes.
-        let own = H::Format::HW_BITS | H::Format::CLEANED;
-        let bit = 1 << (H::IGNORED & !own).trailing_zeros();
+        let bit = H::FOREIGN;
         let (mut exchanges, mut changed) = (0, None);
         let mut look = |event: Event| {
             if event.step == Step::Before(Store::Publish) {

@@ -252,6 +252,11 @@ fn somebody_breaks_the_lock() {
         }
     }
     each_exchange!(check);
+    // Where no device sets a bit, so that this is all that can come in between.
+    for setup in [arm_4k(), arm_4k().with(Features::DMA_INCOHERENT)] {
+        check::<Arm<12>>(setup, 2 * M2, &[K4, M2 + K4], 0);
+        check::<Arm<12>>(setup, G1, &[5 * M2 + K4], 0);
+    }
 }
 
 /// Splits at many places, then a join: as if nothing had been split. Also with holes, which are
