@@ -201,7 +201,10 @@ impl<'m> Machine<'m> {
                 .share_file(file.as_fd(), 0, iova, QUEUE_BYTES, Permissions::ReadWrite)
                 .map_err(|e| e.to_string())?;
             disks.push(Nvme::new(Arc::clone(device), region, iova)?);
-            self.queues += 1;
+            self.queues += match self.strategy {
+                Strategy::Pages => QUEUE_BYTES / PAGE,
+                Strategy::Split => 1,
+            };
         }
         if disks.is_empty() {
             return Err(
