@@ -467,9 +467,12 @@ static void cache_leaf(struct kunit *test, pt_vaddr_t va, unsigned int lg2)
 	KUNIT_ASSERT_NO_ERRNO(test, pt_walk_range(&range, find_leaf, NULL));
 }
 
-/* What one leaf of map_leaves() has become, @low and @high are its cuts */
-static void check_pieces(struct kunit *test, pt_vaddr_t va, unsigned int lg2,
-			 pt_vaddr_t low, pt_vaddr_t high, bool dirty)
+/*
+ * What one leaf of map_leaves() has become, @low and @high are its cuts, with a
+ * hole between them or none
+ */
+static void check_rest(struct kunit *test, pt_vaddr_t va, unsigned int lg2,
+		       pt_vaddr_t low, pt_vaddr_t high, bool dirty, bool hole)
 {
 	struct kunit_iommu_priv *priv = test->priv;
 	pt_vaddr_t size = log2_to_int(lg2);
@@ -482,11 +485,18 @@ static void check_pieces(struct kunit *test, pt_vaddr_t va, unsigned int lg2,
 		.high = high,
 		.attrs = cached.attrs,
 		.dirty = dirty,
+		.hole = hole,
 	};
 	struct pt_range range = pt_make_range(priv->common, va, walk.last);
 
 	KUNIT_ASSERT_NO_ERRNO(test, pt_walk_range(&range, check_leaves, &walk));
 	KUNIT_ASSERT_EQ(test, walk.va - 1, walk.last);
+}
+
+static void check_pieces(struct kunit *test, pt_vaddr_t va, unsigned int lg2,
+			 pt_vaddr_t low, pt_vaddr_t high, bool dirty)
+{
+	check_rest(test, va, lg2, low, high, dirty, false);
 }
 
 /*
@@ -539,6 +549,72 @@ static void test_split_two_leaves(struct kunit *test)
 		KUNIT_ASSERT_EQ(test, synced.calls, 0);
 		KUNIT_ASSERT_EQ(test, 3 * size,
 				iommu_unmap(&priv->domain, va, 3 * size));
+		cond_resched();
+	}
+}
+
+/*
+ * One hole with its edges in two leaves, side by side or with one between that
+ * goes as a whole: one flush for all of it. A late write to one of the two
+ * leaves the rest of the other clean.
+ */
+static void check_carve_two(struct kunit *test, unsigned int lg2,
+			    unsigned int count, bool dirty)
+{
+	struct kunit_iommu_priv *priv = test->priv;
+	struct iommu_domain *domain = &priv->domain;
+	bool detailed = pt_feature(priv->common, PT_FEAT_DETAILED_GATHER);
+	pt_vaddr_t size = log2_to_int(lg2);
+	pt_vaddr_t va = map_leaves(test, lg2, count);
+	pt_vaddr_t end = va + count * size;
+	pt_vaddr_t last = end - size;
+	pt_vaddr_t low = va + priv->smallest_pgsz;
+	pt_vaddr_t high = last + size / 2;
+	pt_oaddr_t oa = size; /* of va */
+
+	cache_leaf(test, last, lg2);
+	synced.calls = 0;
+	cached.armed = dirty;
+	carve(test, low, high - low, oa + low - va);
+	cached.armed = false;
+	KUNIT_ASSERT_EQ(test, synced.calls, 1);
+	KUNIT_ASSERT_EQ(test, synced.gather.start, va);
+	KUNIT_ASSERT_EQ(test, synced.gather.end, end - 1);
+	KUNIT_ASSERT_TRUE(test, synced.gather.leaf_to_table);
+	KUNIT_ASSERT_FALSE(test, synced.gather.queued);
+	KUNIT_ASSERT_EQ(test, synced.gather.pt.leaf_levels_bitmap,
+			detailed ? BIT(cached.pts.level) : 0);
+	KUNIT_ASSERT_EQ(test, synced.gather.pt.table_levels_bitmap, 0);
+	check_rest(test, va, lg2, low, va + size, false, true);
+	if (count == 3)
+		check_rest(test, va + size, lg2, va + size, last, false, true);
+	check_rest(test, last, lg2, last, high, dirty, true);
+
+	KUNIT_ASSERT_EQ(test, oa + low - va - 1,
+			iommu_iova_to_phys(domain, low - 1));
+	KUNIT_ASSERT_EQ(test, 0, iommu_iova_to_phys(domain, low));
+	KUNIT_ASSERT_EQ(test, 0, iommu_iova_to_phys(domain, high - 1));
+	KUNIT_ASSERT_EQ(test, oa + high - va, iommu_iova_to_phys(domain, high));
+	KUNIT_ASSERT_EQ(test, low - va, iommu_unmap(domain, va, low - va));
+	KUNIT_ASSERT_EQ(test, end - high,
+			iommu_unmap(domain, high, end - high));
+}
+
+static void test_carve_two_leaves(struct kunit *test)
+{
+	static const struct iommu_dirty_ops dirty_ops = {};
+	struct kunit_iommu_priv *priv = test->priv;
+	bool dirty = pt_dirty_supported(priv->common) &&
+		     priv->iommu->ops->set_dirty;
+	unsigned int lg2;
+
+	priv->domain.dirty_ops = &dirty_ops;
+	for (lg2 = priv->smallest_pgsz_lg2 + 1; lg2 != PT_VADDR_MAX_LG2;
+	     lg2++) {
+		if (!leaves_fit(priv, lg2))
+			continue;
+		check_carve_two(test, lg2, 2, dirty);
+		check_carve_two(test, lg2, 3, dirty);
 		cond_resched();
 	}
 }
@@ -703,6 +779,7 @@ static struct kunit_case split_test_cases[] = {
 	KUNIT_CASE_FMT(test_split_late_dirty),
 	KUNIT_CASE_FMT(test_carve_prepared),
 	KUNIT_CASE_FMT(test_split_two_leaves),
+	KUNIT_CASE_FMT(test_carve_two_leaves),
 	KUNIT_CASE_FMT(test_split_errors),
 	KUNIT_CASE_FMT(test_split_unlocked),
 	{},
