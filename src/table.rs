@@ -95,7 +95,7 @@ impl Index {
     /// The item that serves `va` in a table of this level.
     #[inline(always)]
     pub(crate) fn of<F: Format>(va: Iova, level: Level) -> Index {
-        // INVARIANT: masked.
+        // INVARIANT: The mask leaves an index that a table of `F` has.
         Index((size::shr(va.0, level.item_lg2::<F>()) & size::max_offset(F::ITEMS_LG2)) as u16)
     }
 
@@ -108,14 +108,14 @@ impl Index {
     /// The item `n` places further. Wraps at the end of the table.
     #[inline(always)]
     pub(crate) fn plus<F: Format>(self, n: u64) -> Index {
-        // INVARIANT: masked.
+        // INVARIANT: The mask leaves an index that a table of `F` has.
         Index(((u64::from(self.0)).wrapping_add(n) & size::max_offset(F::ITEMS_LG2)) as u16)
     }
 
     /// The first item of the naturally aligned group of `2^lg2` items around this one.
     #[inline(always)]
     pub(crate) fn group(self, lg2: u32) -> Index {
-        // INVARIANT: not larger than before.
+        // INVARIANT: The new index is not larger than this one, for which it holds.
         Index(size::floor(u64::from(self.0), lg2) as u16)
     }
 
@@ -133,7 +133,7 @@ impl<'t, F: Format, M: PtMem> Table<'t, F, M> {
     /// The invariants of [`Table`] hold: the memory is a table of this level, alive for `'t`.
     #[inline(always)]
     pub unsafe fn from_raw(items: NonNull<M::Cell>, level: Level) -> Self {
-        // INVARIANT: by the safety requirement.
+        // INVARIANT: The safety requirement is that both hold.
         Table {
             items,
             level,
@@ -150,7 +150,7 @@ impl<'t, F: Format, M: PtMem> Table<'t, F, M> {
     /// The same table, if this is its level.
     #[inline(always)]
     pub(crate) fn at(self, level: Level) -> Option<Self> {
-        // INVARIANT: the same level, but one that the compiler may know.
+        // INVARIANT: It is this table and its level, which the caller may have as a constant.
         (self.level == level).then_some(Table { level, ..self })
     }
 
@@ -334,7 +334,7 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
     #[inline(always)]
     fn next(&self, n: u64) -> &'t [M::Cell] {
         if self.written < size::pow2(F::ITEMS_LG2) {
-            // INVARIANT: compared.
+            // INVARIANT: `written` is less than the number of items, by the comparison.
             self.table.cells(Index(self.written as u16), n)
         } else {
             &[]
@@ -353,7 +353,7 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
             let leaves = Leaves::new::<F>(oa, run.size_lg2, level, attrs);
             init_run(cells, level.contig_lg2::<F>(run.size_lg2), leaves);
         }
-        // INVARIANT: 2: leaves, all of `cells`.
+        // INVARIANT: 2: `cells` follow what was written, and all of them are leaves now.
         self.written = self.written.wrapping_add(cells.len() as u64);
     }
 
@@ -362,7 +362,7 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
     pub(crate) fn empty(&mut self, n: u64) {
         let cells = self.next(n);
         init_all(cells, 0);
-        // INVARIANT: 2: empty, all of `cells`.
+        // INVARIANT: 2: `cells` follow what was written, and all of them are empty now.
         self.written = self.written.wrapping_add(cells.len() as u64);
     }
 
@@ -372,7 +372,8 @@ impl<'p, 't, F: Format, M: PtMem> Unwritten<'p, 't, F, M> {
     pub(crate) fn subtree(&mut self, child: Unlinked<'_, 't, F, M>) {
         if let Some(cell) = self.next(1).first() {
             cell.init(self.pt.link(&child) | self.pt.cleaned_bit());
-            // INVARIANT: 2: it belongs to this table now.
+            // INVARIANT: 2: The item was made from an `Unlinked`, which this table owns from now
+            // on.
             core::mem::forget(child);
             self.written = self.written.wrapping_add(1);
         }
@@ -473,7 +474,8 @@ impl<'p, 't, F: Format, M: PtMem> Reserve<'p, 't, F, M> {
             let table = pt.mem.alloc_undefined(table_lg2::<F>())?;
             // SAFETY: 8 * 2^ITEMS_LG2 bytes; item 0 is in bounds and nobody else's.
             unsafe { table.as_ref() }.init(reserve.head.0);
-            // INVARIANT: chained in front.
+            // INVARIANT: 1: Item 0 of the table leads to the tables before it, so it is the first
+            // of one more.
             reserve.head = M::table_oa(table);
             reserve.len = reserve.len.wrapping_add(1);
         }
@@ -490,7 +492,8 @@ impl<'p, 't, F: Format, M: PtMem> Reserve<'p, 't, F, M> {
         let items = unsafe { M::table_at(self.head) };
         // SAFETY: The table is not freed, and nobody else refers to it.
         let cell = unsafe { items.as_ref() };
-        // INVARIANT: unchained from the front.
+        // INVARIANT: 1: Item 0 of the first table leads to the next, which is the first of one
+        // fewer.
         self.head = Oa(cell.read());
         self.len = self.len.wrapping_sub(1);
         Some(Unwritten {

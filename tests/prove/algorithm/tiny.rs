@@ -152,7 +152,8 @@ fn halves(item: u64) -> (u32, u32) {
 #[repr(transparent)]
 struct Item(UnsafeCell<u64>);
 
-// SAFETY: never accessed.
+// SAFETY: Nothing accesses what is in the cell: the address of a place only tells the harness which
+// item is meant.
 unsafe impl Sync for Item {}
 
 const ITEMS: usize = 1 << ITEMS_LG2;
@@ -165,10 +166,13 @@ extern "C" fn places() -> *const Item {
     PLACES.as_ptr()
 }
 
-// SAFETY: one access each, of the harness.
+// SAFETY: Each method acts on the one item that the harness keeps for this place. It is a call, or
+// two with nothing between them, that the compiler can neither see into nor leave out. There is one
+// thread, and the harness makes each access when it is called, so all are in order.
 unsafe impl Cell for Item {
     fn read(&self) -> u64 {
-        // SAFETY: takes any address, and judges it. So do all below.
+        // SAFETY: `item_read` takes any address and judges whether it may be read; `item_high` asks
+        // for nothing.
         let (low, high) = unsafe { (item_read(self), item_high()) };
         u64::from(low) | u64::from(high) << 32
     }
@@ -179,31 +183,33 @@ unsafe impl Cell for Item {
 
     fn init(&self, item: u64) {
         let (low, high) = halves(item);
-        // SAFETY: as above.
+        // SAFETY: `item_init` takes any address and judges whether it is in a table that hardware
+        // cannot reach.
         unsafe { item_init(self, low, high) }
     }
 
     fn set(&self, item: u64) {
         let (low, high) = halves(item);
-        // SAFETY: as above.
+        // SAFETY: `item_set` takes any address and judges whether it may be stored to now.
         unsafe { item_set(self, low, high) }
     }
 
     fn publish(&self, old: u64, new: u64) -> core::result::Result<(), u64> {
         let (low, high) = halves(old);
-        // SAFETY: as above.
+        // SAFETY: `item_is` takes any address and judges whether it is an item's.
         if unsafe { item_is(self, low, high) } == 0 {
             return Err(self.read());
         }
         let (low, high) = halves(new);
-        // SAFETY: as above.
+        // SAFETY: `item_replace` takes any address and judges the store. It follows an `item_is` of
+        // this place that said yes.
         unsafe { item_replace(self, low, high) };
         Ok(())
     }
 
     fn clear_bits(&self, bits: u64) {
         let (low, high) = halves(bits);
-        // SAFETY: as above.
+        // SAFETY: `item_clear_bits` takes any arguments: the harness fails whenever it is called.
         unsafe { item_clear_bits(self, low, high) }
     }
 }
@@ -215,16 +221,19 @@ fn number(table: NonNull<Item>) -> u32 {
 }
 
 fn alloc(zeroed: u32) -> Result<NonNull<Item>> {
-    // SAFETY: nothing is asked for.
+    // SAFETY: `table_fails` takes no arguments, and may be called at any time.
     if unsafe { table_fails() } != 0 {
         return Err(Error::NoMemory);
     }
-    // SAFETY: any argument; it gives the number of a table.
+    // SAFETY: `table_alloc` takes any argument. The table whose number it returns is not freed, and
+    // its address is that number of pages.
     Ok(unsafe { Mem::table_at(Oa(u64::from(table_alloc(zeroed)) << PAGE)) })
 }
 
-// SAFETY: 1. The harness gives each table out once. 2. Both count tables from 0. 3. No table is used
-// again. 4. Not called.
+// SAFETY: 1. The harness gives each table out once, with zeroes if it is told so, and what is at
+// its place does not matter. 2. `table_oa` and `table_at` both count the tables from 0. 3. The
+// harness never gives out a table again. 4. `clean` is not called, because the format has no
+// incoherent walker.
 unsafe impl PtMem for Mem {
     type Cell = Item;
 
@@ -237,7 +246,8 @@ unsafe impl PtMem for Mem {
     }
 
     unsafe fn free(&self, table: NonNull<Item>) {
-        // SAFETY: judges it.
+        // SAFETY: `table_free` takes any number and judges whether hardware never could reach the
+        // table.
         unsafe { table_free(number(table)) }
     }
 
@@ -247,7 +257,8 @@ unsafe impl PtMem for Mem {
 
     unsafe fn table_at(Oa(oa): Oa) -> NonNull<Item> {
         let place = PLACES.as_ptr().wrapping_add((oa as usize >> PAGE) * ITEMS);
-        // SAFETY: not null: it counts from a place.
+        // SAFETY: The caller gives the address of a table, so this is the first of its places,
+        // which is not null.
         unsafe { NonNull::new_unchecked(place.cast_mut()) }
     }
 
@@ -256,7 +267,7 @@ unsafe impl PtMem for Mem {
     }
 
     fn top(&self) -> (NonNull<Item>, Level) {
-        // SAFETY: table 0.
+        // SAFETY: Address 0 is that of table 0, the top, which is never freed.
         (unsafe { Self::table_at(Oa(0)) }, Level(TOP))
     }
 
@@ -265,14 +276,15 @@ unsafe impl PtMem for Mem {
 
 impl Gather<Mem> for Mem {
     fn table(&mut self, table: RawTable<Mem>, level: Level) {
-        // SAFETY: judges it.
+        // SAFETY: `gather_table` takes any arguments and judges whether the table was live, at this
+        // level, and is linked no more.
         unsafe { gather_table(number(table.ptr()), u32::from(level.0)) }
     }
 
     fn leaf(&mut self, _level: Level) {}
 
     fn range(&mut self, Iova(va): Iova, Bytes(len): Bytes) {
-        // SAFETY: judges it.
+        // SAFETY: `gather_range` takes any range: it only notes what is to be flushed.
         unsafe { gather_range((va >> PAGE) as u32, (len >> PAGE) as u32) }
     }
 }
@@ -280,7 +292,8 @@ impl Gather<Mem> for Mem {
 impl Flusher<Mem> for Mem {
     fn flush(&mut self, stale: Stale) {
         let pages = (stale.va.through(stale.last).0 >> PAGE) as u32;
-        // SAFETY: any arguments.
+        // SAFETY: `join_flush` takes any arguments: a flush of whatever range and levels does no
+        // harm.
         unsafe {
             join_flush(
                 (stale.va.0 >> PAGE) as u32,
@@ -292,7 +305,8 @@ impl Flusher<Mem> for Mem {
     }
 
     fn free(&mut self, table: RawTable<Mem>) {
-        // SAFETY: judges it.
+        // SAFETY: `join_free` takes any number and judges whether the table is unlinked and
+        // flushed.
         unsafe { join_free(number(table.ptr())) }
     }
 }
@@ -309,7 +323,7 @@ fn with_sizes(mem: &Mem, pgsize_bitmap: u64) -> Pt<'_, Tiny, Mem> {
         pgsize_bitmap,
     };
     let (top, level) = mem.top();
-    // SAFETY: the top table, which is never freed.
+    // SAFETY: `top` gives the top table and the level of its items. It is never freed.
     Pt::new(mem, config, unsafe { Table::from_raw(top, level) })
 }
 
@@ -326,7 +340,8 @@ fn code(result: Result) -> u32 {
 fn end(flush_of: Result<SplitFlush<'_, Tiny, Mem>>) -> u32 {
     code(flush_of.and_then(|split| {
         for leaf in split.leaves() {
-            // SAFETY: any arguments.
+            // SAFETY: `replaced` takes any arguments and judges whether they can be those of a
+            // leaf.
             unsafe {
                 replaced(
                     (leaf.va.0 >> PAGE) as u32,
@@ -335,7 +350,7 @@ fn end(flush_of: Result<SplitFlush<'_, Tiny, Mem>>) -> u32 {
                 )
             }
         }
-        // SAFETY: as above.
+        // SAFETY: `flush` takes no arguments, and may be called at any time.
         unsafe { flush() };
         split.finish()
     }))
@@ -343,7 +358,8 @@ fn end(flush_of: Result<SplitFlush<'_, Tiny, Mem>>) -> u32 {
 
 fn locked(page: u32, pages: u32) -> Result<Locked> {
     let (va, len) = (u64::from(page) << PAGE, u64::from(pages) << PAGE);
-    // SAFETY: there is one thread.
+    // SAFETY: There is one thread, and each operation is over, its result used up, before the next
+    // one begins. So nobody else uses the table, as if all of it were locked.
     unsafe { Locked::new(Iova(va), Bytes(len)) }
 }
 
