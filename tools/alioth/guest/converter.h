@@ -18,6 +18,8 @@ extern const struct conversion {
 	bool shared_keeps_private;
 	/* Memory that can be converted, or NULL if all can. */
 	void *(*memory)(size_t bytes);
+	/* More of bad_requests(), when all else is done; or NULL. */
+	void (*last_requests)(void *at);
 } conversion;
 
 int converter_open(void);

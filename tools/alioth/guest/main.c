@@ -379,10 +379,13 @@ static int run_bad(void)
 	for (i = 0; i < GROUPS; i++)
 		memset(page_address(block) + i * GROUP + HALF, SHARED_BYTE, HALF);
 	bad_requests(page_address(block) + HALF);
+	/* A device with larger granules may refuse a range of which a part is as it is to be. */
 	if (conversion.granule == PAGE_SIZE) {
 		overlaps(page_address(block) + GROUP + HALF);
 		two_vcpus(page_address(block) + 2 * GROUP + HALF);
 	}
+	if (conversion.last_requests)
+		conversion.last_requests(page_address(block) + 3 * GROUP + HALF);
 	kthread_stop(copy);
 	pr_err("copies bytes %llu wrong %llu failed %llu\n", copies.bytes, copies.wrong,
 	       copies.failed);

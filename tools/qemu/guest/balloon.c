@@ -6,13 +6,16 @@
  */
 
 #include <linux/completion.h>
+#include <linux/delay.h>
 #include <linux/io.h>
 #include <linux/mm.h>
 #include <linux/mmzone.h>
 #include <linux/mutex.h>
 #include <linux/pci.h>
 #include <linux/scatterlist.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/virtio.h>
 #include <linux/virtio_balloon.h>
 #include <linux/virtio_config.h>
@@ -20,10 +23,16 @@
 
 #include "converter.h"
 
+static void last_requests(void *at);
+
 const struct conversion conversion = {
 	.granule = PAGE_SIZE,
 	.shared_keeps_private = true,
+	.last_requests = last_requests,
 };
+
+/* Of virtio-mem, which is at 4 GiB: mem.c has been here before, and has left it allocated. */
+#define PLUGGED	(SZ_4G + SZ_64M)
 
 /* Pages in one request, as many as the kernel's driver has. */
 #define PFNS	256
@@ -156,6 +165,30 @@ static void no_effect(u64 gpa, bool private, void *at, const char *name)
 	result(!convert_range(gpa, 1, private) && !read_wrong(at, PAGE_SIZE, 0), name);
 }
 
+/* The balloon does not take the page: it has what it had, and the disk reaches it. */
+static void not_taken(void *at, const char *name)
+{
+	memset(at, 0x77, PAGE_SIZE);
+	result(!convert(at, PAGE_SIZE, true) && !memchr_inv(at, 0x77, PAGE_SIZE) &&
+	       !read_wrong(at, PAGE_SIZE, 0), name);
+}
+
+/*
+ * One page of three is in the balloon when all are to be taken, and QEMU fails when the disk has
+ * lost them (tools/qemu/demo.patch).
+ */
+static void failed_discard(void *at)
+{
+	bool right = !convert(at + PAGE_SIZE, PAGE_SIZE, true) &&
+		     !convert(at, 3 * PAGE_SIZE, true);
+
+	result(right && !read_wrong(at, PAGE_SIZE, 0) &&
+	       !read_wrong(at + 2 * PAGE_SIZE, PAGE_SIZE, 0), "what cannot be discarded is shared");
+	result(dma_blocked(at + PAGE_SIZE, PAGE_SIZE), "what was private before is not");
+	result(!convert(at, 3 * PAGE_SIZE, false) && !read_wrong(at, 3 * PAGE_SIZE, 0),
+	       "all of it to shared");
+}
+
 static bool reset_device(void)
 {
 	guard(mutex)(&lock);
@@ -171,18 +204,22 @@ static bool reset_device(void)
 
 void bad_requests(void *at)
 {
-	u64 gpa = virt_to_phys(at), ram_end = PFN_PHYS(node_end_pfn(0));
+	u64 gpa = virt_to_phys(at), end = PFN_PHYS(node_end_pfn(0));
 	struct pci_dev *nvme = pci_get_class(PCI_CLASS_STORAGE_EXPRESS, NULL);
 	bool right;
 	int i;
 
-	no_effect(ram_end, true, at, "behind RAM");
-	no_effect(ram_end + (1 << 30), true, at, "not RAM");
+	no_effect(end, true, at, "behind all memory");
+	no_effect(SZ_2G, true, at, "not RAM");
 	no_effect(0xffffffffULL << PAGE_SHIFT, true, at, "the last page that has a number");
 	no_effect(0xfffff000, true, at, "firmware");
 	if (nvme)
 		no_effect(pci_resource_start(nvme, 0), true, at, "the registers of the disk");
 	pci_dev_put(nvme);
+	if (end > PLUGGED)
+		not_taken(phys_to_virt(PLUGGED), "memory of virtio-mem");
+	else
+		result(false, "there is memory of virtio-mem");
 
 	scoped_guard(mutex, &lock) {
 		pfns[0] = cpu_to_virtio32(device, gpa >> PAGE_SHIFT);
@@ -200,9 +237,36 @@ void bad_requests(void *at)
 	result(!convert(at, PAGE_SIZE, true) && dma_blocked(at, PAGE_SIZE), "again");
 	result(!convert(at, PAGE_SIZE, false) && !read_wrong(at, PAGE_SIZE, 0),
 	       "the page to shared");
+	failed_discard(at);
 
 	/* As after a reboot: nobody says what was in the balloon. */
 	right = !convert(at, 4 * PAGE_SIZE, true) && dma_blocked(at, 4 * PAGE_SIZE);
 	result(right && reset_device() && !read_wrong(at, 4 * PAGE_SIZE, 0),
 	       "all is shared when the balloon has been reset");
+}
+
+/* The monitor asks for another size of the balloon when it has plugged in a device. */
+static bool plugged_in(void)
+{
+	u32 pages = 0;
+	int i;
+
+	pr_err("ready for another device\n");
+	for (i = 0; i < 1200 && !pages; i++) {
+		msleep(100);
+		virtio_cread_le(device, struct virtio_balloon_config, num_pages, &pages);
+	}
+	return pages;
+}
+
+/* A device comes that cannot let go of single pages. The balloon has to give back what it has. */
+static void last_requests(void *at)
+{
+	bool right = !convert(at, 4 * PAGE_SIZE, true) && dma_blocked(at, 4 * PAGE_SIZE);
+
+	result(right && plugged_in() && dma_blocked(at, 4 * PAGE_SIZE),
+	       "private, and another device comes");
+	result(!convert(at, 4 * PAGE_SIZE, false) && !read_wrong(at, 4 * PAGE_SIZE, 0),
+	       "to shared beside it");
+	not_taken(at, "a page beside it");
 }

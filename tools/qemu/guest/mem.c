@@ -29,11 +29,11 @@ static struct virtio_device *device;
 static struct virtqueue *queue;
 static DECLARE_COMPLETION(answered);
 static u64 block_size, region, region_size;
-/* Allocated: the device does not read the memory of modules. */
-static struct {
+/* Allocated: the device does not read the memory of modules. There are two. */
+static struct message {
 	struct virtio_mem_req req;
 	struct virtio_mem_resp resp;
-} *message;
+} *messages;
 
 /* Between other blocks, all of which are one mapping for devices if they can be. */
 static void *memory(size_t bytes)
@@ -98,14 +98,10 @@ static struct virtio_driver driver = {
 	.remove = remove,
 };
 
-/* Sends a request, waits for the answer, and returns what it says. */
-static int request(unsigned int type, u64 addr, unsigned int blocks)
+static int add_request(struct message *message, unsigned int type, u64 addr, unsigned int blocks)
 {
 	struct scatterlist req, resp, *sgs[] = { &req, &resp };
-	unsigned int len;
-	int rc;
 
-	guard(mutex)(&lock);
 	memset(message, 0, sizeof(*message));
 	message->req.type = cpu_to_virtio16(device, type);
 	/* All requests have these two at the same place. */
@@ -113,15 +109,37 @@ static int request(unsigned int type, u64 addr, unsigned int blocks)
 	message->req.u.plug.nb_blocks = cpu_to_virtio16(device, blocks);
 	sg_init_one(&req, &message->req, sizeof(message->req));
 	sg_init_one(&resp, &message->resp, sizeof(message->resp));
-	rc = virtqueue_add_sgs(queue, sgs, 1, 1, message, GFP_KERNEL);
+	return virtqueue_add_sgs(queue, sgs, 1, 1, message, GFP_KERNEL);
+}
+
+static int wait_for_answer(void)
+{
+	unsigned int len;
+
+	while (!virtqueue_get_buf(queue, &len))
+		if (!wait_for_completion_timeout(&answered, 10 * HZ))
+			return -ETIMEDOUT;
+	return 0;
+}
+
+static int answer_to(const struct message *message)
+{
+	return virtio16_to_cpu(device, message->resp.type);
+}
+
+/* Sends a request, waits for the answer, and returns what it says. */
+static int request(unsigned int type, u64 addr, unsigned int blocks)
+{
+	int rc;
+
+	guard(mutex)(&lock);
+	rc = add_request(messages, type, addr, blocks);
 	if (rc)
 		return rc;
 	reinit_completion(&answered);
 	virtqueue_kick(queue);
-	while (!virtqueue_get_buf(queue, &len))
-		if (!wait_for_completion_timeout(&answered, 10 * HZ))
-			return -ETIMEDOUT;
-	return virtio16_to_cpu(device, message->resp.type);
+	rc = wait_for_answer();
+	return rc ?: answer_to(messages);
 }
 
 long convert_range(u64 gpa, u64 npages, bool private)
@@ -144,8 +162,8 @@ int converter_open(void)
 {
 	int rc;
 
-	message = kzalloc_obj(*message);
-	if (!message)
+	messages = kcalloc(2, sizeof(*messages), GFP_KERNEL);
+	if (!messages)
 		return -ENOMEM;
 	rc = register_virtio_driver(&driver);
 	if (rc)
@@ -155,7 +173,7 @@ int converter_open(void)
 		return 0;
 	unregister_virtio_driver(&driver);
 free:
-	kfree(message);
+	kfree(messages);
 	return rc;
 }
 
@@ -163,7 +181,7 @@ free:
 void converter_close(void)
 {
 	unregister_virtio_driver(&driver);
-	kfree(message);
+	kfree(messages);
 }
 
 /* Too many are denied before it is looked which. */
@@ -178,6 +196,22 @@ static void refused(unsigned int type, u64 addr, unsigned int blocks, void *at, 
 	int rc = request(type, addr, blocks);
 
 	result(denied(rc) && !read_wrong(at, block_size, 0), name);
+}
+
+/*
+ * The same request twice before the device looks at either, as two processors would send it: the
+ * second is denied.
+ */
+static bool once_of_two(unsigned int type, u64 addr)
+{
+	guard(mutex)(&lock);
+	if (add_request(&messages[0], type, addr, 1) || add_request(&messages[1], type, addr, 1))
+		return false;
+	reinit_completion(&answered);
+	virtqueue_kick(queue);
+	if (wait_for_answer() || wait_for_answer())
+		return false;
+	return answer_to(&messages[0]) == VIRTIO_MEM_RESP_ACK && denied(answer_to(&messages[1]));
 }
 
 void bad_requests(void *at)
@@ -198,8 +232,16 @@ void bad_requests(void *at)
 	       "a block to private");
 	result(denied(request(unplug, gpa, 1)) && dma_blocked(at, block_size),
 	       "a block to private again");
+	result(denied(request(unplug, gpa, 2)) && dma_blocked(at, block_size) &&
+	       !read_wrong(at + block_size, block_size, 0),
+	       "a block to private again, and one that is shared");
 	result(denied(request(plug, gpa - block_size, 2)) && dma_blocked(at, block_size),
 	       "a block to shared, and one that is");
 	result(!convert(at, block_size, false) && !read_wrong(at, block_size, 0),
 	       "the block to shared");
+
+	result(once_of_two(unplug, gpa) && dma_blocked(at, block_size),
+	       "a block to private by two at once");
+	result(once_of_two(plug, gpa) && !read_wrong(at, block_size, 0),
+	       "the block to shared by two at once");
 }
