@@ -81,6 +81,7 @@ test_cargo() {
 			verdict 'cargo clippy' cargo clippy "${args[@]}" "${kernel[@]}" --all-targets --quiet -- -D warnings
 			verdict 'cargo clippy, iommufd-split' new_cargo clippy "${args[@]}" "${user[@]}" --all-targets --quiet -- -D warnings
 			verdict 'cargo clippy, iommufd-split, all features' new_cargo clippy "${args[@]}" "${user[@]}" --all-features --all-targets --quiet -- -D warnings
+			verdict 'iommufd-split with rustc 1.88' user_floor
 			verdict 'cargo doc, iommufd-split' user_doc
 		} | record clippy
 	fi
@@ -102,6 +103,11 @@ test_cargo() {
 }
 
 user_tests() { new_cargo test "${args[@]}" "${user[@]}" --all-features --lib --examples --no-fail-fast && new_cargo test "${args[@]}" "${user[@]}" --all-features --doc; }
+# Debian has no rustc 1.88, so by the root's 1.85, which is allowed those features in use that became stable by 1.88.
+user_floor() {
+	RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zcrate-attr=feature(let_chains,unsigned_is_multiple_of)' CARGO_TARGET_DIR=$CARGO_TARGET_DIR-floor \
+		cargo check "${args[@]}" "${user[@]}" --lib --all-features --ignore-rust-version --quiet
+}
 user_doc() { RUSTDOCFLAGS='-D warnings' new_cargo doc "${args[@]}" "${user[@]}" --all-features --no-deps; }
 
 # Nothing is sent. Builds the crate from its package, as one who downloads it does. Without the network what cannot be asked is
