@@ -5,12 +5,12 @@
 //! IOMMU is one that cannot, `--until=COMMAND` that it can until COMMAND has run.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus};
 use std::sync::Arc;
 
-use iommufd_bindings::iommufd::iommu_hwpt_alloc;
+use iommufd_bindings::iommufd::{iommu_hwpt_alloc, iommu_ioas_iova_ranges, iommu_iova_range};
 use iommufd_ioctls::{IommuFd, IommufdIoas};
 use iommufd_split::{
     can_carve, can_restore, can_split, carve, iommu_ioas_join, iommu_ioas_split, join, read_dirty,
@@ -461,8 +461,33 @@ fn bad_ranges(s: &Setup) -> Result<(), String> {
     s.expect(0, s.size, true)
 }
 
+/// What IOVAs in the IOAS have to be aligned to.
+fn alignment(s: &Setup) -> Result<u64, String> {
+    const IOMMU_IOAS_IOVA_RANGES: libc::c_ulong = 0x3b84;
+    let mut ranges = [iommu_iova_range::default(); 64];
+    let mut cmd = iommu_ioas_iova_ranges {
+        size: size_of::<iommu_ioas_iova_ranges>() as u32,
+        ioas_id: s.ioas.id(),
+        num_iovas: ranges.len() as u32,
+        allowed_iovas: ranges.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    let fd = s.iommufd.as_raw_fd();
+    // SAFETY: Both structs live, and the kernel writes `num_iovas` ranges at most.
+    let rc = unsafe { libc::ioctl(fd, IOMMU_IOAS_IOVA_RANGES as _, &raw mut cmd) };
+    if rc != 0 {
+        return Err(text(std::io::Error::last_os_error()));
+    }
+    Ok(cmd.out_iova_alignment)
+}
+
 fn errnos(s: &Setup) -> Result<(), String> {
     let _shared = s.whole()?;
+    // Otherwise half a page would be aligned.
+    let alignment = alignment(s)?;
+    if alignment != pages(1) {
+        return Err(format!("IOVAs are aligned to {alignment:#x}"));
+    }
     let good = iommu_ioas_split {
         size: 32,
         ioas_id: s.ioas.id(),
@@ -484,7 +509,7 @@ fn errnos(s: &Setup) -> Result<(), String> {
         (
             libc::EINVAL,
             iommu_ioas_split {
-                iova: BASE + 512,
+                iova: BASE + pages(1) / 2,
                 ..good
             },
         ),
