@@ -81,6 +81,17 @@ flavour() {
 
 kernel_progress() { awk -v n="$objects" '/^  [A-Z]/ { c++ } END { printf "%d of about %d build steps", c, n }' "$1"; }
 
+# drop_unfinished O: removes what a build that was killed had begun to write. Kbuild notes the command of a file after it has
+# run, so such a file is newer than its note; make would take it for complete.
+drop_unfinished() {
+	local note file
+	while IFS= read -r note; do
+		file=${note##*/.}
+		file=${note%/*}/${file%.cmd}
+		[ ! "$file" -nt "$note" ] || rm -f "$file"
+	done < <(find "$1" -name '.*.cmd')
+}
+
 prepare_kernel() {
 	local f=$1 config wanted
 	flavour "$f"
@@ -92,8 +103,11 @@ prepare_kernel() {
 	check_null
 	need_gb 2 "$BUILD" "Building a kernel"
 	mkdir -p "$BUILD/$f"
+	[ ! -e "$BUILD/$f/.building" ] || drop_unfinished "$BUILD/$f"
+	touch "$BUILD/$f/.building"
 	configure "$f" "$config"
 	quiet -p kernel_progress "$label" "${kmake[@]}" "-j$(jobs_)" "$target" || die "the $label does not build: see the log above."
+	rm "$BUILD/$f/.building"
 	check_null
 	wanted=$output.tmp
 	rm -rf "$wanted"
