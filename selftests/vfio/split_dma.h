@@ -226,6 +226,8 @@ void split_dma_lap(struct split_dma *d);
 
 /* -errno or 0 */
 int split_dma_map(struct split_dma *d, u32 window, u64 off, u64 len);
+/* Map what the other window has there, as a part of the same mapping. */
+int split_dma_copy(struct split_dma *d, u32 window, u64 off, u64 len);
 int split_dma_unmap(struct split_dma *d, u32 window, u64 off, u64 len,
 		    u64 *unmapped);
 int split_dma_split(struct split_dma *d, u32 window, u64 off, u64 len, u64 *ns);

@@ -46,6 +46,22 @@ int split_dma_map(struct split_dma *d, u32 window, u64 off, u64 len)
 	return ret ? -errno : 0;
 }
 
+int split_dma_copy(struct split_dma *d, u32 window, u64 off, u64 len)
+{
+	struct iommu_ioas_copy cmd = {
+		.size = sizeof(cmd),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
+			 IOMMU_IOAS_MAP_WRITEABLE,
+		.dst_ioas_id = d->iommu->ioas_id,
+		.src_ioas_id = d->iommu->ioas_id,
+		.length = len,
+		.dst_iova = d->iova[window] + off,
+		.src_iova = d->iova[(window + 1) % SPLIT_DMA_WINDOWS] + off,
+	};
+
+	return ioctl(d->iommu->iommufd, IOMMU_IOAS_COPY, &cmd) ? -errno : 0;
+}
+
 int split_dma_unmap(struct split_dma *d, u32 window, u64 off, u64 len,
 		    u64 *unmapped)
 {

@@ -331,6 +331,55 @@ TEST_F(vfio_split_dma_test, refused_if_not_capable)
 	print_numbers(d, "refused_if_not_capable");
 }
 
+/* There a join makes one mapping, and leaves the leaves alone. */
+TEST_F(vfio_split_dma_test, joined_if_not_capable)
+{
+	struct split_dma *d = &self->d;
+	u64 cut = d->size / 2 + d->page;
+	struct ptable before;
+	u64 unmapped;
+
+	if (!cannot_split(self))
+		SKIP(return, "this IOMMU can join live");
+
+	/* Two parts of one mapping, without a split: copies of the other window */
+	split_dma_start(d);
+	split_dma_aim(d, 1, AIM_ANYWHERE, 0, 0);
+	ASSERT_EQ(0, split_dma_unmap(d, 0, 0, d->size, &unmapped));
+	ASSERT_EQ(0, split_dma_copy(d, 0, 0, cut));
+	ASSERT_EQ(0, split_dma_copy(d, 0, cut, d->size - cut));
+	if (!self->no_tables) {
+		read_tables(_metadata, self, 0, &before);
+		/* Its leaves could be as large as those of the other */
+		if (d->backing >= d->block)
+			ASSERT_LT(self->base[1].nr, before.nr);
+	}
+
+	split_dma_aim(d, 0, AIM_EDGES, cut, d->page);
+	ASSERT_EQ(0, split_dma_join(d, 0, 0, cut, d->page));
+	ASSERT_EQ(-ENOENT, split_dma_unmap(d, 0, 0, cut, &unmapped));
+	split_dma_lap(d);
+	ASSERT_UNDISTURBED(d);
+	if (!self->no_tables) {
+		check_table(_metadata, self, 0, &before, 0, 0);
+		ptable_free(&before);
+	}
+
+	/* So does a hole that is filled */
+	split_dma_aim(d, 1, AIM_ANYWHERE, 0, 0);
+	ASSERT_EQ(0, split_dma_unmap(d, 0, 0, d->size, &unmapped));
+	ASSERT_EQ(d->size, unmapped);
+	ASSERT_EQ(0, split_dma_copy(d, 0, 0, cut));
+	ASSERT_EQ(0, split_dma_join(d, IOMMU_IOAS_JOIN_FILL, 0, cut,
+				    d->size - cut));
+	split_dma_aim(d, 0, AIM_EDGES, cut, d->page);
+	ASSERT_EQ(-ENOENT, split_dma_unmap(d, 0, 0, cut, &unmapped));
+	split_dma_lap(d);
+	ASSERT_UNDISTURBED(d);
+	split_dma_stop(d);
+	print_numbers(d, "joined_if_not_capable");
+}
+
 /* The fewest leaves and tables: "511 x 2M + 512 x 4K". */
 TEST_F(vfio_split_dma_test, page_table_levels)
 {
