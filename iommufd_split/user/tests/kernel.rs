@@ -463,7 +463,7 @@ fn bad_ranges(s: &Setup) -> Result<(), String> {
 
 /// What IOVAs in the IOAS have to be aligned to.
 fn alignment(s: &Setup) -> Result<u64, String> {
-    const IOMMU_IOAS_IOVA_RANGES: libc::c_ulong = 0x3b84;
+    const IOMMU_IOAS_IOVA_RANGES: libc::Ioctl = 0x3b84;
     let mut ranges = [iommu_iova_range::default(); 64];
     let mut cmd = iommu_ioas_iova_ranges {
         size: size_of::<iommu_ioas_iova_ranges>() as u32,
@@ -474,7 +474,7 @@ fn alignment(s: &Setup) -> Result<u64, String> {
     };
     let fd = s.iommufd.as_raw_fd();
     // SAFETY: Both structs live, and the kernel writes `num_iovas` ranges at most.
-    let rc = unsafe { libc::ioctl(fd, IOMMU_IOAS_IOVA_RANGES as _, &raw mut cmd) };
+    let rc = unsafe { libc::ioctl(fd, IOMMU_IOAS_IOVA_RANGES, &raw mut cmd) };
     if rc != 0 {
         return Err(text(std::io::Error::last_os_error()));
     }
