@@ -615,6 +615,19 @@ static int trace_clear(void)
 	return close(fd);
 }
 
+/* One flush of one range, whose edges were in so many leaves */
+static void check_event(struct __test_metadata *_metadata,
+			const struct event *event, unsigned long iova,
+			unsigned long size, unsigned int leaves)
+{
+	EXPECT_EQ(iova, event->iova);
+	EXPECT_EQ(size, event->size);
+	EXPECT_EQ(leaves, event->leaves);
+	EXPECT_EQ(leaves, event->tables);
+	EXPECT_EQ(1, event->flushes);
+	EXPECT_EQ(0, event->ret);
+}
+
 /* False if there is nothing to listen to */
 static bool trace_start(void)
 {
@@ -644,21 +657,13 @@ TEST_F(iommufd_debugfs, trace)
 	/* Both edges in one leaf */
 	test_ioctl_ioas_split(BASE_IOVA + 64 * K, 4 * K);
 	ASSERT_EQ(1, read_trace("split", &event));
-	EXPECT_EQ(BASE_IOVA + 64 * K, event.iova);
-	EXPECT_EQ(4 * K, event.size);
-	EXPECT_EQ(1, event.leaves);
-	EXPECT_EQ(1, event.tables);
-	EXPECT_EQ(1, event.flushes);
-	EXPECT_EQ(0, event.ret);
+	check_event(_metadata, &event, BASE_IOVA + 64 * K, 4 * K, 1);
 
 	/* Two mappings are cut, at their ends nothing is left to do */
 	test_ioctl_ioas_split(BASE_IOVA + 32 * K, 1536 * K - 32 * K);
 	ASSERT_EQ(3, read_trace("split", &event));
-	EXPECT_EQ(BASE_IOVA + 68 * K, event.iova);
-	EXPECT_EQ(1536 * K - 68 * K, event.size);
-	EXPECT_EQ(1, event.leaves);
-	EXPECT_EQ(1, event.tables);
-	EXPECT_EQ(1, event.flushes);
+	check_event(_metadata, &event, BASE_IOVA + 68 * K,
+		    1536 * K - 68 * K, 1);
 	test_ioctl_ioas_unmap(BASE_IOVA, HUGE_SIZE);
 
 	/* One mapping of two leaves of 1M */
@@ -666,9 +671,7 @@ TEST_F(iommufd_debugfs, trace)
 			       HUGE_SIZE, BASE_IOVA + M));
 	test_ioctl_ioas_split(BASE_IOVA + M + 512 * K, M);
 	ASSERT_EQ(4, read_trace("split", &event));
-	EXPECT_EQ(2, event.leaves);
-	EXPECT_EQ(2, event.tables);
-	EXPECT_EQ(1, event.flushes);
+	check_event(_metadata, &event, BASE_IOVA + M + 512 * K, M, 2);
 
 	/* Where mappings end already nothing is split. Nothing was a carve */
 	test_ioctl_ioas_split(BASE_IOVA + M + 512 * K, M);
@@ -692,12 +695,7 @@ TEST_F(iommufd_debugfs, trace_carve)
 	/* Both edges in one leaf */
 	test_ioctl_ioas_carve(BASE_IOVA + 64 * K, 4 * K);
 	ASSERT_EQ(1, read_trace("carve", &event));
-	EXPECT_EQ(BASE_IOVA + 64 * K, event.iova);
-	EXPECT_EQ(4 * K, event.size);
-	EXPECT_EQ(1, event.leaves);
-	EXPECT_EQ(1, event.tables);
-	EXPECT_EQ(1, event.flushes);
-	EXPECT_EQ(0, event.ret);
+	check_event(_metadata, &event, BASE_IOVA + 64 * K, 4 * K, 1);
 	EXPECT_EQ(1, read_trace("unmap", NULL));
 
 	/* The end of one mapping, the start of another, and one as a whole */

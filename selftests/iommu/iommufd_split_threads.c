@@ -54,6 +54,50 @@ FIXTURE_VARIANT_ADD(iommufd_split_threads, large) { .large = true };
 #define map_buffer() \
 	test_ioctl_ioas_map_fixed(buffer, BUFFER_SIZE, BASE_IOVA)
 
+/* Pages that are missing until a test gives them: who wants one has to wait */
+struct missing {
+	int uffd;
+	struct uffdio_range range;
+};
+
+#define NO_USERFAULTFD "no userfaultfd, enable CONFIG_USERFAULTFD"
+
+static int missing_open(struct missing *missing)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+
+	missing->uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (missing->uffd == -1)
+		return -1;
+	return ioctl(missing->uffd, UFFDIO_API, &api);
+}
+
+static int missing_set(struct missing *missing, void *ptr, size_t length)
+{
+	struct uffdio_register reg = {
+		.range = { .start = (uintptr_t)ptr, .len = length },
+		.mode = UFFDIO_REGISTER_MODE_MISSING,
+	};
+
+	missing->range = reg.range;
+	return ioctl(missing->uffd, UFFDIO_REGISTER, &reg);
+}
+
+/* 1 if somebody waits for one of them */
+static int missing_wait(struct missing *missing)
+{
+	struct pollfd pollfd = { .fd = missing->uffd, .events = POLLIN };
+
+	return poll(&pollfd, 1, 10000);
+}
+
+static int missing_give(struct missing *missing)
+{
+	struct uffdio_zeropage zero = { .range = missing->range };
+
+	return ioctl(missing->uffd, UFFDIO_ZEROPAGE, &zero);
+}
+
 struct slow_map {
 	int fd;
 	__u32 ioas_id;
@@ -77,32 +121,24 @@ static void *slow_map_thread(void *arg)
 /* A mapping that is still being made is busy, its neighbours are not */
 TEST_F(iommufd_split_threads, in_flight)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	struct uffdio_zeropage zero = {};
+	struct missing missing;
 	struct slow_map map = { .fd = self->fd,
 				.ioas_id = self->ioas_id,
 				.iova = BASE_IOVA + BUFFER_SIZE };
-	struct pollfd pollfd = { .events = POLLIN };
 	unsigned int flags;
 	pthread_t thread;
-	int uffd;
 
-	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (uffd == -1 || ioctl(uffd, UFFDIO_API, &api))
-		SKIP(return, "no userfaultfd, enable CONFIG_USERFAULTFD");
+	if (missing_open(&missing))
+		SKIP(return, NO_USERFAULTFD);
 	map.ptr = mmap(NULL, 4 * PAGE_SIZE, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, map.ptr);
-	reg.range.start = (uintptr_t)map.ptr;
-	reg.range.len = 4 * PAGE_SIZE;
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, missing_set(&missing, map.ptr, 4 * PAGE_SIZE));
 
 	map_buffer();
 	ASSERT_EQ(0, pthread_create(&thread, NULL, slow_map_thread, &map));
 	/* The map waits for its first page now */
-	pollfd.fd = uffd;
-	ASSERT_EQ(1, poll(&pollfd, 1, 10000));
+	ASSERT_EQ(1, missing_wait(&missing));
 
 	test_err_ioctl_ioas_split(EBUSY, map.iova + PAGE_SIZE, PAGE_SIZE);
 	test_err_ioctl_ioas_split(EBUSY, map.iova, 4 * PAGE_SIZE);
@@ -131,13 +167,12 @@ TEST_F(iommufd_split_threads, in_flight)
 				   BASE_IOVA + 2 * PAGE_SIZE,
 				   map.iova - PAGE_SIZE));
 
-	zero.range = reg.range;
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
+	ASSERT_EQ(0, missing_give(&missing));
 	ASSERT_EQ(0, pthread_join(thread, NULL));
 	ASSERT_EQ(0, map.rc);
 	test_ioctl_ioas_split(map.iova + PAGE_SIZE, PAGE_SIZE);
 	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE + 4 * PAGE_SIZE);
-	close(uffd);
+	close(missing.uffd);
 }
 
 struct slow_join {
@@ -167,31 +202,23 @@ TEST_F(iommufd_split_threads, fill_in_flight)
 {
 	const size_t length = 8 * PAGE_SIZE, hole = length - PAGE_SIZE;
 	const __u64 other = BASE_IOVA + length;
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	struct uffdio_zeropage zero = {};
+	struct missing missing;
 	/* The hole, and a part of what is behind it */
 	struct slow_join join = { .fd = self->fd,
 				  .ioas_id = self->ioas_id,
 				  .iova = BASE_IOVA + PAGE_SIZE,
 				  .length = 11 * PAGE_SIZE };
-	struct pollfd pollfd = { .events = POLLIN };
 	struct uffd_msg msg;
 	unsigned int round;
 	pthread_t thread;
 	void *ptr;
-	int uffd;
 
-	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (uffd == -1 || ioctl(uffd, UFFDIO_API, &api))
-		SKIP(return, "no userfaultfd, enable CONFIG_USERFAULTFD");
+	if (missing_open(&missing))
+		SKIP(return, NO_USERFAULTFD);
 	ptr = mmap(NULL, length, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	ASSERT_NE(MAP_FAILED, ptr);
-	reg.range.start = (uintptr_t)ptr + hole;
-	reg.range.len = PAGE_SIZE;
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
-	pollfd.fd = uffd;
+	ASSERT_EQ(0, missing_set(&missing, ptr + hole, PAGE_SIZE));
 	test_ioctl_ioas_map_fixed(ptr, length, BASE_IOVA);
 	test_ioctl_ioas_map_fixed(buffer, BUFFER_SIZE, other);
 
@@ -201,8 +228,8 @@ TEST_F(iommufd_split_threads, fill_in_flight)
 		ASSERT_EQ(0, pthread_create(&thread, NULL, slow_join_thread,
 					    &join));
 		/* It waits for the page now */
-		ASSERT_EQ(1, poll(&pollfd, 1, 10000));
-		ASSERT_EQ(sizeof(msg), read(uffd, &msg, sizeof(msg)));
+		ASSERT_EQ(1, missing_wait(&missing));
+		ASSERT_EQ(sizeof(msg), read(missing.uffd, &msg, sizeof(msg)));
 
 		test_err_ioctl_ioas_join(EBUSY, IOMMU_IOAS_JOIN_FILL,
 					 BASE_IOVA + hole, PAGE_SIZE);
@@ -220,8 +247,7 @@ TEST_F(iommufd_split_threads, fill_in_flight)
 		test_ioctl_ioas_carve(other + (round ? 2 : 12) * PAGE_SIZE,
 				      PAGE_SIZE);
 
-		zero.range = reg.range;
-		ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
+		ASSERT_EQ(0, missing_give(&missing));
 		ASSERT_EQ(0, pthread_join(thread, NULL));
 		ASSERT_EQ(round ? EBUSY : 0, join.err);
 		if (round) {
@@ -247,7 +273,7 @@ TEST_F(iommufd_split_threads, fill_in_flight)
 	test_ioctl_ioas_unmap(other, BUFFER_SIZE);
 	check_refs(ptr, length, 0);
 	munmap(ptr, length);
-	close(uffd);
+	close(missing.uffd);
 }
 
 struct pin_of_hole {
@@ -321,30 +347,23 @@ TEST_F(iommufd_split_threads, unmap_waits)
 {
 	const __u64 going = BASE_IOVA + 4 * PAGE_SIZE;
 	const size_t length = 4 * PAGE_SIZE;
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	struct uffdio_zeropage zero = {};
+	struct missing missing;
 	struct pin_of_hole pin = { .fd = self->fd,
 				   .iova = BASE_IOVA + 12 * PAGE_SIZE };
 	struct slow_unmap unmap = { .fd = self->fd,
 				    .ioas_id = self->ioas_id,
 				    .iova = going,
 				    .length = length };
-	struct pollfd pollfd = { .events = POLLIN };
 	pthread_t pinner, unmapper;
 	__u32 access_id, pages_id;
 	unsigned int flags;
-	int uffd;
 
-	uffd = syscall(__NR_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (uffd == -1 || ioctl(uffd, UFFDIO_API, &api))
-		SKIP(return, "no userfaultfd, enable CONFIG_USERFAULTFD");
+	if (missing_open(&missing))
+		SKIP(return, NO_USERFAULTFD);
 	pin.ptr = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, pin.ptr);
-	reg.range.start = (uintptr_t)pin.ptr;
-	reg.range.len = PAGE_SIZE;
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_REGISTER, &reg));
+	ASSERT_EQ(0, missing_set(&missing, pin.ptr, PAGE_SIZE));
 
 	map_buffer();
 	test_ioctl_ioas_split(going, length);
@@ -357,8 +376,7 @@ TEST_F(iommufd_split_threads, unmap_waits)
 			       PAGE_SIZE, buffer + 5 * PAGE_SIZE, &pages_id));
 	ASSERT_EQ(0, pthread_create(&pinner, NULL, pin_thread, &pin));
 	/* It waits for the page now */
-	pollfd.fd = uffd;
-	ASSERT_EQ(1, poll(&pollfd, 1, 10000));
+	ASSERT_EQ(1, missing_wait(&missing));
 	ASSERT_EQ(0,
 		  pthread_create(&unmapper, NULL, slow_unmap_thread, &unmap));
 	ASSERT_EQ(0, wait_until_marked(self->fd, access_id, going));
@@ -384,8 +402,7 @@ TEST_F(iommufd_split_threads, unmap_waits)
 	test_ioctl_ioas_join(0, going, length);
 
 	/* Nobody pins it, so the unmap goes on, with the mapping that it had */
-	zero.range = reg.range;
-	ASSERT_EQ(0, ioctl(uffd, UFFDIO_ZEROPAGE, &zero));
+	ASSERT_EQ(0, missing_give(&missing));
 	ASSERT_EQ(0, pthread_join(pinner, NULL));
 	ASSERT_EQ(EBADE, pin.err);
 	ASSERT_EQ(0, pthread_join(unmapper, NULL));
@@ -407,7 +424,7 @@ TEST_F(iommufd_split_threads, unmap_waits)
 	test_cmd_destroy_access(access_id);
 	test_ioctl_ioas_unmap(BASE_IOVA, BUFFER_SIZE);
 	munmap(pin.ptr, PAGE_SIZE);
-	close(uffd);
+	close(missing.uffd);
 }
 
 enum { STRESS_SECONDS = 3, STRESS_THREADS = 12 };
