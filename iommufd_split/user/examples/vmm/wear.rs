@@ -136,12 +136,13 @@ fn wear(
             o.slowest = o.slowest.max(took);
         }
         if [0, 1, 100, 10_000, options.conversions].contains(&done) {
+            let summary = machine.summary()?;
             o.points.push(Point {
                 conversions: done,
                 mappings: machine.areas.count(),
                 page_tables: KernelMemory::now()?.since(before).page_tables,
-                summary: machine.summary()?,
-                walks: look(options, machine, &mut shape)?,
+                walks: look(options, machine, summary.as_ref(), &mut shape)?,
+                summary,
             });
         }
         if shown.elapsed() > Duration::from_secs(5) {
@@ -161,12 +162,12 @@ fn wear(
 fn look(
     options: &Options,
     machine: &Machine<'_>,
+    summary: Option<&Summary>,
     shape: &mut Option<Shape>,
 ) -> Result<Option<Walks>> {
-    let Some(debugfs) = &machine.debugfs else {
+    let (Some(debugfs), Some(summary)) = (&machine.debugfs, summary) else {
         return Ok(None);
     };
-    let summary = debugfs.summary()?;
     let Some((&hwpt, Some(tables))) = summary.hwpts.first_key_value() else {
         return Ok(None);
     };
