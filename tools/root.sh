@@ -80,7 +80,7 @@ cache_clean() {
 	flock -n 9 || die "another run uses $cache: wait for it or stop it, then run make $1 again."
 	root_choose_mode
 	if [ "$1" = distclean ]; then
-		root_ns sh -c 'rm -rf "$1"/root-* "$1"/prove-* "$1"/kernel-* "$1"/semver-* "$1/sparse" "$1/cargo" "$1"/cargo-target* "$1/logs"' sh "$cache"
+		root_ns sh -c 'rm -rf "$1"/root-* "$1"/prove-* "$1"/kernel-* "$1/sparse" "$1/cargo" "$1"/cargo-target* "$1/logs"' sh "$cache"
 	else
 		root_ns sh -c 'rm -rf "$1"/kernel-* "$1"/cargo-target* "$1/logs"' sh "$cache"
 	fi
